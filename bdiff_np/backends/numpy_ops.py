@@ -1,0 +1,141 @@
+"""The shared operations on NumPy. Every network and the optimiser are written in these; another back end offers the same names.
+
+A forward operation returns (result, tape); its backward takes that tape. Inputs are never written, but for `out=` and for `adamw`, whose
+purpose it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+name = "numpy"
+ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "sigmoid")
+
+
+def asarray(host: np.ndarray, dtype=None) -> np.ndarray:
+    """The array on this back end."""
+    return np.ascontiguousarray(host, dtype)
+
+
+def to_host(array: np.ndarray) -> np.ndarray:
+    """The array as NumPy's."""
+    return array
+
+
+def zeros(shape, dtype) -> np.ndarray:
+    return np.zeros(shape, dtype)
+
+
+def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """a @ b, into `out` if given."""
+    return np.matmul(a, b, out=out)
+
+
+def activate(z: np.ndarray, bias: np.ndarray, activation: str | None, film: np.ndarray | None = None) -> tuple[np.ndarray, tuple]:
+    """act((z + bias) * (1 + scale) + shift): what follows a matrix product, in one operation. Derivation, section 12.
+
+    z : (B, H). bias : (H,). activation : one of ACTIVATIONS, or None for the identity.
+    film : (B, 2H), scale beside shift, or None
+    """
+    u = z + bias
+    H = u.shape[1]
+    y = u if film is None else u * (1 + film[:, :H]) + film[:, H:]
+    if activation is None:
+        return y, (u, film, None)
+    y, slope = _ACTIVATION[activation](y)
+    return y, (u, film, slope)
+
+
+def activate_backward(dy: np.ndarray, tape: tuple, dbias: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns dz (B, H) and dfilm (B, 2H) or None; the gradient of the bias goes into `dbias`, (H,)."""
+    u, film, slope = tape
+    dz = dy if slope is None else dy * slope
+    dfilm = None
+    if film is not None:
+        H = u.shape[1]
+        dfilm = np.empty_like(film)
+        np.multiply(dz, u, out=dfilm[:, :H])
+        dfilm[:, H:] = dz
+        dz = dz * (1 + film[:, :H])
+    np.sum(dz, axis=0, out=dbias)
+    return dz, dfilm
+
+
+def _relu(z):
+    return np.maximum(z, 0), (z > 0).astype(z.dtype)
+
+
+def _tanh(z):
+    y = np.tanh(z)
+    return y, 1 - y * y
+
+
+def _sigmoid(z):
+    y = 0.5 + 0.5 * np.tanh(0.5 * z)
+    return y, y * (1 - y)
+
+
+def _silu(z):
+    s = 0.5 + 0.5 * np.tanh(0.5 * z)
+    y = z * s
+    return y, s + y * (1 - s)
+
+
+def _gelu(z):
+    """In the tanh form of Hendrycks and Gimpel 2016, which needs no error function."""
+    c = (2 / np.pi) ** 0.5
+    w = np.tanh(z * (c + c * 0.044715 * z * z))
+    return 0.5 * z * (1 + w), 0.5 * (1 + w) + 0.5 * z * (1 - w * w) * (c + 3 * c * 0.044715 * z * z)
+
+
+_ACTIVATION = {"relu": _relu, "silu": _silu, "gelu": _gelu, "tanh": _tanh, "sigmoid": _sigmoid}
+
+LAYER_NORM_EPS = 1e-5  # under the root of the variance, so that a constant row has a gradient
+
+
+def layer_norm(x: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, tuple]:
+    """Each row to mean 0 and variance 1, times gain (H,), plus shift (H,)."""
+    centred = x - x.mean(1, keepdims=True)
+    rate = 1 / np.sqrt((centred * centred).mean(1, keepdims=True) + LAYER_NORM_EPS)
+    unit = centred * rate
+    return unit * gain + shift, (unit, rate, gain)
+
+
+def layer_norm_backward(dy: np.ndarray, tape: tuple, dgain: np.ndarray, dshift: np.ndarray) -> np.ndarray:
+    """Returns dx; the gradients of gain and shift go into `dgain` and `dshift`. Derivation, section 12."""
+    unit, rate, gain = tape
+    np.sum(dy * unit, axis=0, out=dgain)
+    np.sum(dy, axis=0, out=dshift)
+    dunit = dy * gain
+    return rate * (dunit - dunit.mean(1, keepdims=True) - unit * (dunit * unit).mean(1, keepdims=True))
+
+
+def keep_mask(words: np.ndarray, rate: float, dtype) -> np.ndarray:
+    """Dropout's factor: 0 with probability rate, else 1 / (1 - rate), from uint32 words of the same shape."""
+    return (words >= np.uint32(round(rate * 2**32))).astype(dtype) * np.dtype(dtype).type(1 / (1 - rate))
+
+
+def norm(flat: np.ndarray) -> float:
+    """Euclidean length of a flat buffer."""
+    return float(np.sqrt(np.dot(flat, flat)))
+
+
+def adamw(params, grads, m, v, ema, decayed, *, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> None:
+    """One AdamW step (Loshchilov and Hutter 2019) with its moving average of the weights, on flat buffers of one dtype, in place.
+
+    scale : factor on the gradient: the loss's normalisation times the clipping
+    decayed : (P,) 1 where weight decay applies, else 0. step : counted from 1
+    """
+    g = grads * grads.dtype.type(scale)
+    m += (1 - beta1) * (g - m)
+    g *= g
+    v += (1 - beta2) * (g - v)
+    np.sqrt(v, out=g)
+    g *= 1 / (1 - beta2**step) ** 0.5
+    g += eps
+    np.divide(m, g, out=g)
+    g *= lr / (1 - beta1**step)
+    if weight_decay:
+        params *= 1 - lr * weight_decay * decayed
+    params -= g
+    ema += (1 - ema_decay) * (params - ema)

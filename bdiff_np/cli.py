@@ -1,0 +1,282 @@
+"""The commands: parse, call, print. stdout is for results, stderr for progress and faults; a fault of the input leaves with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from bdiff_np import __version__
+from bdiff_np.errors import InputError
+
+RUN = click.Path(path_type=Path)
+
+
+class Fault(click.ClickException):
+    """A sentence without a traceback."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def show(self, file=None) -> None:
+        click.echo(self.message, err=True)
+
+
+class Commands(click.Group):
+    """A group whose commands may raise InputError."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except InputError as fault:
+            raise Fault(str(fault), 2) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="bdiff_np")
+def main():
+    """Diffusion models for binary data: train, sample, evaluate.
+
+    \b
+    python cli.py train runs/heartbeat_paper            train a run folder
+    python cli.py sample runs/heartbeat_paper -n 5      draw rows from its newest results
+    python cli.py evaluate runs/heartbeat_paper         its bound on the log likelihood, in bits
+
+    TARGET is a checkpoint, a results folder, or a run folder (its newest results); left out, the newest results under runs/.
+    """
+
+
+def _target(target: Path | None):
+    """The checkpoint a target means; says on stderr which it took when none was named."""
+    from bdiff_np import rundir
+
+    found = rundir.resolve(target)
+    if found.named != "checkpoint":
+        click.echo(f"using {found.checkpoint}", err=True)
+    return found
+
+
+def _seed(default: int | None = 0):
+    text = f"Seed of the random words; the same seed gives the same output.{'' if default is None else '  [default: 0]'}"
+    return click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=default, help=text)
+
+
+_steps = click.option("--steps", type=click.IntRange(1), help="Take K of the chain's T steps: faster, a little worse.  [default: all]", metavar="K")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_backend = click.option("--backend", default="numpy", show_default=True, help="What computes: numpy.")
+
+
+# train ----------------------------------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("run", type=RUN)
+@_backend
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Overrule config.yaml, e.g. --set training.lr=1e-3. May be repeated.")
+@_seed(None)
+@click.option("--resume", is_flag=True, help="Go on with the newest results of the run, exactly where they stopped.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the resolved configuration, train nothing.")
+def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resume: bool, dry_run: bool):
+    """Train the model of a run folder: train.txt, and if you like val.txt, config.yaml, reverse_model.py.
+
+    Results go to RUN/results/d_MM_DD_YYYY_t_HH_MM_SS. Ctrl-C finishes the step, saves and draws the pictures; --resume goes on from there.
+
+    \b
+    python cli.py train runs/heartbeat_paper
+    python cli.py train runs/heartbeat_paper --set model.T=500 --set training.epochs=5 --seed 1
+    """
+    from bdiff_np import config, report
+    from bdiff_np import run as training
+
+    if not run.is_dir():
+        raise InputError(f"{run}: there is no such run folder; make one with a train.txt in it, or an example: python cli.py data heartbeat --help")
+    if resume:
+        if sets or seed is not None or dry_run:
+            raise InputError("--resume goes on with the configuration it was begun with; leave out --set, --seed and --dry-run, or start anew")
+        job = training.resume(run, backend=backend)
+    else:
+        if seed is not None:
+            sets = (*sets, f"training.seed={seed}")
+        settings = config.load(training.config_file(run), sets)
+        job = training.prepare(run, settings, backend=backend)
+        if dry_run:
+            click.echo(config.dump(settings), nl=False)
+            click.echo(report.plan(job), err=True)
+            return
+        job.open()
+    click.echo(report.plan(job), err=True)
+    try:
+        ending = job.train()
+    except training.Stopped as fault:
+        raise Fault(str(fault), 1) from None
+    click.echo(report.ending(job, ending), err=True)
+    click.echo(report.conclusion(job, job.conclude()))
+    if ending == "interrupted":
+        sys.exit(130)
+
+
+# sample ---------------------------------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("target", type=RUN, required=False)
+@click.option("-n", "n", type=click.IntRange(0), default=10, show_default=True, help="Number of rows.")
+@_seed()
+@_steps
+@click.option("--out", type=RUN, help="Write to this file (.txt, .csv, .npy, each text also .gz) instead of stdout.")
+@_backend
+def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path | None, backend: str):
+    """Draw rows of 0 and 1 from a trained model, one a line.
+
+    \b
+    python cli.py sample runs/heartbeat_paper -n 5 --seed 1
+    python cli.py sample -n 100000 --steps 200 --out rows.npy
+    """
+    from bdiff_np import data, files, report
+    from bdiff_np import sample as sampler
+    from bdiff_np.model import Model
+
+    if out is not None:
+        files.check_folder(out)
+    model = Model.open(_target(target), backend=backend)
+    with report.bar(model.steps(steps).T * -(-n // sampler.BATCH), "sampling") as bar:
+        rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
+    if out is None:
+        click.echo(data.text(rows), nl=False)
+    else:
+        data.write_rows(out, data.Rows.from_bits(rows))
+
+
+# evaluate -------------------------------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("target", type=RUN, required=False)
+@click.option("--data", "file", type=RUN, help="Rows to evaluate. [default: those of --split]")
+@click.option("--split", type=click.Choice(["train", "val", "all"]), help="Rows of the run folder. [default: val if there is one, else train]")
+@click.option("--bound", "kind", type=click.Choice(["learned", "paper"]), default="learned", show_default=True, help="The last reverse step.")
+@_steps
+@click.option("--evaluations", type=click.IntRange(1), default=1 << 19, show_default=True, help="Steps of the chain to look at; the error falls with the root.")
+@_seed()
+@_json
+@_backend
+def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backend):
+    """The bound on the negative log likelihood of rows, in bits per row, with its standard error.
+
+    Where the configuration names the rule that the data obeys, the exact floor of the bound stands beside it.
+
+    \b
+    python cli.py evaluate runs/heartbeat_paper --evaluations 4000000
+    python cli.py evaluate runs/heartbeat_paper --bound paper --json
+    """
+    from bdiff_np import evaluate as evaluation
+    from bdiff_np import report
+    from bdiff_np.model import Model
+
+    found = _target(target)
+    model = Model.open(found, backend=backend)
+    name, rows, population = report.rows_to_evaluate(model, found, file, split)
+    with report.bar(evaluation.GROUPS, "evaluating") as bar:
+        bound = evaluation.bound(
+            model, rows, kind=kind, steps=steps, evaluations=evaluations, seed=seed, population=population, progress=bar.update
+        )
+    if as_json:
+        click.echo(json.dumps({**bound.as_dict(), "data": name, "checkpoint": str(found.checkpoint)}, indent=1))
+    else:
+        click.echo(report.bound(bound, name))
+
+
+# validate -------------------------------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("target", type=RUN, required=False)
+@click.option("-n", "n", type=click.IntRange(1), default=10_000, show_default=True, help="Number of samples.")
+@_steps
+@_seed()
+@_json
+@_backend
+def validate(target, n, steps, seed, as_json, backend):
+    """Draw samples and count which are training rows, held-out rows, valid but unseen, or invalid.
+
+    \b
+    python cli.py validate runs/repeating_patterns_len_20_per_10 -n 50000
+    """
+    from bdiff_np import data, report
+    from bdiff_np import sample as sampler
+    from bdiff_np import validate as validation
+    from bdiff_np.model import Model
+
+    found = _target(target)
+    model = Model.open(found, backend=backend)
+    train_rows, val_rows = report.rows_of_run(found)
+    with report.bar(model.steps(steps).T * -(-n // sampler.BATCH), "sampling") as bar:
+        rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
+    census = validation.census(data.Rows.from_bits(rows), train_rows, val_rows, report.rule(model))
+    click.echo(json.dumps({**census, "checkpoint": str(found.checkpoint)}, indent=1) if as_json else report.census(census))
+
+
+# check-net ------------------------------------------------------------------------------------------------------------------------------
+
+
+@main.command("check-net")
+@click.argument("run", type=RUN)
+@_seed()
+def check_net(run: Path, seed: int):
+    """Check the gradients of a run's network, parameter by parameter; exit code 1 if one is wrong.
+
+    Worth a second before every training with a reverse_model.py of your own.
+
+    \b
+    python cli.py check-net runs/heartbeat_paper
+    """
+    from bdiff_np import report
+
+    lines, good = report.check_net(run, seed)
+    click.echo(lines)
+    if not good:
+        sys.exit(1)
+
+
+# data -----------------------------------------------------------------------------------------------------------------------------------
+
+
+@main.group(cls=Commands)
+def data():
+    """Make example data that obeys a rule: RUN/train.txt, RUN/val.txt and, if there is none, RUN/config.yaml.
+
+    \b
+    python cli.py data heartbeat --length 20 --period 5 --hold-out 4 --out runs/my_heartbeat
+    python cli.py data repeating --length 20 --block 10 --out runs/my_patterns
+    python cli.py data multiples --length 20 --k 5 --out runs/multiples_of_5
+    """
+
+
+def _data_command(name: str, parameter: str, what: str, default: int):
+    @data.command(name, help=what)
+    @click.option("--length", type=click.IntRange(1), default=20, show_default=True, help="Bits of a row.")
+    @click.option(f"--{parameter}", "value", type=click.IntRange(1), default=default, show_default=True, help="The rule's parameter.")
+    @click.option("--out", type=RUN, required=True, help="Run folder to write to; it is made if need be.")
+    @click.option("--val-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the rows that is held out.")
+    @click.option("--hold-out", type=click.IntRange(1), multiple=True, help="Hold out row number K (from 1) instead. May be repeated.")
+    @click.option("--rows", "num_rows", type=click.IntRange(1), help="Draw so many different rows.  [default: all valid ones]")
+    @click.option("--force", is_flag=True, help="Overwrite train.txt and val.txt.")
+    @_seed()
+    def command(length, value, out, val_fraction, hold_out, num_rows, force, seed):
+        from bdiff_np import report
+
+        click.echo(
+            report.make_data(
+                out, name, {parameter: value}, length, val_fraction=val_fraction, hold_out=hold_out or None, num_rows=num_rows, seed=seed, force=force
+            )
+        )
+
+    return command
+
+
+_data_command("heartbeat", "period", "A 1 at every PERIOD-th bit, in all phases.", 5)
+_data_command("repeating", "block", "Any BLOCK bits, repeated to the end.", 10)
+_data_command("multiples", "k", "Multiples of K as binary numbers, highest bit first.", 5)

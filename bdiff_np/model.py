@@ -1,0 +1,124 @@
+"""A model: chain, kernels, network and weights, put together from a configuration or from a checkpoint."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bdiff_np import backends, checkpoint, rundir
+from bdiff_np.errors import InputError
+from bdiff_np.nets import custom
+from bdiff_np.params import Params
+
+
+def backend_names() -> list[str]:
+    """The back ends of this version, by file name."""
+    return sorted(m.name[:-4].replace("_", "-") for m in pkgutil.iter_modules(backends.__path__) if m.name.endswith("_ops"))
+
+
+def load_ops(backend: str):
+    """The module of shared operations of a back end. Raises InputError for a name that this version has not."""
+    if backend not in backend_names():
+        raise InputError(f"back end {backend!r} is not part of this version; there is: {', '.join(backend_names())}")
+    return importlib.import_module(f"bdiff_np.backends.{backend.replace('-', '_')}_ops")
+
+
+@dataclass
+class Model:
+    """What sampling and evaluation need, and training works on.
+
+    config : the whole configuration. D : bits of a row
+    chain : the forward process. net : the network. params : its weights
+    """
+
+    config: Any
+    D: int
+    ops: Any
+    chain: Any
+    net: Any
+    params: Params
+
+    @classmethod
+    def build(cls, config, D: int, pi, *, backend: str = "numpy", code: Path | None = None, dtype=np.float32) -> Model:
+        """An untrained model.
+
+        pi : stationary law, () or (D,). code : a reverse_model.py to use in place of the configured network; it is executed
+        """
+        ops = load_ops(backend)
+        chain = _module("diffusion", config.model.family).make_chain(config.model.schedule, config.model.T, pi)
+        if code is not None:
+            net = custom.CustomNet(code, D, chain, dtype)
+        else:
+            net = _module("nets", config.model.net).build(D, chain, config.model, dtype)
+        return cls(config, D, ops, chain, net, Params(ops, net.shapes, dtype))
+
+    @classmethod
+    def load(cls, target: str | Path | None = None, *, backend: str = "numpy") -> Model:
+        """The model of a checkpoint, of a results folder, of a run folder (its newest results), or of the newest results under runs/.
+
+        Raises InputError where there is none, where it is damaged, or where it needs code from a folder that was not named.
+        """
+        return cls.open(rundir.resolve(target), backend=backend)
+
+    @classmethod
+    def open(cls, found: rundir.Found, *, backend: str = "numpy") -> Model:
+        """As `load`, of a place that `rundir.resolve` found."""
+        from bdiff_np import config as configuration
+
+        tensors, meta = checkpoint.read(found.checkpoint)
+        config = configuration.Config.model_validate(meta["config"])
+        code = found.trusted_code(meta["net"] == custom.FILE)
+        model = cls.build(config, meta["D"], tensors["pi"], backend=backend, code=code)
+        try:
+            model.params.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
+        except (KeyError, ValueError) as fault:
+            raise InputError(f"{found.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?") from None
+        return model
+
+    def kernels(self, chain=None, **options):
+        """The family's kernels on this back end, for the model's own chain or one with steps left out."""
+        module = importlib.import_module(f"bdiff_np.kernels.{self.config.model.family}_{self.ops.name.replace('-', '_')}")
+        m = self.config.model
+        return module.Kernels(chain or self.chain, m.predict, m.skip, dtype=self.net.dtype, **options)
+
+    def steps(self, K: int | None):
+        """The chain with K of its steps; all of them for None. Raises InputError for a K that the model cannot do."""
+        if K is None or K == self.chain.T:
+            return self.chain
+        if not 1 <= K <= self.chain.T:
+            raise InputError(f"--steps {K}: the model has {self.chain.T} steps, choose 1 to {self.chain.T}")
+        if self.config.model.predict == "x_prev":
+            raise InputError(f"--steps {K}: this model predicts x_(t-1) itself and knows only all {self.chain.T} steps; predict: x0 can leave steps out")
+        return self.chain.every(K)
+
+    def logits(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """The network's output, (B, D), for x_t (B, D) bits and t (B,) in the chain's own time."""
+        return self.net.forward(self.ops, self.params, x_t, t)[0]
+
+    def sample(self, n: int, seed: int = 0, steps: int | None = None) -> np.ndarray:
+        """n new rows, (n, D) uint8. A row depends on the seed and its number alone, not on n. steps: fewer steps of the chain."""
+        from bdiff_np import sample
+
+        return sample.draw(self, n, seed=seed, steps=steps)
+
+    def score(self, rows: np.ndarray, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
+        """Upper bounds on -log2 p(row), (N,) bits, unbiased estimates from `evaluations` steps of the chain a row, for bits (N, D).
+
+        All rows meet the same steps and the same noise, so that their differences are more exact than the values.
+        """
+        from bdiff_np import evaluate
+
+        return evaluate.score(self, rows, seed=seed, evaluations=evaluations)
+
+
+def _module(package: str, name: str):
+    try:
+        return importlib.import_module(f"bdiff_np.{package}.{name}")
+    except ModuleNotFoundError:
+        found = [m.name for m in pkgutil.iter_modules(importlib.import_module(f"bdiff_np.{package}").__path__)]
+        raise InputError(f"model: there is no {name!r} in bdiff_np/{package}; there is: {', '.join(sorted(found))}") from None

@@ -1,0 +1,69 @@
+"""Is a network's backward the derivative of its forward? Checked in float64, one parameter at a time, in random directions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bdiff_np.params import Params
+
+STEP = 1e-5  # of the central difference, in units of a parameter's own size
+TOLERANCE = 1e-5  # relative; a central difference in float64 is good to about 1e-8, a wrong formula is off by more than 1e-3
+DIRECTIONS = 3
+
+
+class Check(NamedTuple):
+    """One parameter: the analytic and the numeric derivative in the worst of DIRECTIONS random directions, and their relative difference."""
+
+    name: str
+    analytic: float
+    numeric: float
+    error: float
+
+    @property
+    def good(self) -> bool:
+        return self.error < TOLERANCE
+
+
+def check(ops, net, kernels, D: int, T: int, *, rows: int = 16, seed: int = 0, loss: str = "kl") -> list[Check]:
+    """Every parameter of a network of dtype float64.
+
+    kernels : of the same dtype; their kl_grad gives loss and gradient
+    loss : "kl", the training loss; "linear", a fixed random weighting of the logits, which tests the network alone
+    """
+    generator = np.random.default_rng(seed)
+    params = Params(ops, net.shapes, np.float64).fill(net.init(seed))
+    params.flat += 0.1 * generator.standard_normal(params.flat.shape)  # a last layer of zeros would hide all others
+    t = np.linspace(1, T, rows).round().astype(np.int64)
+    x0 = generator.integers(0, 2, (rows, D)).astype(np.uint8)
+    x_t = np.where(generator.random((rows, D)) < 0.2, 1 - x0, x0).astype(np.uint8)
+    weight = generator.standard_normal((rows, D))
+
+    def value() -> tuple[float, np.ndarray, object]:
+        logits, tape = net.forward(ops, params, x_t, t)
+        if loss == "linear":
+            return float((logits * weight).sum()), weight, tape
+        kl, dlogits = kernels.kl_grad(logits, x0, x_t, t)
+        return float(kl.sum()), dlogits, tape
+
+    _, dlogits, tape = value()
+    grads = {name: np.array(array) for name, array in net.backward(ops, params, tape, dlogits).items()}
+    floor = 1e-9 * max(1e-12, max(float(np.abs(g).max(initial=0.0)) for g in grads.values()))
+    found = []
+    for name, array in params.items():
+        kept, worst = array.copy(), None
+        size = STEP * max(1e-3, float(np.sqrt(np.mean(kept**2))))
+        for _ in range(DIRECTIONS):
+            direction = generator.standard_normal(array.shape)
+            array[...] = kept + size * direction
+            above = value()[0]
+            array[...] = kept - size * direction
+            below = value()[0]
+            array[...] = kept
+            numeric, analytic = (above - below) / (2 * size), float((grads[name] * direction).sum())
+            scale = max(abs(numeric), abs(analytic), 1e-3 * float(np.abs(grads[name]).sum()), floor)
+            this = Check(name, analytic, numeric, abs(numeric - analytic) / scale)
+            worst = this if worst is None or this.error > worst.error else worst
+        found.append(worst)
+    return found

@@ -1,0 +1,88 @@
+"""A user's own network: the class ReverseModel of a reverse_model.py, fitted to what the training loop expects. See docs/custom_net.md."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from pathlib import Path
+
+import numpy as np
+
+from bdiff_np import rng
+from bdiff_np.errors import InputError
+from bdiff_np.params import Params
+from bdiff_np.rng import Key
+
+FILE = "reverse_model.py"
+
+
+class CustomNet:
+    """Wraps an object with `shapes`, `init(generator)`, `forward(ops, params, x_t, t)` and `backward(ops, params, tape, dlogits)`.
+
+    Raises InputError, naming the file, where the object does not keep to that.
+    """
+
+    def __init__(self, path: Path, D: int, chain, dtype=np.float32):
+        self.path, self.D, self.dtype = path, D, np.dtype(dtype)
+        self.inner = load_class(path)(D=D, T=int(chain.time[-1]), alpha_bar=chain.alpha_bar)
+        for name in ("shapes", "init", "forward", "backward"):
+            if not hasattr(self.inner, name):
+                raise InputError(f"{path}: class ReverseModel has no `{name}`; docs/custom_net.md shows a whole one")
+        self.shapes = {name: tuple(shape) for name, shape in self.inner.shapes.items()}
+
+    def init(self, seed: int) -> dict[str, np.ndarray]:
+        arrays = self.inner.init(np.random.Generator(rng.philox(Key(seed, rng.INIT, 0))))
+        self._check("init", arrays)
+        return arrays
+
+    def forward(self, ops, params, x_t, t, key=None):
+        logits, tape = self.inner.forward(ops, params, x_t, t)
+        if np.shape(logits) != x_t.shape:
+            raise InputError(f"{self.path}: forward returned logits of shape {np.shape(logits)}, expected {x_t.shape}: one for each bit")
+        return logits.astype(self.dtype, copy=False), tape
+
+    def backward(self, ops, params, tape, dlogits) -> Params:
+        if not hasattr(self, "_grads"):
+            self._grads = Params(ops, self.shapes, self.dtype)
+        arrays = self.inner.backward(ops, params, tape, dlogits)
+        self._check("backward", arrays)
+        return self._grads.fill(arrays)
+
+    def _check(self, method: str, arrays) -> None:
+        if not isinstance(arrays, dict):
+            raise InputError(f"{self.path}: {method} returned {type(arrays).__name__}, expected a dict of arrays named as in `shapes`")
+        for name, shape in self.shapes.items():
+            if name not in arrays:
+                raise InputError(f"{self.path}: {method} returned nothing for parameter {name!r}")
+            if np.shape(arrays[name]) != shape:
+                raise InputError(f"{self.path}: {method} returned shape {np.shape(arrays[name])} for parameter {name!r}, `shapes` says {shape}")
+        for name in arrays:
+            if name not in self.shapes:
+                raise InputError(f"{self.path}: {method} returned {name!r}, which `shapes` does not have")
+
+
+def load_class(path: Path) -> type:
+    """Executes the file and returns its class ReverseModel. Call it only with a path inside a folder that the user named."""
+    spec = importlib.util.spec_from_file_location("reverse_model", path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    try:
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
+    except Exception as fault:
+        line = _line(fault, path)
+        raise InputError(f"{path}{line}: {type(fault).__name__}: {fault}") from fault
+    found = getattr(module, "ReverseModel", None)
+    if not inspect.isclass(found):
+        raise InputError(f"{path}: defines no class ReverseModel; docs/custom_net.md shows one")
+    return found
+
+
+def _line(fault: BaseException, path: Path) -> str:
+    """:LINE of the last place in the file itself, or nothing."""
+    if isinstance(fault, SyntaxError) and fault.lineno:
+        return f":{fault.lineno}"
+    lines, tb = [], fault.__traceback__
+    while tb:
+        if tb.tb_frame.f_code.co_filename == str(path):
+            lines.append(tb.tb_lineno)
+        tb = tb.tb_next
+    return f":{lines[-1]}" if lines else ""

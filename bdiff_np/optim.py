@@ -1,0 +1,62 @@
+"""AdamW on flat buffers, with warm-up, decay, clipping and a moving average of the weights. Derivation, section 13."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bdiff_np.params import Params
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+
+class Diverged(ArithmeticError):
+    """The gradient is not a number: the step was not taken, and the weights are those of the step before."""
+
+
+class AdamW:
+    """Holds what a training carries from step to step beside the parameters: both moments, the averaged weights and the step.
+
+    settings : the `training` section of the configuration
+    total_steps : where the cosine ends
+    scale : factor that makes the gradients handed in those of the loss
+    """
+
+    def __init__(self, ops, params: Params, shapes, settings, total_steps: int, scale: float):
+        dtype = params.flat.dtype
+        self.m, self.v, self.ema, decayed = (Params(ops, shapes, dtype) for _ in range(4))
+        self.ema.flat[...] = params.flat
+        for name, view in decayed.items():
+            if len(shapes[name]) > 1 and not name.endswith("/b"):  # matrices; biases and gains have no scale to lose
+                view[...] = 1
+        self.decayed = decayed.flat
+        self.settings, self.total_steps, self.scale = settings, total_steps, scale
+        self.taken = 0
+        self.grad_norm = math.nan
+
+    def learning_rate(self, step: int) -> float:
+        """Of step 1..total_steps: linear warm-up, then constant or half a cosine down to 0."""
+        s = self.settings
+        rate = s.lr * min(1.0, step / max(1, s.warmup_steps))
+        if s.lr_schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
+        return rate
+
+    def step(self, ops, params: Params, grads: Params) -> None:
+        """One step, in place on `params`. Raises Diverged, with nothing changed, if the gradient's norm is not finite."""
+        s, step = self.settings, self.taken + 1
+        norm = ops.norm(grads.flat) * self.scale
+        if not math.isfinite(norm):
+            raise Diverged(f"the gradient of step {step} is not a number")
+        clip = 1.0 if s.clip_thresh is None or norm <= s.clip_thresh else s.clip_thresh / norm
+        ops.adamw(
+            params.flat, grads.flat, self.m.flat, self.v.flat, self.ema.flat, self.decayed,
+            lr=self.learning_rate(step), scale=self.scale * clip, beta1=BETA1, beta2=BETA2, eps=EPS,
+            weight_decay=s.weight_decay, ema_decay=min(s.ema, (1 + step) / (10 + step)), step=step,
+        )  # fmt: skip
+        self.taken, self.grad_norm = step, norm
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The flat buffers by name, as views."""
+        return {"m": self.m.flat, "v": self.v.flat, "ema": self.ema.flat}

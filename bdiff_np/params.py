@@ -1,0 +1,31 @@
+"""Named arrays that are views of one flat buffer, so that the optimiser, a checksum or a sum over ranks is one pass over one array."""
+
+from __future__ import annotations
+
+from typing import Mapping
+
+import numpy as np
+
+
+class Params(dict):
+    """name -> view, in the order of `shapes`; `flat` is the buffer they share.
+
+    Used for parameters, gradients, both moments and the averaged weights alike.
+    """
+
+    def __init__(self, ops, shapes: Mapping[str, tuple[int, ...]], dtype=np.float32):
+        super().__init__()
+        sizes = [int(np.prod(shape)) for shape in shapes.values()]
+        self.flat = ops.zeros(sum(sizes), dtype)
+        start = 0
+        for (name, shape), size in zip(shapes.items(), sizes):
+            self[name] = self.flat[start : start + size].reshape(shape)
+            start += size
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> Params:
+        """Copies every array in; returns self. Raises KeyError for a missing name, ValueError for another shape."""
+        for name, view in self.items():
+            if np.shape(arrays[name]) != view.shape:
+                raise ValueError(f"{name} has shape {np.shape(arrays[name])}, expected {view.shape}")
+            view[...] = arrays[name]
+        return self

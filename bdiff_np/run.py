@@ -1,0 +1,338 @@
+"""Training a run folder: epochs, samples on the way, checkpoints, metrics, pictures, Ctrl-C and resume. The steps themselves are train.py's."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bdiff_np import __version__, checkpoint, data, evaluate, plots, rundir, sample, validate
+from bdiff_np import config as configuration
+from bdiff_np.errors import InputError
+from bdiff_np.files import write_whole
+from bdiff_np.generators import Rule, make_rule
+from bdiff_np.model import Model
+from bdiff_np.nets.custom import FILE as CODE
+from bdiff_np.optim import Diverged
+from bdiff_np.train import Training, fingerprint, stationary_law
+
+COLUMNS = ("epoch", "step", "seconds", "loss_bits", "val_bound_bits", "learning_rate", "gradient_norm", "train", "val", "other", "valid_unseen")
+QUIET_SECONDS = 5.0  # between two lines of the log where there is no terminal for a bar
+VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after each epoch
+FINAL_EVALUATIONS = 1 << 18
+
+BUILT_IN = '''"""The network of this run is the built-in one: bdiff_np/nets/{net}.py, with the settings under `model` in config.yaml.
+
+A file of this name in the run folder, with a class ReverseModel of its own, would have replaced it; docs/custom_net.md shows how.
+"""
+
+from bdiff_np.nets.{net} import build  # noqa: F401
+'''
+
+
+class Run:
+    """One training of a run folder, new or resumed.
+
+    folder : the run folder. settings : its configuration. code : its own network's file, if any
+    results : the results folder, once there is one
+    """
+
+    def __init__(self, folder: Path, settings: configuration.Config, *, backend: str, code: Path | None):
+        self.folder, self.settings, self.code = folder, settings, code
+        self.results = Path()
+        train_file, val_file = data.find_rows(folder, "train"), data.find_rows(folder, "val")
+        self.train_rows = data.read_rows(train_file)
+        self.val_rows = data.read_rows(val_file) if val_file else None
+        if self.val_rows is not None and self.val_rows.D != self.train_rows.D:
+            raise InputError(f"{val_file}: rows have {self.val_rows.D} bits, those of {train_file} have {self.train_rows.D}; both must be of one length")
+        shape = settings.data.shape
+        if shape and shape[0] * shape[1] != self.train_rows.D:
+            raise InputError(f"data.shape: {shape[0]} x {shape[1]} is not {self.train_rows.D}, the number of bits of a row of {train_file}")
+        if settings.training.select == "best" and self.val_rows is None:
+            raise InputError(f"training.select: best needs held-out rows: put a val.txt into {folder}, or say select: last")
+        self.rule = make_rule(**settings.data.rule.model_dump()) if settings.data.rule else None
+        if self.rule is not None:
+            self.rule.check(self.train_rows.D)
+        pi = stationary_law(settings.model.pi, self.train_rows)
+        self.training = Training(Model.build(settings, self.train_rows.D, pi, backend=backend, code=code), self.train_rows)
+        self.net_file = CODE if code else settings.model.net
+        self.history: dict[str, list] = {name: [] for name in COLUMNS}
+        self.examples: list[np.ndarray] = []
+        self.best: tuple[float, int] | None = None
+        self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self.stop = False
+
+    @property
+    def epoch(self) -> int:
+        """Completed epochs."""
+        return len(self.history["epoch"])
+
+    # The loop ---------------------------------------------------------------------------------------------------------------------------
+
+    def train(self) -> str:
+        """Runs to the end, to an early stop or to Ctrl-C; returns which: "finished", "early stop" or "interrupted"."""
+        total = self.training.total_steps
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        bar = _progress(total=total, initial=self.training.optimizer.taken, unit="step", desc="training")
+        last_line = time.monotonic()
+        try:
+            while self.epoch < self.settings.training.epochs:
+                self._steps_of_epoch(bar)
+                if self.stop:
+                    self._save(self.epoch + 1)
+                    return "interrupted"
+                self._end_epoch()
+                due = self.epoch % self.settings.training.save_every_n_epochs == 0 or self.epoch == self.settings.training.epochs
+                early = self._exhausted()
+                if due or early or self.stop or (self.settings.training.select == "best" and self.best and self.best[1] == self.epoch):
+                    self._save(self.epoch)
+                if bar.disable and time.monotonic() - last_line > QUIET_SECONDS:
+                    print(self.line(), file=sys.stderr)
+                    last_line = time.monotonic()
+                if self.stop or early:
+                    return "interrupted" if self.stop else "early stop"
+            return "finished"
+        finally:
+            bar.close()
+            signal.signal(signal.SIGINT, before)
+
+    def _on_interrupt(self, *_) -> None:
+        if self.stop:  # the second time: at once
+            raise KeyboardInterrupt
+        self.stop = True
+        print("\nCtrl-C: finishing the step, saving, drawing the pictures (again to leave at once)", file=sys.stderr)
+
+    def _steps_of_epoch(self, bar) -> None:
+        training, end = self.training, (self.epoch + 1) * self.training.steps_per_epoch
+        start = time.perf_counter()
+        try:
+            while training.optimizer.taken < end and not self.stop:
+                self.loss_sum += training.step()
+                self.loss_count += 1
+                bar.update()
+                if self.loss_count % 64 == 0:
+                    bar.set_postfix_str(f"epoch {self.epoch + 1}, {self.loss_sum / self.loss_count / evaluate.LN2:.3f} bits", refresh=False)
+        except Diverged as fault:
+            kept = rundir.checkpoints(self.results)
+            good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
+            rate = training.optimizer.learning_rate(training.optimizer.taken + 1)
+            raise Stopped(
+                f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {good}. "
+                f"Lower training.lr, lengthen training.warmup_steps, or set training.clip_thresh"
+            ) from None
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def _end_epoch(self) -> None:
+        """Loss, validation bound, samples: one line of metrics, one frame of the animation."""
+        t, model, optimizer = self.settings.training, self.training.averaged, self.training.optimizer
+        steps = self._sample_steps()
+        self.examples.append(sample.draw(model, t.num_examples, seed=t.seed, steps=steps))
+        drawn = sample.draw(model, t.num_val_samples, seed=t.seed + 1, steps=steps, batch=t.val_batch_size)
+        found = validate.census(data.Rows.from_bits(drawn), self.train_rows, self.val_rows, self.rule)
+        val_bound = math.nan
+        if self.val_rows is not None:
+            val_bound = evaluate.bound(model, self.val_rows, evaluations=VAL_EVALUATIONS, seed=t.seed).bits_per_sequence
+            if self.best is None or val_bound < self.best[0]:
+                self.best = (val_bound, self.epoch + 1)
+        row = (
+            self.epoch + 1, optimizer.taken, round(self.seconds, 3), self.loss_sum / max(1, self.loss_count) / evaluate.LN2, val_bound,
+            optimizer.learning_rate(optimizer.taken), optimizer.grad_norm, found["train"], found["val"], found["other"],
+            found.get("valid_unseen", math.nan),
+        )  # fmt: skip
+        for name, value in zip(COLUMNS, row):
+            self.history[name].append(value)
+        self.loss_sum, self.loss_count = 0.0, 0
+        self._write_metrics()
+
+    def _sample_steps(self) -> int | None:
+        wanted = self.settings.training.sample_steps
+        return None if wanted is None or wanted >= self.settings.model.T or self.settings.model.predict == "x_prev" else wanted
+
+    def _exhausted(self) -> bool:
+        patience = self.settings.training.patience
+        return patience is not None and self.best is not None and self.epoch - self.best[1] >= patience
+
+    def line(self) -> str:
+        """The newest epoch in one line."""
+        h = {name: column[-1] for name, column in self.history.items()}
+        val = "" if math.isnan(h["val_bound_bits"]) else f", val bound {h['val_bound_bits']:.4f}"
+        return (
+            f"epoch {h['epoch']}/{self.settings.training.epochs}, step {h['step']}, {h['seconds']:.0f} s: loss {h['loss_bits']:.4f} bits{val}, "
+            f"samples {h['train']:.1%} train, {h['val']:.1%} val, {h['other']:.1%} other"
+        )
+
+    # Files ------------------------------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Makes the results folder, with the resolved configuration and the network's file in it."""
+        self.results = rundir.new_results(self.folder)
+        write_whole(self.results / "config.yaml", configuration.dump(self.settings).encode())
+        if self.code:
+            shutil.copyfile(self.code, self.results / CODE)
+        else:
+            write_whole(self.results / CODE, BUILT_IN.format(net=self.settings.model.net).encode())
+
+    def _write_metrics(self) -> None:
+        """metrics.csv as it stands. It is small, so the whole of it: a killed run never leaves half a line."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(zip(*(self.history[name] for name in COLUMNS)))
+        write_whole(self.results / "metrics.csv", text.getvalue().encode())
+
+    def summary(self) -> dict:
+        """What results.json holds after each checkpoint."""
+        h = self.history
+        proportions = {name: h[name] for name in ("train", "val", "other")}
+        if self.rule is not None:
+            proportions["valid_unseen"] = h["valid_unseen"]
+        chosen = self.best[1] if self.settings.training.select == "best" and self.best else None
+        return {
+            "losses": h["loss_bits"],
+            "examples_per_epoch": [rows.tolist() for rows in self.examples],
+            "proportions": proportions,
+            "val_bounds": [None if math.isnan(v) else v for v in h["val_bound_bits"]],
+            "chosen_epoch": chosen,
+            "training_seconds": round(self.seconds, 3),
+        }
+
+    def _save(self, epoch: int) -> None:
+        # The histories first: a kill between the two leaves more history than checkpoint, which resume cuts off; never less.
+        rundir.write_json(self.results / "results.json", self.summary())
+        meta = {
+            "step": self.training.optimizer.taken, "epoch": self.epoch, "D": self.train_rows.D, "net": self.net_file,
+            "config": self.settings.model_dump(mode="json"), "data": fingerprint(self.train_rows), "version": __version__,
+            "loss_sum": self.loss_sum, "loss_count": self.loss_count, "seconds": self.seconds, "best": self.best,
+        }  # fmt: skip
+        checkpoint.write(rundir.checkpoint_path(self.results, epoch), self.training.tensors(), meta)
+
+    def resume(self) -> None:
+        """Goes on from the newest checkpoint of the results folder that can be read, or from the start if there is none."""
+        for path in reversed(rundir.checkpoints(self.results).values()):
+            try:
+                tensors, meta = checkpoint.read(path)
+                break
+            except InputError as fault:
+                print(f"{fault}: passed over", file=sys.stderr)
+        else:
+            return
+        if meta["data"] != fingerprint(self.train_rows):
+            raise InputError(f"{self.folder}: the training rows have changed since {path.name} was saved; start anew, without --resume")
+        self.training.restore(tensors, meta["step"])
+        self.loss_sum, self.loss_count, self.seconds = meta["loss_sum"], meta["loss_count"], meta["seconds"]
+        self.best = tuple(meta["best"]) if meta["best"] else None
+        found, epoch = rundir.read_results(self.results), meta["epoch"]
+        try:
+            self.examples = [np.array(rows, np.uint8) for rows in found["examples_per_epoch"][:epoch]]
+            with open(self.results / "metrics.csv", encoding="utf-8", newline="") as file:
+                lines = list(csv.DictReader(file))[:epoch]
+            self.history = {name: [(int if name in ("epoch", "step") else float)(line[name]) for line in lines] for name in COLUMNS}
+            whole = len(self.examples) == len(lines) == epoch
+        except (OSError, KeyError, TypeError, ValueError):
+            whole = False
+        if not whole:
+            raise InputError(f"{self.results}: metrics.csv or results.json is missing or damaged, so the run cannot go on; start anew, without --resume")
+
+    # The end ----------------------------------------------------------------------------------------------------------------------------
+
+    def conclude(self) -> dict:
+        """Bounds, samples and pictures of the model that the run stands for; returns what results.json then holds besides the histories."""
+        settings = self.settings
+        model = self._chosen_model()
+        population = known_population(self.rule, self.train_rows, self.val_rows)
+        bounds = {"train": evaluate.bound(model, self.train_rows, evaluations=FINAL_EVALUATIONS, population=known_population(self.rule, self.train_rows, None))}
+        if self.val_rows is not None:
+            bounds["val"] = evaluate.bound(model, self.val_rows, evaluations=FINAL_EVALUATIONS, population=population)
+        n = max(settings.training.num_val_samples, settings.training.num_examples)
+        bar = _progress(total=settings.model.T * -(-n // sample.BATCH), unit="step", desc=f"drawing {n} samples")
+        rows = sample.draw(model, n, seed=settings.training.seed + 1, progress=bar.update)
+        bar.close()
+        census = validate.census(data.Rows.from_bits(rows), self.train_rows, self.val_rows, self.rule)
+        found = {"bounds": {name: b.as_dict() for name, b in bounds.items()}, "samples": census, "version": __version__}
+        rundir.write_json(self.results / "results.json", {**self.summary(), **found})
+        self._pictures(model, bounds, rows)
+        return {**found, "rows": rows[: settings.training.num_examples]}
+
+    def _chosen_model(self) -> Model:
+        """The averaged weights of now, or of the best epoch if the run selects it."""
+        if self.settings.training.select == "last" or self.best is None or self.best[1] == self.epoch:
+            return self.training.averaged
+        tensors, _ = checkpoint.read(rundir.checkpoint_path(self.results, self.best[1]))
+        self.training.optimizer.ema.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
+        return self.training.averaged
+
+    def _pictures(self, model: Model, bounds: dict, rows: np.ndarray) -> None:
+        h, shape, train = self.history, self.settings.data.shape, bounds["train"]
+        low = train.floor_bits
+        if self.epoch:
+            has_val = self.val_rows is not None
+            plots.loss_curve(
+                self.results / "loss_curve.png", h["step"], h["loss_bits"], val_step=h["step"] if has_val else None,
+                val_bits=h["val_bound_bits"] if has_val else None, floor_bits=low, null_bits=train.bits_per_sequence + train.k_minus_null_bits,
+            )  # fmt: skip
+            if self.settings.training.num_val_samples:
+                shares = {name: h[name] for name in ("train", "val", "other")}
+                if self.rule is not None:
+                    shares["valid_unseen"] = h["valid_unseen"]
+                    shares["other"] = [o - v for o, v in zip(h["other"], h["valid_unseen"])]
+                plots.validation(self.results / "validation.png", h["epoch"], shares)
+            plots.sample_evolution(self.results / "sample_evolution_throughout_training.gif", h["epoch"], np.stack(self.examples), shape=shape)
+        times, states = sample.trajectory(model, self.settings.training.num_examples, seed=self.settings.training.seed)
+        plots.reverse_trajectory(self.results / "reverse_trajectory.gif", times, states, shape=shape)
+        plots.samples(self.results / "samples.png", rows[:64 if shape else 20], shape=shape)
+        kl = evaluate.kl_per_step(model, self.train_rows)
+        plots.kl_per_step(self.results / "kl_per_step.png", np.arange(1, len(kl) + 1), kl, T=len(kl))
+
+
+class Stopped(RuntimeError):
+    """A training that cannot go on, in one sentence with the cause and what is left."""
+
+
+def config_file(folder: Path) -> Path:
+    """The run's config.yaml, or an empty file where there is none: every setting has a default."""
+    return folder / "config.yaml" if (folder / "config.yaml").exists() else Path(os.devnull)
+
+
+def prepare(folder: Path, settings: configuration.Config, *, backend: str) -> Run:
+    """A new training, with nothing on disk yet. Raises InputError if an input is at fault."""
+    return Run(folder, settings, backend=backend, code=folder / CODE if (folder / CODE).is_file() else None)
+
+
+def resume(folder: Path, *, backend: str) -> Run:
+    """The newest training of a run folder, where it stopped, with the configuration and the network that it was begun with."""
+    every = rundir.all_results(folder)
+    if not every:
+        raise InputError(f"{folder}: nothing to resume, there are no results; leave --resume out")
+    results = every[-1]
+    settings = configuration.load(results / "config.yaml")
+    code = results / CODE
+    own = code.is_file() and code.read_text(encoding="utf-8") != BUILT_IN.format(net=settings.model.net)
+    run = Run(folder, settings, backend=backend, code=code if own else None)
+    run.results = results
+    run.resume()
+    return run
+
+
+def known_population(rule: Rule | None, train: data.Rows, more: data.Rows | None) -> np.ndarray | None:
+    """The rows that a known law gives with equal probability: all different ones of the files. None for data that no rule is known of."""
+    if rule is None:
+        return None
+    packed = train.packed if more is None else np.concatenate([train.packed, more.packed])
+    return data.Rows(np.unique(packed, axis=0), train.D).all()
+
+
+def _progress(**options):
+    """A bar on stderr; none where that is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(disable=None, file=sys.stderr, dynamic_ncols=True, **options)

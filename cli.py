@@ -1,0 +1,4 @@
+from bdiff_np.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""The two set-up commands, for a machine that has nothing but Python 3.10 or newer.
+
+    python3 dev.py train     train the heartbeat example, print samples, the bound and where the pictures are (about a minute)
+    python3 dev.py test      run the tests
+
+Each makes the virtual environment .venv at first use, installs the package into it in editable form, and runs the job there. Further
+arguments go to the job: `python3 dev.py test -k schedule`, `python3 dev.py train runs/multiples_of_5`. Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+JOBS = {"train": ["cli.py", "train"], "test": ["-m", "pytest", "-q"]}
+DEFAULTS = {"train": ["runs/heartbeat_paper"], "test": []}
+
+NO_VENV = """dev.py: this Python cannot make a virtual environment.
+  On Debian or Ubuntu: apt-get install python3-venv     Anywhere: install uv. Then run the same command again."""
+
+
+def fingerprint() -> str:
+    """Changes when the environment must be made anew: other dependencies, another Python, a moved checkout."""
+    text = b"".join((ROOT / name).read_bytes() for name in ("setup.py", "pyproject.toml")) + f"{sys.version}{ROOT}".encode()
+    return hashlib.sha256(text).hexdigest()
+
+
+def prepare() -> None:
+    stamp = VENV / "stamp"
+    if PYTHON.exists() and stamp.exists() and stamp.read_text() == fingerprint():
+        return
+    print("dev.py: making .venv and installing into it (once, a minute or two)", file=sys.stderr)
+    uv = shutil.which("uv")
+    make = [uv, "venv", "-q", "--clear", "--python", sys.executable, str(VENV)] if uv else [sys.executable, "-m", "venv", "--clear", str(VENV)]
+    if subprocess.run(make, stdout=subprocess.DEVNULL).returncode:
+        sys.exit(NO_VENV)
+    pip = [uv, "pip", "install", "--python", str(PYTHON)] if uv else [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
+    if subprocess.run([*pip, "-q", "-e", f"{ROOT}[test]"]).returncode:
+        sys.exit("dev.py: the installation failed; the lines above say why. Nothing outside .venv was changed.")
+    stamp.write_text(fingerprint())
+
+
+def main() -> None:
+    if sys.version_info < (3, 10):
+        sys.exit(f"dev.py: Python 3.10 or newer is needed, this is {sys.version.split()[0]}.")
+    if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
+        sys.exit(__doc__)
+    job, arguments = sys.argv[1], sys.argv[2:]
+    prepare()
+    process = subprocess.Popen([str(PYTHON), *JOBS[job], *(arguments or DEFAULTS[job])], cwd=ROOT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, which finishes its step and saves; this process only waits
+    sys.exit(process.wait())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The three kernels of Bernoulli diffusion on NumPy, in float32: q_sample, kl_grad, p_sample.
+
+The mathematics is that of bdiff_np/diffusion/bernoulli.py, whose float64 functions these are tested against. What differs: tables over t are
+laid out once, a batch takes few passes over its arrays, and the KL is summed from two terms that are never negative (derivation, section 5),
+so that float32 inputs keep it exact where probabilities of 1e-8 meet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bdiff_np import rng
+from bdiff_np.diffusion import bernoulli
+from bdiff_np.diffusion.bernoulli import Chain
+from bdiff_np.rng import Key
+
+
+class Kernels:
+    """The kernels for one chain and one meaning of the network's output.
+
+    chain : the forward process
+    predict : "x0" or "x_prev", what the logits are of
+    skip : add x_t's own evidence to the network's output
+    bce_weight : weight, in the bound's own units, of the cross entropy of x_0 that is added to the gradient (not to the value)
+    dtype : of logits and gradients; float64 for gradient checks
+    """
+
+    def __init__(self, chain: Chain, predict: str = "x0", skip: bool = True, bce_weight: float = 0.0, dtype=np.float32):
+        self.chain, self.predict, self.skip, self.dtype = chain, predict, skip, np.dtype(dtype)
+        self.bce = bce_weight / chain.T
+        self.lost, self.pi_words = bernoulli.integer_law(chain)
+        self.kept = np.uint64(bernoulli.WORD) - self.lost
+        self.floor = self.lost[:, None] * self.pi_words // np.uint64(bernoulli.WORD) if chain.pi.ndim == 0 else None
+        # Everything that depends on (t, v) alone, v the value shown, as rows of one table: (T + 1, 2, columns, 1 or D). Row 0 is never read.
+        t = np.repeat(np.arange(1, chain.T + 1), 2)
+        v = np.tile([[0], [1]], (chain.T, max(1, chain.pi.size))).astype(np.uint8)
+        law = bernoulli.q_flip(chain, v, t)
+        columns = [law.agree, law.disagree, law.not_agree, law.not_disagree, law.gap, bernoulli.evidence(chain, predict, v, t)]
+        self.table = np.zeros((2 * chain.T + 2, len(columns), v.shape[1]), self.dtype)
+        self.table[2:] = np.stack(columns, 1)
+
+    def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
+        """x_t ~ q(x_t | x_0), (B, D) uint8, for x0 (B, D) uint8 and t (B,); the same bits as the definition's."""
+        threshold = self.floor[t] if self.floor is not None else self.lost[t, None] * self.pi_words // np.uint64(bernoulli.WORD)
+        threshold = threshold + x0 * self.kept[t, None]
+        return (rng.words(key, *x0.shape, first_row) < threshold).view(np.uint8)
+
+    def kl_grad(self, logits: np.ndarray, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """KL of the reverse step and its gradient, in one pass.
+
+        logits : (B, D), the network's output
+
+        Returns
+        -------
+        kl : (B,) float64, nats, summed over bits; at t = 1 the cross entropy of x_0
+        dlogits : (B, D), d kl / d logits, plus the auxiliary cross entropy's if bce_weight was given
+        """
+        agree, disagree, not_agree, not_disagree, gap, own = self._rows(x_t, t)
+        logits = logits + own if self.skip else logits
+        same, shown = x0 == x_t, _sign(x_t, self.dtype)
+        last = np.flatnonzero(t == 1)
+        if self.predict == "x0":
+            a = _sigmoid(shown * logits)
+            b = _sigmoid(-shown * logits)  # not 1 - a, which would round to 0
+            told = gap * gap * a * b / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))
+            told[last] = 1
+            dlogits = (told + self.bce) * np.where(same, b, a) * np.where(x0 != 0, self.dtype.type(-1), self.dtype.type(1))
+            off = np.where(same, b, -a) * gap  # p - q, to full precision
+            q, not_q = np.where(same, agree, disagree), np.where(same, not_agree, not_disagree)
+        else:
+            q, not_q = np.where(same, agree, disagree), np.where(same, not_agree, not_disagree)
+            off = _sigmoid(-shown * logits) - q
+            dlogits = -shown * off
+        with np.errstate(divide="ignore", invalid="ignore"):
+            off = off.astype(np.float64)
+            kl = q * _phi(off / q) + not_q * _phi(-off / not_q)
+        sure = np.where(x0[last] != 0, logits[last], -logits[last])
+        kl[last] = np.logaddexp(0.0, -sure.astype(np.float64))
+        return kl.sum(1), dlogits
+
+    def p_flip(self, logits: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """p(x_{t-1} != x_t | x_t) of the learned reverse step, (B, D)."""
+        agree, disagree, _, _, _, own = self._rows(x_t, t)
+        logits = logits + own if self.skip else logits
+        shown = _sign(x_t, self.dtype)
+        if self.predict == "x_prev":
+            return _sigmoid(-shown * logits)
+        return _sigmoid(shown * logits) * agree + _sigmoid(-shown * logits) * disagree
+
+    def p_sample(self, logits: np.ndarray, x_t: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
+        """x_{t-1} ~ p(x_{t-1} | x_t), (B, D) uint8."""
+        words = rng.words(key, *x_t.shape, first_row)
+        return x_t ^ (words < self.p_flip(logits, x_t, t) * float(bernoulli.WORD))
+
+    def prior(self, rows: int, D: int, key: Key, first_row: int = 0) -> np.ndarray:
+        """x_T ~ B(pi), (rows, D) uint8."""
+        return (rng.words(key, rows, D, first_row) < self.pi_words).view(np.uint8)
+
+    def _rows(self, x_t: np.ndarray, t: np.ndarray) -> list[np.ndarray]:
+        """The table's columns for each bit of the batch, each (B, D)."""
+        if self.table.shape[2] == 1:
+            found = self.table[2 * t[:, None] + x_t, :, 0]  # (B, D, columns)
+            return [found[:, :, c] for c in range(self.table.shape[1])]
+        shown, hidden = self.table[2 * t + 1], self.table[2 * t]
+        return [np.where(x_t, shown[:, c], hidden[:, c]) for c in range(self.table.shape[1])]
+
+
+def _sign(x: np.ndarray, dtype) -> np.ndarray:
+    return x.astype(dtype) * 2 - 1
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    """exp never overflows: it is taken of -|z|; and the small side keeps its relative precision, which a tanh would not give."""
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, e) / (1 + e)
+
+
+def _phi(y: np.ndarray) -> np.ndarray:
+    """y - log(1 + y) >= 0, float64."""
+    return y - np.log1p(y)

@@ -1,0 +1,33 @@
+"""Packaging. The one thing out of the ordinary: the top-level folder kernels/ is installed as bdiff_np.kernels.
+
+On its own it would claim the import name `kernels`, which another package on PyPI uses; mapped into bdiff_np it cannot collide, and the
+kernels still stand at the top of the tree, where a reader looks for them.
+"""
+
+from setuptools import setup
+
+if __name__ == "__main__":
+    setup(
+        name="bdiff_np",
+        version="0.1.0",
+        description="Diffusion models for binary data from scratch: hand-written network, backward pass and kernels on NumPy",
+        long_description=open("README.md", encoding="utf-8").read(),
+        long_description_content_type="text/markdown",
+        license="MIT",
+        python_requires=">=3.10",
+        packages=["bdiff_np", "bdiff_np.diffusion", "bdiff_np.nets", "bdiff_np.backends", "bdiff_np.kernels"],
+        package_dir={"bdiff_np": "bdiff_np", "bdiff_np.kernels": "kernels"},
+        package_data={"bdiff_np": ["py.typed"], "bdiff_np.kernels": ["*.cu", "*.cuh"]},
+        install_requires=[
+            "numpy>=1.24",
+            "click>=8.1",
+            "pyyaml>=6",
+            "pydantic>=2.7",
+            "safetensors>=0.4",
+            "tqdm>=4.60",
+            "matplotlib>=3.7",
+            "pillow>=9.2",
+        ],
+        extras_require={"test": ["pytest>=7", "hypothesis>=6", "ruff>=0.6", "mypy>=1.8", "types-PyYAML", "types-tqdm"]},
+        entry_points={"console_scripts": ["bdiff=bdiff_np.cli:main"]},
+    )
