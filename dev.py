@@ -50,7 +50,7 @@ def prepare() -> None:
 
 
 def main() -> None:
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  this file is what an older Python meets first
         sys.exit(f"dev.py: Python 3.10 or newer is needed, this is {sys.version.split()[0]}.")
     if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
         sys.exit(__doc__)

@@ -24,6 +24,7 @@ if __name__ == "__main__":
             "pyyaml>=6",
             "pydantic>=2.7",
             "safetensors>=0.4",
+            "threadpoolctl>=3",
             "tqdm>=4.60",
             "matplotlib>=3.7",
             "pillow>=9.2",

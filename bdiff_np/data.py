@@ -221,6 +221,17 @@ def find_rows(run_folder: str | os.PathLike[str], split: str) -> Path | None:
     return found[0] if found else None
 
 
+def read_run(run_folder: str | os.PathLike[str]) -> tuple[Rows, Rows | None]:
+    """Training rows of a run folder, and its held-out rows or None. Raises InputError as `find_rows` and `read_rows` do, and for two lengths."""
+    train_file, val_file = find_rows(run_folder, "train"), find_rows(run_folder, "val")
+    assert train_file is not None  # find_rows has raised
+    train = read_rows(train_file)
+    val = read_rows(val_file) if val_file else None
+    if val is not None and val.D != train.D:
+        raise InputError(f"{val_file}: rows have {val.D} bits, those of {train_file} have {train.D}; make them of one length")
+    return train, val
+
+
 # Writing ----------------------------------------------------------------------------------------------------------------------------
 
 

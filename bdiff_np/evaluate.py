@@ -36,7 +36,9 @@ class Bound:
         return asdict(self)
 
 
-def bound(model, rows: Rows, *, kind="learned", steps=None, evaluations=1 << 19, seed=0, population: np.ndarray | None = None, progress=None) -> Bound:
+def bound(
+    model, rows: Rows, *, kind="learned", steps=None, evaluations=1 << 19, seed=0, population: np.ndarray | None = None, progress=None
+) -> Bound:
     """The bound of a model on rows.
 
     kind : "learned", the last reverse step is the network's; "paper", it is the forward kernel (Sohl-Dickstein et al. 2015)
@@ -52,10 +54,11 @@ def bound(model, rows: Rows, *, kind="learned", steps=None, evaluations=1 << 19,
     kernels = model.kernels(chain)
     per_row = max(1, round(evaluations / GROUPS / len(rows)))
     estimates = []
-    for group in range(GROUPS):
-        estimates.append(_estimate(model, chain, kernels, rows, kind, per_row, seed, group))
-        if progress:
-            progress()
+    with model.threads:
+        for group in range(GROUPS):
+            estimates.append(_estimate(model, chain, kernels, rows, kind, per_row, seed, group))
+            if progress:
+                progress()
     nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
     exact = _exact_terms(model, chain, rows, kind)
     nats += exact["added"]
@@ -114,6 +117,14 @@ def floor(model, chain, kind: str, population: np.ndarray | None, seed: int = 0)
     if kind == "paper":  # the same steps but the last, which costs what the forward kernel costs
         nats += float(family.fixed_last_step(chain, population).mean()) - _oracle_last_step(family, chain, population)
     return nats, error
+
+
+def floor_per_step(model, population: np.ndarray | None) -> np.ndarray | None:
+    """The oracle's mean KL of each step, (T,) bits per row, or None where it is not known."""
+    if population is None or len(population) > LISTED:
+        return None
+    family_floor = importlib.import_module(f"bdiff_np.diffusion.{model.config.model.family}_floor")
+    return family_floor.kl_per_step(model.chain, population) / LN2
 
 
 def _oracle_last_step(family, chain, population: np.ndarray) -> float:

@@ -86,6 +86,12 @@ class Model:
         m = self.config.model
         return module.Kernels(chain or self.chain, m.predict, m.skip, dtype=self.net.dtype, **options)
 
+    @property
+    def threads(self):
+        """A context in which the back end's threads suit the network."""
+        width = max((max(shape) for name, shape in self.net.shapes.items() if len(shape) == 2), default=1)
+        return self.ops.threads(width)
+
     def steps(self, K: int | None):
         """The chain with K of its steps; all of them for None. Raises InputError for a K that the model cannot do."""
         if K is None or K == self.chain.T:
@@ -93,7 +99,7 @@ class Model:
         if not 1 <= K <= self.chain.T:
             raise InputError(f"--steps {K}: the model has {self.chain.T} steps, choose 1 to {self.chain.T}")
         if self.config.model.predict == "x_prev":
-            raise InputError(f"--steps {K}: this model predicts x_(t-1) itself and knows only all {self.chain.T} steps; predict: x0 can leave steps out")
+            raise InputError(f"--steps {K}: a model with predict: x_prev knows only all of its {self.chain.T} steps; leave --steps out")
         return self.chain.every(K)
 
     def logits(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:

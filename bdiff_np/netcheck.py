@@ -52,7 +52,7 @@ def check(ops, net, kernels, D: int, T: int, *, rows: int = 16, seed: int = 0, l
     floor = 1e-9 * max(1e-12, max(float(np.abs(g).max(initial=0.0)) for g in grads.values()))
     found = []
     for name, array in params.items():
-        kept, worst = array.copy(), None
+        kept, worst = array.copy(), Check(name, 0.0, 0.0, -1.0)
         size = STEP * max(1e-3, float(np.sqrt(np.mean(kept**2))))
         for _ in range(DIRECTIONS):
             direction = generator.standard_normal(array.shape)
@@ -64,6 +64,6 @@ def check(ops, net, kernels, D: int, T: int, *, rows: int = 16, seed: int = 0, l
             numeric, analytic = (above - below) / (2 * size), float((grads[name] * direction).sum())
             scale = max(abs(numeric), abs(analytic), 1e-3 * float(np.abs(grads[name]).sum()), floor)
             this = Check(name, analytic, numeric, abs(numeric - analytic) / scale)
-            worst = this if worst is None or this.error > worst.error else worst
+            worst = this if not this.error <= worst.error else worst  # so that a nan is the worst of all
         found.append(worst)
     return found

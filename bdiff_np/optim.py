@@ -28,7 +28,8 @@ class AdamW:
         self.m, self.v, self.ema, decayed = (Params(ops, shapes, dtype) for _ in range(4))
         self.ema.flat[...] = params.flat
         for name, view in decayed.items():
-            if len(shapes[name]) > 1 and not name.endswith("/b"):  # matrices; biases and gains have no scale to lose
+            # Matrices. Biases and gains have no scale to lose, and time's hold on the units, small at first, decays away before it is learned.
+            if len(shapes[name]) > 1 and not name.endswith(("/b", "/F")):
                 view[...] = 1
         self.decayed = decayed.flat
         self.settings, self.total_steps, self.scale = settings, total_steps, scale

@@ -84,30 +84,29 @@ def rows_to_evaluate(model: Model, found: rundir.Found, file: Path | None, split
     """Name and rows to evaluate, and all rows of their law where the model's configuration names one."""
     if file is not None and split is not None:
         raise InputError("give --data or --split, not both")
-    train_rows, val_rows = rows_of_run(found) if file is None else (None, None)
     if file is not None:
         name, rows = f"rows of {file}", data.read_rows(file)
-        if found.run is not None and data.find_rows(found.run, "train"):
-            train_rows = data.read_rows(data.find_rows(found.run, "train"))
-    elif split == "val" or (split is None and val_rows is not None):
-        if val_rows is None:
-            raise InputError(f"{found.run}: has no val.txt to evaluate")
+        if rows.D != model.D:
+            raise InputError(f"{file}: has rows of {rows.D} bits, the model was trained on rows of {model.D}")
+        train_rows = rows if found.run is None else rows_of_run(found)[0]
+        return name, rows, training.known_population(rule(model), rows, train_rows)
+    train_rows, val_rows = rows_of_run(found)
+    if split == "val" and val_rows is None:
+        raise InputError(f"{found.run}: has no val.txt to evaluate")
+    elif val_rows is not None and split in ("val", None):
         name, rows = "val rows", val_rows
-    elif split == "all" and val_rows is not None:
+    elif val_rows is not None and split == "all":
         name, rows = "train and val rows", Rows(np.concatenate([train_rows.packed, val_rows.packed]), train_rows.D)
     else:
         name, rows = "train rows", train_rows
-    if rows.D != model.D:
-        raise InputError(f"{name}: have {rows.D} bits, the model was trained on rows of {model.D}")
     return name, rows, training.known_population(rule(model), rows, train_rows)
 
 
 def rows_of_run(found: rundir.Found) -> tuple[Rows, Rows | None]:
     """Training and held-out rows of the run that a target belongs to."""
     if found.run is None:
-        raise InputError(f"{found.checkpoint}: lies in no run folder, so there are no rows to compare with; name a file with --data, or the run folder")
-    train_file, val_file = data.find_rows(found.run, "train"), data.find_rows(found.run, "val")
-    return data.read_rows(train_file), data.read_rows(val_file) if val_file else None
+        raise InputError(f"{found.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with --data")
+    return data.read_run(found.run)
 
 
 def rule(model: Model) -> generators.Rule | None:
@@ -122,7 +121,8 @@ def census(c: dict) -> str:
     if c["val_rows"]:
         lines.append(f"           {c['val']:.2%} held-out rows ({c['val_found']} of {c['val_rows']})")
     if "valid" in c:
-        lines.append(f"           {c['valid_unseen']:.2%} valid but in neither file, {1 - c['valid']:.2%} invalid; {c['valid_found']} of {c['valid_rows']} valid rows drawn")
+        found = f"{c['valid_found']} of {c['valid_rows']} valid rows drawn"
+        lines.append(f"           {c['valid_unseen']:.2%} valid but in neither file, {1 - c['valid']:.2%} invalid; {found}")
     else:
         lines.append(f"           {c['other']:.2%} others; {c['distinct']} different rows in all")
     return "\n".join(lines)
@@ -136,7 +136,7 @@ def check_net(run: Path, seed: int) -> tuple[str, bool]:
     if not run.is_dir():
         raise InputError(f"{run}: there is no such run folder")
     settings = config.load(training.config_file(run))
-    rows = data.read_rows(data.find_rows(run, "train"))
+    rows, _ = data.read_run(run)
     code = run / training.CODE
     pi = training.stationary_law(settings.model.pi, rows)
     model = Model.build(settings, rows.D, pi, code=code if code.is_file() else None, dtype=np.float64)

@@ -48,14 +48,10 @@ class Run:
     def __init__(self, folder: Path, settings: configuration.Config, *, backend: str, code: Path | None):
         self.folder, self.settings, self.code = folder, settings, code
         self.results = Path()
-        train_file, val_file = data.find_rows(folder, "train"), data.find_rows(folder, "val")
-        self.train_rows = data.read_rows(train_file)
-        self.val_rows = data.read_rows(val_file) if val_file else None
-        if self.val_rows is not None and self.val_rows.D != self.train_rows.D:
-            raise InputError(f"{val_file}: rows have {self.val_rows.D} bits, those of {train_file} have {self.train_rows.D}; both must be of one length")
+        self.train_rows, self.val_rows = data.read_run(folder)
         shape = settings.data.shape
         if shape and shape[0] * shape[1] != self.train_rows.D:
-            raise InputError(f"data.shape: {shape[0]} x {shape[1]} is not {self.train_rows.D}, the number of bits of a row of {train_file}")
+            raise InputError(f"data.shape: {shape[0]} x {shape[1]} is not {self.train_rows.D}, the number of bits of a row in {folder}")
         if settings.training.select == "best" and self.val_rows is None:
             raise InputError(f"training.select: best needs held-out rows: put a val.txt into {folder}, or say select: last")
         self.rule = make_rule(**settings.data.rule.model_dump()) if settings.data.rule else None
@@ -115,12 +111,14 @@ class Run:
         training, end = self.training, (self.epoch + 1) * self.training.steps_per_epoch
         start = time.perf_counter()
         try:
-            while training.optimizer.taken < end and not self.stop:
-                self.loss_sum += training.step()
-                self.loss_count += 1
-                bar.update()
-                if self.loss_count % 64 == 0:
-                    bar.set_postfix_str(f"epoch {self.epoch + 1}, {self.loss_sum / self.loss_count / evaluate.LN2:.3f} bits", refresh=False)
+            with training.model.threads:
+                while training.optimizer.taken < end and not self.stop:
+                    self.loss_sum += training.step()
+                    self.loss_count += 1
+                    bar.update()
+                    if self.loss_count % 64 == 0:
+                        loss = self.loss_sum / self.loss_count / evaluate.LN2
+                        bar.set_postfix_str(f"epoch {self.epoch + 1}, {loss:.3f} bits", refresh=False)
         except Diverged as fault:
             kept = rundir.checkpoints(self.results)
             good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
@@ -241,7 +239,7 @@ class Run:
         except (OSError, KeyError, TypeError, ValueError):
             whole = False
         if not whole:
-            raise InputError(f"{self.results}: metrics.csv or results.json is missing or damaged, so the run cannot go on; start anew, without --resume")
+            raise InputError(f"{self.results}: metrics.csv or results.json is missing or damaged; start anew, without --resume")
 
     # The end ----------------------------------------------------------------------------------------------------------------------------
 
@@ -249,10 +247,11 @@ class Run:
         """Bounds, samples and pictures of the model that the run stands for; returns what results.json then holds besides the histories."""
         settings = self.settings
         model = self._chosen_model()
-        population = known_population(self.rule, self.train_rows, self.val_rows)
-        bounds = {"train": evaluate.bound(model, self.train_rows, evaluations=FINAL_EVALUATIONS, population=known_population(self.rule, self.train_rows, None))}
+        own = known_population(self.rule, self.train_rows, None)
+        bounds = {"train": evaluate.bound(model, self.train_rows, evaluations=FINAL_EVALUATIONS, population=own)}
         if self.val_rows is not None:
-            bounds["val"] = evaluate.bound(model, self.val_rows, evaluations=FINAL_EVALUATIONS, population=population)
+            both = known_population(self.rule, self.train_rows, self.val_rows)
+            bounds["val"] = evaluate.bound(model, self.val_rows, evaluations=FINAL_EVALUATIONS, population=both)
         n = max(settings.training.num_val_samples, settings.training.num_examples)
         bar = _progress(total=settings.model.T * -(-n // sample.BATCH), unit="step", desc=f"drawing {n} samples")
         rows = sample.draw(model, n, seed=settings.training.seed + 1, progress=bar.update)
@@ -291,7 +290,8 @@ class Run:
         plots.reverse_trajectory(self.results / "reverse_trajectory.gif", times, states, shape=shape)
         plots.samples(self.results / "samples.png", rows[:64 if shape else 20], shape=shape)
         kl = evaluate.kl_per_step(model, self.train_rows)
-        plots.kl_per_step(self.results / "kl_per_step.png", np.arange(1, len(kl) + 1), kl, T=len(kl))
+        least = evaluate.floor_per_step(model, known_population(self.rule, self.train_rows, None))
+        plots.kl_per_step(self.results / "kl_per_step.png", np.arange(1, len(kl) + 1), kl, floor_kl_bits=least, T=len(kl))
 
 
 class Stopped(RuntimeError):

@@ -37,13 +37,16 @@ def new_results(run: Path, now: datetime | None = None) -> Path:
 
 def all_results(run: Path) -> list[Path]:
     """Results folders of a run, oldest first, by the time in their names."""
-    found = []
-    for folder in (run / "results").glob("d_*"):
-        match = _RESULTS.fullmatch(folder.name)
-        if match and folder.is_dir():
-            month, day, year, hour, minute, second, count = (int(g or 1) for g in match.groups())
-            found.append(((year, month, day, hour, minute, second, count), folder))
-    return [folder for _, folder in sorted(found)]
+    return sorted((folder for folder in (run / "results").glob("d_*") if _time(folder) and folder.is_dir()), key=_time)
+
+
+def _time(results: Path) -> tuple[int, ...]:
+    """What a results folder's name says, in the order of time; () for another name."""
+    match = _RESULTS.fullmatch(results.name)
+    if not match:
+        return ()
+    month, day, year, *rest = (int(group or 1) for group in match.groups())
+    return (year, month, day, *rest)
 
 
 def checkpoints(results: Path) -> dict[int, Path]:
@@ -110,7 +113,7 @@ def resolve(target: str | Path | None) -> Found:
         every = [r for run in Path("runs").glob("*") for r in all_results(run) if checkpoints(r)]
         if not every:
             raise InputError("runs/: no results yet; train a run first, for example: python cli.py train runs/heartbeat_paper")
-        newest = max(every, key=lambda r: [int(g or 1) for g in (lambda m: (m[3], m[1], m[2], *m.groups()[3:]))(_RESULTS.fullmatch(r.name))])
+        newest = max(every, key=_time)
         return Found(_chosen(newest), newest, newest.parent.parent, "nothing")
     path = Path(target)
     if path.is_file():

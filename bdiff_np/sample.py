@@ -25,10 +25,11 @@ def draw(model, n: int, *, seed: int = 0, steps: int | None = None, batch: int =
     for first in range(0, n, batch):
         part = rows[first : first + batch]
         part[...] = kernels.prior(len(part), model.D, Key(seed, rng.PRIOR, 0), first)
-        for t in range(chain.T, 0, -1):
-            part[...] = step_back(model, kernels, chain, part, t, seed, first)
-            if progress:
-                progress(1)
+        with model.threads:
+            for t in range(chain.T, 0, -1):
+                part[...] = step_back(model, kernels, chain, part, t, seed, first)
+                if progress:
+                    progress(1)
     return rows
 
 
@@ -38,11 +39,12 @@ def trajectory(model, n: int, *, seed: int = 0, frames: int = 100) -> tuple[np.n
     x = kernels.prior(n, model.D, Key(seed, rng.PRIOR, 0))
     shown = set(np.round(np.linspace(0, chain.T, min(frames, chain.T + 1))).astype(int).tolist())
     times, states = [chain.T], [x]
-    for t in range(chain.T, 0, -1):
-        x = step_back(model, kernels, chain, x, t, seed)
-        if t - 1 in shown:
-            times.append(t - 1)
-            states.append(x)
+    with model.threads:
+        for t in range(chain.T, 0, -1):
+            x = step_back(model, kernels, chain, x, t, seed)
+            if t - 1 in shown:
+                times.append(t - 1)
+                states.append(x)
     return np.array(times), np.stack(states)
 
 

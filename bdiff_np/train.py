@@ -17,7 +17,6 @@ from bdiff_np.model import Model
 from bdiff_np.optim import AdamW
 from bdiff_np.rng import Key
 
-
 MOST_STEPS = 1000  # of an epoch whose length the configuration leaves open: what a user waits for between two looks
 
 

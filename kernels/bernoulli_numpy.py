@@ -31,13 +31,13 @@ class Kernels:
         self.lost, self.pi_words = bernoulli.integer_law(chain)
         self.kept = np.uint64(bernoulli.WORD) - self.lost
         self.floor = self.lost[:, None] * self.pi_words // np.uint64(bernoulli.WORD) if chain.pi.ndim == 0 else None
-        # Everything that depends on (t, v) alone, v the value shown, as rows of one table: (T + 1, 2, columns, 1 or D). Row 0 is never read.
+        # What depends on (t, v) alone, v the value shown, stands at entry 2 t + v: (columns, 2 T + 2, 1 or D). Entries 0 and 1 are never read.
         t = np.repeat(np.arange(1, chain.T + 1), 2)
         v = np.tile([[0], [1]], (chain.T, max(1, chain.pi.size))).astype(np.uint8)
         law = bernoulli.q_flip(chain, v, t)
         columns = [law.agree, law.disagree, law.not_agree, law.not_disagree, law.gap, bernoulli.evidence(chain, predict, v, t)]
-        self.table = np.zeros((2 * chain.T + 2, len(columns), v.shape[1]), self.dtype)
-        self.table[2:] = np.stack(columns, 1)
+        self.table = np.zeros((len(columns), 2 * chain.T + 2, v.shape[1]), self.dtype)
+        self.table[:, 2:] = columns
 
     def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         """x_t ~ q(x_t | x_0), (B, D) uint8, for x0 (B, D) uint8 and t (B,); the same bits as the definition's."""
@@ -57,35 +57,35 @@ class Kernels:
         """
         agree, disagree, not_agree, not_disagree, gap, own = self._rows(x_t, t)
         logits = logits + own if self.skip else logits
-        same, shown = x0 == x_t, _sign(x_t, self.dtype)
+        same = x0 == x_t
+        q, not_q = np.where(same, agree, disagree), np.where(same, not_agree, not_disagree)
         last = np.flatnonzero(t == 1)
         if self.predict == "x0":
-            a = _sigmoid(shown * logits)
-            b = _sigmoid(-shown * logits)  # not 1 - a, which would round to 0
+            a, b = _sigmoids(_sign(x_t, self.dtype) * logits)  # P(x_0 = x_t | x_t), and what it leaves
             told = gap * gap * a * b / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))
             told[last] = 1
-            dlogits = (told + self.bce) * np.where(same, b, a) * np.where(x0 != 0, self.dtype.type(-1), self.dtype.type(1))
-            off = np.where(same, b, -a) * gap  # p - q, to full precision
-            q, not_q = np.where(same, agree, disagree), np.where(same, not_agree, not_disagree)
+            told += self.bce
+            missing = np.where(same, b, a)  # probability that the net does not give to the true x_0
+            dlogits = told * missing * _sign(1 - x0, self.dtype)
+            off = missing * gap * _sign(same, self.dtype)  # p - q, to full precision
         else:
-            q, not_q = np.where(same, agree, disagree), np.where(same, not_agree, not_disagree)
-            off = _sigmoid(-shown * logits) - q
+            shown = _sign(x_t, self.dtype)
+            off = _sigmoids(-shown * logits)[0] - q
             dlogits = -shown * off
         with np.errstate(divide="ignore", invalid="ignore"):
             off = off.astype(np.float64)
             kl = q * _phi(off / q) + not_q * _phi(-off / not_q)
-        sure = np.where(x0[last] != 0, logits[last], -logits[last])
-        kl[last] = np.logaddexp(0.0, -sure.astype(np.float64))
+        if last.size:
+            sure = np.where(x0[last] != 0, logits[last], -logits[last])
+            kl[last] = np.logaddexp(0.0, -sure.astype(np.float64))
         return kl.sum(1), dlogits
 
     def p_flip(self, logits: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
         """p(x_{t-1} != x_t | x_t) of the learned reverse step, (B, D)."""
         agree, disagree, _, _, _, own = self._rows(x_t, t)
         logits = logits + own if self.skip else logits
-        shown = _sign(x_t, self.dtype)
-        if self.predict == "x_prev":
-            return _sigmoid(-shown * logits)
-        return _sigmoid(shown * logits) * agree + _sigmoid(-shown * logits) * disagree
+        a, b = _sigmoids(_sign(x_t, self.dtype) * logits)
+        return b if self.predict == "x_prev" else a * agree + b * disagree
 
     def p_sample(self, logits: np.ndarray, x_t: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         """x_{t-1} ~ p(x_{t-1} | x_t), (B, D) uint8."""
@@ -96,23 +96,25 @@ class Kernels:
         """x_T ~ B(pi), (rows, D) uint8."""
         return (rng.words(key, rows, D, first_row) < self.pi_words).view(np.uint8)
 
-    def _rows(self, x_t: np.ndarray, t: np.ndarray) -> list[np.ndarray]:
-        """The table's columns for each bit of the batch, each (B, D)."""
+    def _rows(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """The table's columns for each bit of the batch, (columns, B, D)."""
         if self.table.shape[2] == 1:
-            found = self.table[2 * t[:, None] + x_t, :, 0]  # (B, D, columns)
-            return [found[:, :, c] for c in range(self.table.shape[1])]
-        shown, hidden = self.table[2 * t + 1], self.table[2 * t]
-        return [np.where(x_t, shown[:, c], hidden[:, c]) for c in range(self.table.shape[1])]
+            return self.table[:, :, 0].take(2 * t[:, None] + x_t, axis=1)
+        return np.where(x_t, self.table.take(2 * t + 1, axis=1), self.table.take(2 * t, axis=1))
 
 
 def _sign(x: np.ndarray, dtype) -> np.ndarray:
+    """0, 1 -> -1, +1."""
     return x.astype(dtype) * 2 - 1
 
 
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    """exp never overflows: it is taken of -|z|; and the small side keeps its relative precision, which a tanh would not give."""
-    e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1, e) / (1 + e)
+def _sigmoids(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """sigmoid(z) and sigmoid(-z), each to its own full relative precision: one of them may be as small as 1e-38."""
+    e = np.exp(-np.abs(z))  # of a negative number: never too large
+    large = 1 / (1 + e)
+    small = e * large
+    up = z >= 0
+    return np.where(up, large, small), np.where(up, small, large)
 
 
 def _phi(y: np.ndarray) -> np.ndarray:

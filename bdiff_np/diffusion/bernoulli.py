@@ -9,8 +9,9 @@ clip and no eps is needed anywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Chain:
 
     alpha_bar: np.ndarray
     pi: np.ndarray
-    time: np.ndarray = field(default=None)  # type: ignore[assignment]
+    time: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self):
         object.__setattr__(self, "pi", np.asarray(self.pi, np.float64))
@@ -157,8 +158,9 @@ def q_posterior(chain: Chain, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) ->
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-z)) without overflow."""
-    return 0.5 * (1 + np.tanh(0.5 * z))
+    """1 / (1 + exp(-z)), to full relative precision however small."""
+    e = np.exp(-np.abs(z))
+    return np.where(np.asarray(z) >= 0, 1.0, e) / (1 + e)
 
 
 def softplus(z: np.ndarray) -> np.ndarray:

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from bdiff_np.diffusion.bernoulli import Chain, oracle_logits, q_flip, sigmoid
+from bdiff_np.diffusion.bernoulli import Chain, oracle_logits, q_flip, q_marginal, sigmoid
 
 BATCH = 2048
 
 
-def floor(chain: Chain, population: np.ndarray, seed: int = 0, evaluations: int = 1 << 15) -> tuple[float, float]:
+def floor(chain: Chain, population: np.ndarray, seed: int = 0, evaluations: int | None = None) -> tuple[float, float]:
     """Lowest bound, last step learned, of any factorised reverse chain, in nats per row, and its standard error.
 
-    population : (N, D) bits, different rows, all equally likely. Cost: evaluations * N * D multiplications.
+    population : (N, D) bits, different rows, all equally likely. Cost: evaluations * N * D multiplications
+    evaluations : steps looked at; by default 2**17, and 2**15 for a population of more than 2048 bits
     Raises ValueError for a chain that keeps some signal at T: its continuous cost is not the entropy.
     """
     if chain.alpha_bar[-1] > 0:
         raise ValueError("the floor is known only for a chain that ends without signal, alpha_bar_T = 0")
     N = len(population)
+    if evaluations is None:
+        evaluations = 1 << 17 if population.size <= 2048 else 1 << 15
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, 0], np.uint64)))
     means = []
     for _ in range(max(2, evaluations // BATCH)):
@@ -31,6 +34,19 @@ def floor(chain: Chain, population: np.ndarray, seed: int = 0, evaluations: int 
         x0 = population[(generator.permutation(BATCH) + generator.integers(N)) % N]
         means.append(np.mean(_excess(chain, population, x0, t, generator)) * chain.T)
     return float(np.log(N) + np.mean(means)), float(np.std(means, ddof=1) / len(means) ** 0.5)
+
+
+def kl_per_step(chain: Chain, population: np.ndarray, seed: int = 0, each: int = 8) -> np.ndarray:
+    """The oracle's mean KL of each step t = 1..T, (T,) nats per row, from `each` draws of x_t per step."""
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed, 1], np.uint64)))
+    total = np.zeros(chain.T + 1)
+    every = np.repeat(np.arange(1, chain.T + 1), each)
+    for t in np.array_split(every, max(1, len(every) // BATCH)):
+        x0 = population[generator.integers(len(population), size=len(t))]
+        x_t = (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
+        law, a = q_flip(chain, x_t, t), _agreement(chain, population, x_t, t)
+        np.add.at(total, t, (_spread(a, law.agree, law.disagree) + _spread(a, law.not_agree, law.not_disagree)).sum(1))
+    return total[1:] / each
 
 
 def _excess(chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,69 @@
+"""Shared by the tests of the commands: the command line in this process, and one tiny training made through it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bdiff_np.cli import main
+
+
+def invoke(*arguments: object) -> Result:
+    """`python cli.py ARGUMENTS` in this process; stdout and stderr are kept apart."""
+    try:
+        runner = CliRunner(mix_stderr=False)  # click before 8.2
+    except TypeError:
+        runner = CliRunner()
+    return runner.invoke(main, [str(argument) for argument in arguments])
+
+
+def good(*arguments: object) -> Result:
+    """As `invoke`, of a command that must succeed."""
+    result = invoke(*arguments)
+    assert result.exit_code == 0, f"{arguments}: {result.stderr}{result.exception!r}"
+    return result
+
+
+@dataclass
+class Trained:
+    """A run folder after one training. Tests only read it; one that changes something works on a copy."""
+
+    run: Path
+    results: Path
+    stdout: str
+    stderr: str
+
+    @cached_property
+    def json(self) -> dict:
+        return json.loads((self.results / "results.json").read_text())
+
+    def checkpoint(self, epoch: int) -> Path:
+        return self.results / "checkpoints" / f"model_epoch_{epoch}.safetensors"
+
+
+def train(run: Path, *arguments: object) -> Trained:
+    """A training through the command line."""
+    result = good("train", run, *arguments)
+    (results,) = (run / "results").iterdir()
+    return Trained(run, results, result.stdout, result.stderr)
+
+
+# 10 bits, period 5: docs/derivation.md, section 10 gives the exact floor of this population, 2.5740 bits for T = 20 and pi = 1/2.
+TINY = {
+    "model.T": 20, "model.pi": 0.5, "model.num_sample_steps": 16, "model.hidden": "[16]", "training.epochs": 3, "training.steps_per_epoch": 60,
+    "training.lr": 1e-2, "training.warmup_steps": 10, "training.ema": 0.95, "training.save_every_n_epochs": 2, "training.num_val_samples": 64,
+    "training.num_examples": 6, "training.sample_steps": 7, "training.seed": 5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    """Heartbeats of 10 bits, phases 1, 2, 3, 5 in train.txt and 4 in val.txt, trained for 3 epochs with the settings TINY."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    good("data", "heartbeat", "--length", 10, "--period", 5, "--hold-out", 4, "--out", run)
+    return train(run, *(word for key, value in TINY.items() for word in ("--set", f"{key}={value}")))

@@ -1,0 +1,219 @@
+"""Kernels on NumPy against the float64 definition in diffusion/bernoulli.py: the same bits, values, gradients and probabilities."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from bdiff_np import rng
+from bdiff_np.diffusion import bernoulli
+from bdiff_np.diffusion.bernoulli import WORD, make_chain
+from bdiff_np.kernels.bernoulli_numpy import Kernels
+from bdiff_np.rng import Key
+
+SHAPES = [(1, 1), (7, 8), (8, 7), (3, 9), (20, 20), (5, 65)]
+KEY = Key(11, rng.Q_NOISE, 3)
+DEFINED = {np.float64: 1e-9, np.float32: 2e-5}  # relative tolerance of a dtype
+EVERY = [(T, predict, skip, pi) for T in (1, 2, 7, 2000) for predict in ("x0", "x_prev") for skip in (True, False) for pi in ("scalar", "per bit")]
+
+
+def law(kind, D):
+    return 0.2 if kind == "scalar" else np.random.default_rng(D).uniform(0.05, 0.95, D)
+
+
+def batch(T, B, D, seed=0, dtype=np.float64, spread=2.0):
+    """x0, x_t, t and logits; t runs over 1..T from both ends, so that 1, 2 and T are among any few rows."""
+    generator = np.random.default_rng(seed)
+    x0 = generator.integers(0, 2, (B, D)).astype(np.uint8)
+    x_t = x0 ^ (generator.random((B, D)) < 0.4)
+    t = np.resize(np.unique([1, min(2, T), T, *generator.integers(1, T + 1, B)]), B)
+    return x0, x_t.astype(np.uint8), generator.permutation(t), (spread * generator.standard_normal((B, D))).astype(dtype)
+
+
+def whole_logits(chain, predict, skip, logits, x_t, t):
+    return logits.astype(np.float64) + (bernoulli.evidence(chain, predict, x_t, t) if skip else 0)
+
+
+def defined(chain, predict, skip, logits, x0, x_t, t):
+    """KL per row and gradient by the definition."""
+    value, gradient = bernoulli.kl(chain, predict, whole_logits(chain, predict, skip, logits, x_t, t), x0, x_t, t)
+    return value.sum(1), gradient
+
+
+@pytest.mark.parametrize("B, D", SHAPES)
+@pytest.mark.parametrize("T", [1, 2, 7, 2000])
+@pytest.mark.parametrize("pi", ["scalar", "per bit"])
+def test_noisy_bits_are_the_definitions(B, D, T, pi):
+    """q_sample gives bit for bit what the definition gives for the same words, from the first row on that is asked for."""
+    chain = make_chain("paper", T, law(pi, D))
+    x0, _, t, _ = batch(T, B, D)
+    for first_row in (0, 41):
+        found = Kernels(chain).q_sample(x0, t, KEY, first_row)
+        assert found.dtype == np.uint8 and found.shape == (B, D)
+        np.testing.assert_array_equal(found, bernoulli.q_sample(chain, x0, t, rng.words(KEY, B, D, first_row)))
+
+
+@pytest.mark.parametrize("dtype", DEFINED)
+@pytest.mark.parametrize("T, predict, skip, pi", EVERY)
+def test_kl_and_gradient_are_the_definitions(T, predict, skip, pi, dtype):
+    """Row by row and entry by entry, for ragged shapes; the value is float64, the gradient of the kernels' dtype."""
+    for B, D in SHAPES:
+        chain = make_chain("paper", T, law(pi, D))
+        x0, x_t, t, logits = batch(T, B, D, dtype=dtype)
+        value, gradient = Kernels(chain, predict, skip, dtype=dtype).kl_grad(logits, x0, x_t, t)
+        expected, slope = defined(chain, predict, skip, logits, x0, x_t, t)
+        assert value.dtype == np.float64 and value.shape == (B,) and gradient.dtype == dtype and gradient.shape == (B, D)
+        tolerance = DEFINED[dtype]
+        np.testing.assert_allclose(value, expected, rtol=tolerance, atol=1e-12)
+        np.testing.assert_allclose(gradient, slope, rtol=tolerance, atol=tolerance * 1e-2)
+
+
+@pytest.mark.parametrize("name", bernoulli.SCHEDULES)
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+def test_kl_is_the_definitions_for_every_schedule(name, predict):
+    """Also for chains that keep some signal at T."""
+    chain = make_chain(name, 100, 0.5)
+    x0, x_t, t, logits = batch(100, 64, 9)
+    value, gradient = Kernels(chain, predict, dtype=np.float64).kl_grad(logits, x0, x_t, t)
+    expected, slope = defined(chain, predict, True, logits, x0, x_t, t)
+    np.testing.assert_allclose(value, expected, rtol=1e-9)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+def test_small_kls_survive_float32(predict):
+    """Where all bits agree at t = 2 and T = 2000 the KL is some 1e-10 nats and the probabilities 6e-8: float32 keeps 1e-4 of it."""
+    chain = make_chain("paper", 2000, 0.5)
+    x = np.array([[0, 1, 0, 1]], np.uint8)
+    t = np.array([2])
+    logits = np.array([[0.1, -0.1, -0.3, 0.2]], np.float32)
+    value, _ = Kernels(chain, predict).kl_grad(logits, x, x, t)
+    expected, _ = defined(chain, predict, True, logits, x, x, t)
+    assert 1e-10 < expected[0] < 1e-7
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", DEFINED)
+@pytest.mark.parametrize("T", [1, 2, 50, 2000, 100_000])
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+@pytest.mark.parametrize("size", [10.0, 30.0, 80.0])
+def test_extreme_logits_are_finite_and_right(dtype, T, predict, size):
+    """A net that is sure, rightly or wrongly, pays what the definition says, without a warning, for every pair of bits at every kind of t."""
+    chain = make_chain("paper", T, 0.5)
+    pairs = np.array([[0, 0, 1, 1, 0, 0, 1, 1]], np.uint8), np.array([[0, 1, 0, 1, 0, 1, 0, 1]], np.uint8)
+    t = np.unique([1, min(2, T), min(3, T), -(-T // 2), T])
+    x0, x_t = (np.repeat(x, len(t), 0) for x in pairs)
+    logits = np.repeat(np.array([[size] * 4 + [-size] * 4], dtype), len(t), 0)
+    kernels = Kernels(chain, predict, dtype=dtype)
+    with warnings.catch_warnings(), np.errstate(divide="warn", invalid="warn", over="warn"):
+        warnings.simplefilter("error")
+        for column in range(8):
+            one = [np.ascontiguousarray(array[:, column : column + 1]) for array in (logits, x0, x_t)]
+            value, gradient = kernels.kl_grad(*one, t)
+            p = kernels.p_flip(one[0], one[2], t)
+            expected, slope = defined(chain, predict, True, *one, t)
+            assert np.isfinite(value).all() and np.isfinite(gradient).all() and np.all((p >= 0) & (p <= 1))
+            tolerance = 1e-7 if dtype == np.float64 else 1e-3
+            np.testing.assert_allclose(value, expected, rtol=tolerance, atol=1e-12, err_msg=f"pair {column}")
+            np.testing.assert_allclose(gradient, slope, rtol=tolerance, atol=1e-6 * tolerance, err_msg=f"pair {column}")
+
+
+@pytest.mark.parametrize("dtype", DEFINED)
+@pytest.mark.parametrize("T, predict, skip, pi", EVERY)
+def test_flip_probabilities_are_the_definitions(T, predict, skip, pi, dtype):
+    """p(x_{t-1} != x_t | x_t) to full relative precision, however small."""
+    for B, D in SHAPES:
+        chain = make_chain("paper", T, law(pi, D))
+        _, x_t, t, logits = batch(T, B, D, dtype=dtype, spread=5.0)
+        found = Kernels(chain, predict, skip, dtype=dtype).p_flip(logits, x_t, t)
+        logit = bernoulli.p_flip_logit(chain, predict, whole_logits(chain, predict, skip, logits, x_t, t), x_t, t)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, np.exp(-np.logaddexp(0, -logit)), rtol=DEFINED[dtype] / 2)
+
+
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+def test_reverse_step_flips_where_the_word_is_below(predict):
+    """x_{t-1} differs from x_t exactly where word / 2**32 < p_flip, the row's own word from the first row on that is asked for."""
+    chain = make_chain("paper", 7, 0.2)
+    _, x_t, t, logits = batch(7, 200, 9)
+    kernels = Kernels(chain, predict, dtype=np.float64)
+    found = kernels.p_sample(logits, x_t, t, KEY, 30)
+    flips = rng.words(KEY, 200, 9, 30) / 2.0**32 < kernels.p_flip(logits, x_t, t)
+    assert found.dtype == np.uint8 and 0.1 < flips.mean() < 0.9
+    np.testing.assert_array_equal(found, np.where(flips, 1 - x_t, x_t))
+
+
+def test_reverse_step_is_sure_where_the_net_is():
+    """Logits of +-80 with predict x_prev give x_{t-1} itself, whatever x_t and the words."""
+    chain = make_chain("paper", 7, 0.5)
+    _, x_t, t, _ = batch(7, 500, 9)
+    wanted = np.random.default_rng(3).integers(0, 2, x_t.shape).astype(np.uint8)
+    for dtype in DEFINED:
+        found = Kernels(chain, "x_prev", skip=False, dtype=dtype).p_sample((wanted * 160.0 - 80).astype(dtype), x_t, t, KEY)
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("pi", ["scalar", "per bit"])
+def test_prior_draws_the_stationary_law(pi):
+    """Bits are 1 where the word is below pi, so that their mean is pi within 4 standard errors; rows do not depend on the slice."""
+    chain = make_chain("paper", 7, law(pi, 9))
+    kernels = Kernels(chain)
+    found = kernels.prior(20_000, 9, KEY)
+    np.testing.assert_array_equal(found, rng.words(KEY, 20_000, 9) < np.round(np.asarray(law(pi, 9)) * WORD))
+    assert np.all(np.abs(found.mean(0) - law(pi, 9)) < 4 * np.sqrt(chain.pi * (1 - chain.pi) / 20_000))
+    np.testing.assert_array_equal(kernels.prior(10, 9, KEY, 500), found[500:510])
+    assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", ["q_sample", "p_sample"])
+def test_draws_do_not_depend_on_how_rows_are_split(name):
+    """Halves, each told its first row, joined give the whole."""
+    chain = make_chain("paper", 7, 0.3)
+    x0, x_t, t, logits = batch(7, 21, 13)
+    kernels = Kernels(chain, dtype=np.float64)
+
+    def draw(rows, first):
+        given = (x0[rows], t[rows]) if name == "q_sample" else (logits[rows], x_t[rows], t[rows])
+        return getattr(kernels, name)(*given, KEY, first)
+
+    whole = draw(slice(None), 0)
+    np.testing.assert_array_equal(np.concatenate([draw(slice(0, 8), 0), draw(slice(8, 21), 8)]), whole)
+
+
+@pytest.mark.parametrize("T", [1, 2, 7, 2000])
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("weight", [0.5, 3.0])
+def test_auxiliary_cross_entropy_enters_the_gradient_alone(T, skip, weight):
+    """The gradient is that of T KL + weight * cross entropy of x_0, divided by T; the value stays the KL."""
+    chain = make_chain("paper", T, 0.2)
+    x0, x_t, t, logits = batch(T, 20, 9)
+
+    def total(z):
+        whole = whole_logits(chain, "x0", skip, z, x_t, t)
+        return bernoulli.kl(chain, "x0", whole, x0, x_t, t)[0] + weight / T * (np.logaddexp(0, whole) - x0 * whole)
+
+    value, gradient = Kernels(chain, "x0", skip, weight, np.float64).kl_grad(logits, x0, x_t, t)
+    h = 1e-5
+    np.testing.assert_allclose(gradient, (total(logits + h) - total(logits - h)) / (2 * h), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(value, defined(chain, "x0", skip, logits, x0, x_t, t)[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+@pytest.mark.parametrize("pi", ["scalar", "per bit"])
+def test_kernels_leave_their_inputs_alone(predict, pi):
+    """No kernel writes into an array that it was given: all are read-only here."""
+    chain = make_chain("paper", 7, law(pi, 9))
+    for dtype in DEFINED:
+        arrays = x0, x_t, t, logits = batch(7, 20, 9, dtype=dtype)
+        for array in arrays:
+            array.flags.writeable = False
+        for skip in (True, False):
+            kernels = Kernels(chain, predict, skip, dtype=dtype)
+            kernels.q_sample(x0, t, KEY)
+            first = kernels.kl_grad(logits, x0, x_t, t)
+            kernels.p_flip(logits, x_t, t)
+            kernels.p_sample(logits, x_t, t, KEY)
+            for again, before in zip(kernels.kl_grad(logits, x0, x_t, t), first):  # nor into its own tables
+                np.testing.assert_array_equal(again, before)
