@@ -140,6 +140,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
 
     if out is not None:
         files.check_folder(out)
+        data.check_name(out)
     model = Model.open(_target(target), backend=backend)
     with report.bar(model.steps(steps).T * -(-n // sampler.BATCH), "sampling") as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
@@ -206,6 +207,7 @@ def validate(target, n, steps, seed, as_json, backend):
     python cli.py validate runs/repeating_patterns_len_20_per_10 -n 50000
     """
     from bdiff_np import data, report
+    from bdiff_np import evaluate as evaluation
     from bdiff_np import sample as sampler
     from bdiff_np import validate as validation
     from bdiff_np.model import Model
@@ -213,6 +215,7 @@ def validate(target, n, steps, seed, as_json, backend):
     found = _target(target)
     model = Model.open(found, backend=backend)
     train_rows, val_rows = report.rows_of_run(found)
+    evaluation.check_width(model, train_rows)
     with report.bar(model.steps(steps).T * -(-n // sampler.BATCH), "sampling") as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     census = validation.census(data.Rows.from_bits(rows), train_rows, val_rows, report.rule(model))
@@ -241,6 +244,18 @@ def check_net(run: Path, seed: int):
         sys.exit(1)
 
 
+@main.command()
+def settings():
+    """Every setting of config.yaml: values, default, meaning, as Markdown.
+
+    \b
+    python cli.py settings > docs/settings.md
+    """
+    from bdiff_np import report
+
+    click.echo(report.settings())
+
+
 # data -----------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -256,7 +271,7 @@ def data():
 
 
 def _data_command(name: str, parameter: str, what: str, default: int):
-    @data.command(name, help=what)
+    @data.command(name, help=f"{what}\n\n\b\npython cli.py data {name} --length 20 --{parameter} {default} --out runs/mine")
     @click.option("--length", type=click.IntRange(1), default=20, show_default=True, help="Bits of a row.")
     @click.option(f"--{parameter}", "value", type=click.IntRange(1), default=default, show_default=True, help="The rule's parameter.")
     @click.option("--out", type=RUN, required=True, help="Run folder to write to; it is made if need be.")

@@ -42,7 +42,7 @@ class Model(Section):
     """Whether x_t's own evidence is added to the net's output."""
     net: Name = "mlp"
     """Network: the name of a file in nets/."""
-    hidden: tuple[Count, ...] = Field(default=(50, 50), min_length=1, strict=False)
+    hidden: tuple[Count, ...] = Field(default=(100,), min_length=1, strict=False)
     """Widths of the hidden layers, in units, from the input to the output."""
     activation: Literal["relu", "silu", "gelu", "tanh", "sigmoid"] = "silu"
     """Non-linearity after each hidden layer."""
@@ -69,14 +69,14 @@ class Training(Section):
     """Course of the learning rate after the warm-up."""
     warmup_steps: int = Field(default=100, ge=0)
     """Optimiser steps in which the learning rate rises linearly from 0."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.02, ge=0)
     """Decoupled weight decay of AdamW, as a share of the weights per unit of learning rate."""
     ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay per optimiser step of the running average of the weights; 0 switches it off."""
     clip_thresh: float | None = Field(default=1.0, gt=0)
     """Largest global norm of the gradient of the loss in nats per bit; null does not clip."""
-    bce_weight: float = Field(default=0.0, ge=0)
-    """Weight of the auxiliary cross entropy of x_0, in nats per nat of the bound; only with predict x0."""
+    bce_weight: float | None = Field(default=None, ge=0)
+    """Weight of the auxiliary cross entropy of x_0, in nats per nat of the bound; null is 1 with predict x0, else 0."""
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Seed of all random words."""
     save_every_n_epochs: Count = 10
@@ -86,7 +86,7 @@ class Training(Section):
     num_val_samples: int = Field(default=1024, ge=0)
     """Rows sampled per epoch to be looked up in train and val; 0 draws none."""
     val_batch_size: Count = 1024
-    """Rows per batch while these are drawn."""
+    """Rows per batch while these are drawn; fewer than 1024 count as 1024, which draws the same rows faster."""
     sample_steps: Count | None = 100
     """Steps of the chain for samples drawn during training, T at most; null takes all T."""
     select: Literal["last", "best"] = "last"
@@ -177,7 +177,7 @@ def _disagreements(model: Model, training: Training, **_: Any) -> Iterator[tuple
     """Faults of fields that are right on their own: the paths that take part, the one to blame first, and the reason."""
     if model.residual and len(set(model.hidden)) > 1:
         yield (("model", "hidden"), ("model", "residual")), f"widths must all be equal with residual: true (got {list(model.hidden)})"
-    if training.bce_weight > 0 and model.predict != "x0":
+    if training.bce_weight and model.predict != "x0":
         reason = f"must be 0 with model.predict: {model.predict}, for there is no x_0 to compare (got {training.bce_weight})"
         yield (("training", "bce_weight"), ("model", "predict")), reason
     if training.patience is not None and training.select != "best":

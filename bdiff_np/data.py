@@ -106,8 +106,7 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
     """
     name = os.fspath(path)
     lower = name.lower()
-    if lower.endswith((".npy.gz", ".npz")):
-        raise InputError(f"{name}: is a packed array; unpack it to .npy first")
+    check_name(name)
     try:
         if lower.endswith(".npy"):
             return _read_npy(name)
@@ -124,6 +123,12 @@ def read_rows(path: str | os.PathLike[str]) -> Rows:
         except (OSError, EOFError, zlib.error) as fault:
             raise InputError(f"{name}: is not gzip, or damaged ({fault}); compress it again, or drop .gz from its name") from fault
     return _parse_text(raw, name)
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Raises InputError for the endings of packed arrays, which are neither read nor written."""
+    if os.fspath(path).lower().endswith((".npy.gz", ".npz")):
+        raise InputError(f"{path}: packed arrays are not read or written; use .npy")
 
 
 def _parse_text(raw: bytes, name: str) -> Rows:
@@ -248,6 +253,7 @@ def text(bits: np.ndarray, separator: str = "") -> str:
 
 def write_rows(path: str | os.PathLike[str], rows: Rows) -> None:
     """Write rows so that `read_rows` reads them back: .npy as (N, D) uint8, .csv with commas, else plain digits; .gz compresses."""
+    check_name(path)
     lower = os.fspath(path).lower()
     if lower.endswith(".npy"):
         buffer = io.BytesIO()

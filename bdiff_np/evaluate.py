@@ -43,7 +43,8 @@ def bound(
 
     kind : "learned", the last reverse step is the network's; "paper", it is the forward kernel (Sohl-Dickstein et al. 2015)
     steps : evaluate a chain with fewer steps, as `sample` would draw from it
-    evaluations : steps of the chain to look at, about; at least one for each row and group
+    evaluations : steps of the chain to look at, about. From GROUPS a row on, each group looks at every row equally often; with fewer it
+        looks at a part of the rows, and the standard error is then that of a sample of rows
     population : (N, D) all rows that the data's law gives, equally likely: then the floor is worked out too
     progress : called with nothing after each of GROUPS parts
     """
@@ -52,11 +53,12 @@ def bound(
         raise InputError(f"the bound is 'learned' or 'paper', not {kind!r}")
     chain = model.steps(steps)
     kernels = model.kernels(chain)
-    per_row = max(1, round(evaluations / GROUPS / len(rows)))
+    wanted = max(1, round(evaluations / GROUPS))
+    count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
     estimates = []
     with model.threads:
         for group in range(GROUPS):
-            estimates.append(_estimate(model, chain, kernels, rows, kind, per_row, seed, group))
+            estimates.append(_estimate(model, chain, kernels, rows, kind, count, seed, group))
             if progress:
                 progress()
     nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
@@ -76,19 +78,19 @@ def bound(
     )
 
 
-def _estimate(model, chain, kernels, rows: Rows, kind: str, per_row: int, seed: int, group: int) -> float:
-    """T times the mean KL of per_row steps for every row, in nats; the steps of a group are stratified over all of it."""
-    N, total = len(rows), 0.0
-    t_all = rng.stratified_t(Key(seed, rng.EVAL_TIME, group), per_row * N, chain.T)
-    turn = int(rng.words(Key(seed, rng.EVAL_TIME, group), 2, 1)[1, 0]) % N  # which row meets the smallest t
+def _estimate(model, chain, kernels, rows: Rows, kind: str, count: int, seed: int, group: int) -> float:
+    """T times the mean KL of `count` steps in nats. The steps are stratified; the rows follow one another from a random one on."""
+    total = 0.0
+    t_all = rng.stratified_t(Key(seed, rng.EVAL_TIME, group), count, chain.T)
+    start = int(rng.words(Key(seed, rng.EVAL_TIME, group), 2, 1)[1, 0]) * len(rows) >> 32
     key = Key(seed, rng.EVAL_NOISE, group)
-    for first in range(0, per_row * N, BATCH):
+    for first in range(0, count, BATCH):
         t = t_all[first : first + BATCH]
-        x0 = rows.take((np.arange(first, first + len(t)) + turn) % N)
+        x0 = rows.take((start + np.arange(first, first + len(t))) % len(rows))
         x_t = kernels.q_sample(x0, t, key, first)
         value, _ = kernels.kl_grad(model.logits(x_t, chain.time[t]), x0, x_t, t)
         total += float(value[t > 1].sum() if kind == "paper" else value.sum())
-    return chain.T * total / (per_row * N)
+    return chain.T * total / count
 
 
 def _exact_terms(model, chain, rows: Rows, kind: str) -> dict[str, float]:

@@ -53,7 +53,9 @@ def write_whole(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raises InputError if there is no folder to write `path` into: better before hours of work than after."""
+    """Raises InputError if `path` is a folder, or has none to lie in: better before hours of work than after."""
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder; name a file")
     folder = Path(os.path.abspath(path)).parent
     if not folder.is_dir():
         raise InputError(f"{path}: cannot be written, there is no folder {folder}; make it first")

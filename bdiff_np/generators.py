@@ -60,7 +60,7 @@ class Rule(ABC):
         if count > MOST_ROWS:
             raise InputError(
                 f"{self.name}: {_figure(count)} rows of length {D} are valid, more than the {MOST_ROWS} that are listed at once;"
-                " take a smaller length, or draw a part of them (num_rows)"
+                " take a smaller length, or draw a part of them (--rows; num_rows in Python)"
             )
         return self.rows_at(D, range(count))
 

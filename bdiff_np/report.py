@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from bdiff_np import config, data, generators, netcheck, rundir
+from bdiff_np import config, config_lines, data, generators, netcheck, rundir
 from bdiff_np import run as training
 from bdiff_np.data import Rows
 from bdiff_np.errors import InputError
@@ -88,8 +89,8 @@ def rows_to_evaluate(model: Model, found: rundir.Found, file: Path | None, split
         name, rows = f"rows of {file}", data.read_rows(file)
         if rows.D != model.D:
             raise InputError(f"{file}: has rows of {rows.D} bits, the model was trained on rows of {model.D}")
-        train_rows = rows if found.run is None else rows_of_run(found)[0]
-        return name, rows, training.known_population(rule(model), rows, train_rows)
+        law = None if found.run is None else training.known_population(rule(model), rows, rows_of_run(found)[0])
+        return name, rows, law
     train_rows, val_rows = rows_of_run(found)
     if split == "val" and val_rows is None:
         raise InputError(f"{found.run}: has no val.txt to evaluate")
@@ -128,6 +129,18 @@ def census(c: dict) -> str:
     return "\n".join(lines)
 
 
+def settings() -> str:
+    """Every setting of config.yaml as a Markdown document."""
+    lines = ["# Settings", "", "What `config.yaml` can say. Each has a default; `--set section.name=value` overrules the file for one training."]
+    for section, schema in config.SECTIONS.items():
+        lines += ["", f"## {section}", "", (schema.__doc__ or "").strip(), "", "| name | value | default | meaning |", "|---|---|---|---|"]
+        for name, field in schema.model_fields.items():
+            values = config_lines.expects(field.annotation, field.metadata).replace("|", "or")
+            default = json.dumps(field.default) if not isinstance(field.default, str) else field.default
+            lines.append(f"| `{name}` | {values} | `{default}` | {field.description} |")
+    return "\n".join(lines)
+
+
 # Network and data -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -156,10 +169,16 @@ def make_data(out: Path, name: str, parameters: dict, length: int, *, force: boo
     train_rows, val_rows = generators.generate(rule, length, **options)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder")
+    others = [out / (split + ending) for split in ("train", "val") for ending in data.ENDINGS[1:] if (out / (split + ending)).exists()]
+    if others:
+        raise InputError(f"{others[0]}: is there already and would stand beside the new rows; name another folder, or move it away")
     there = [p for p in (out / "train.txt", out / "val.txt") if p.exists()]
     if there and not force:
         raise InputError(f"{there[0]}: is there already; name another folder, or overwrite it with --force")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise InputError(f"{out}: cannot be made: {fault.strerror}; name another folder") from None
     data.write_rows(out / "train.txt", train_rows)
     if val_rows is not None:
         data.write_rows(out / "val.txt", val_rows)

@@ -111,7 +111,7 @@ class Run:
         training, end = self.training, (self.epoch + 1) * self.training.steps_per_epoch
         start = time.perf_counter()
         try:
-            with training.model.threads:
+            with training.model.threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the norm tells, in a sentence
                 while training.optimizer.taken < end and not self.stop:
                     self.loss_sum += training.step()
                     self.loss_count += 1
@@ -135,7 +135,7 @@ class Run:
         t, model, optimizer = self.settings.training, self.training.averaged, self.training.optimizer
         steps = self._sample_steps()
         self.examples.append(sample.draw(model, t.num_examples, seed=t.seed, steps=steps))
-        drawn = sample.draw(model, t.num_val_samples, seed=t.seed + 1, steps=steps, batch=t.val_batch_size)
+        drawn = sample.draw(model, t.num_val_samples, seed=t.seed + 1, steps=steps, batch=max(t.val_batch_size, 1024))
         found = validate.census(data.Rows.from_bits(drawn), self.train_rows, self.val_rows, self.rule)
         val_bound = math.nan
         if self.val_rows is not None:

@@ -63,8 +63,10 @@ def checkpoint_path(results: Path, epoch: int) -> Path:
     return results / "checkpoints" / f"model_epoch_{epoch}.safetensors"
 
 
-def write_json(path: Path, value) -> None:
-    write_whole(path, (json.dumps(value, indent=1) + "\n").encode())
+def write_json(path: Path, value: dict) -> None:
+    """One line for each key: long lists stay short to read, and small values easy to find."""
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items())
+    write_whole(path, f"{{\n{lines}\n}}\n".encode())
 
 
 def read_results(results: Path) -> dict:

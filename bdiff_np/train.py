@@ -36,7 +36,10 @@ class Training:
         whole = -(-len(rows) // self.batch_rows) * -(-self.T // self.repeats)
         self.steps_per_epoch = self.settings.steps_per_epoch or min(whole, MOST_STEPS)
         self.total_steps = self.settings.epochs * self.steps_per_epoch
-        self.kernels = model.kernels(bce_weight=self.settings.bce_weight)
+        auxiliary = self.settings.bce_weight
+        if auxiliary is None:
+            auxiliary = 1.0 if model.config.model.predict == "x0" else 0.0
+        self.kernels = model.kernels(bce_weight=auxiliary)
         model.params.fill(model.net.init(self.seed))
         scale = self.T / (self.batch_rows * self.repeats * model.D)  # from the sum of KLs over a batch to the bound in nats per bit
         self.optimizer = AdamW(model.ops, model.params, model.net.shapes, self.settings, self.total_steps, scale)

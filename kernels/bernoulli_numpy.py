@@ -62,7 +62,8 @@ class Kernels:
         last = np.flatnonzero(t == 1)
         if self.predict == "x0":
             a, b = _sigmoids(_sign(x_t, self.dtype) * logits)  # P(x_0 = x_t | x_t), and what it leaves
-            told = gap * gap * a * b / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))
+            with np.errstate(invalid="ignore"):  # 0/0 at t = 1 alone
+                told = gap * gap * a * b / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))
             told[last] = 1
             told += self.bce
             missing = np.where(same, b, a)  # probability that the net does not give to the true x_0

@@ -55,9 +55,10 @@ def train(run: Path, *arguments: object) -> Trained:
 
 # 10 bits, period 5: docs/derivation.md, section 10 gives the exact floor of this population, 2.5740 bits for T = 20 and pi = 1/2.
 TINY = {
-    "model.T": 20, "model.pi": 0.5, "model.num_sample_steps": 16, "model.hidden": "[16]", "training.epochs": 3, "training.steps_per_epoch": 60,
-    "training.lr": 1e-2, "training.warmup_steps": 10, "training.ema": 0.95, "training.save_every_n_epochs": 2, "training.num_val_samples": 64,
-    "training.num_examples": 6, "training.sample_steps": 7, "training.seed": 5,
+    "model.T": 20, "model.pi": 0.5, "model.num_sample_steps": 16, "model.hidden": "[16]",
+    "training.epochs": 3, "training.steps_per_epoch": 60, "training.lr": 1e-2, "training.warmup_steps": 10, "training.ema": 0.95,
+    "training.save_every_n_epochs": 2, "training.num_val_samples": 64, "training.num_examples": 6, "training.sample_steps": 7,
+    "training.seed": 5,
 }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def same(found: dict, expected: dict) -> None:
 
 
 def test_round_trip_is_exact(path):
-    """Every bit, dtype and shape comes back, of numbers without axes, of empty arrays, of nan and -0 too; and the description, floats exactly."""
+    """Every bit, dtype and shape comes back, of numbers without axes, empty arrays, nan and -0 too; and the description, floats exactly."""
     checkpoint.write(path, tensors(), META)
     found, meta = checkpoint.read(path)
     same(found, tensors())
@@ -80,12 +80,17 @@ def test_write_leaves_its_arguments(path):
     assert meta == META
 
 
-@given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=4)), st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4)))
-@examples(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+descriptions = st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4))
+
+
+@given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=4)), descriptions)
+@examples(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip_of_anything(tmp_path, array, meta):
     """Any float32 array and any JSON description come back."""
     path = tmp_path / "any.safetensors"
-    checkpoint.write(path, {"x": array}, {"own": meta})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)  # slow, and not what this is about
+        checkpoint.write(path, {"x": array}, {"own": meta})
     found, described = checkpoint.read(path)
     same(found, {"x": array})
     assert described["own"] == meta
@@ -121,16 +126,15 @@ def test_any_flipped_bit_is_noticed(path):
     whole = bytearray(path.read_bytes())
     missed = []
     for position in range(len(whole)):
-        for flip in (1, 0x80):
-            damaged = whole.copy()
-            damaged[position] ^= flip
-            path.write_bytes(damaged)
-            try:
-                checkpoint.read(path)
-                missed.append((position, bytes(whole[max(0, position - 12) : position + 6])))
-            except InputError as caught:
-                assert str(caught).startswith(f"{path}: ")
-    assert not missed, f"{len(missed)} changes of {2 * len(whole)} went unnoticed, such as {missed[:3]}"
+        damaged = whole.copy()
+        damaged[position] ^= 1 << (position % 2 * 7)
+        path.write_bytes(damaged)
+        try:
+            checkpoint.read(path)
+            missed.append((position, bytes(whole[max(0, position - 12) : position + 6])))
+        except InputError as caught:
+            assert str(caught).startswith(f"{path}: ")
+    assert not missed, f"{len(missed)} changes of {len(whole)} went unnoticed, such as {missed[:3]}"
 
 
 def test_truncated(path):
@@ -168,7 +172,7 @@ def test_description_that_cannot_be_read(path, text):
 def test_other_format(path):
     """A checkpoint of a later version says which version it has and which is read here."""
     for number in (0, 2, 99):
-        text = json.dumps({"format": number, "crc32": checkpoint.checksum({"x": np.zeros(3)})})
+        text = json.dumps({"format": number, "crc32": 0})
         path.write_bytes(save({"x": np.zeros(3)}, metadata={checkpoint.KEY: text}))
         assert fault(path).startswith(f"has format {number}, this version reads {checkpoint.FORMAT}")
 

@@ -84,9 +84,9 @@ ONE_FAULT = {
     "model:\n  schedule: cosin\n": "2:13: model.schedule: must be one of paper, linear, quadratic, constant, cosine, sigmoid"
     ' (got "cosin"); did you mean cosine?',
     "model:\n  predict: eps\n": '2:12: model.predict: must be one of x0, x_prev (got "eps")',
-    "model:\n  pi: 1\n": "2:7: model.pi: must be a number, above 0 and below 1, or the word data (got 1)",
-    "model:\n  pi: 0.0\n": "2:7: model.pi: must be a number, above 0 and below 1, or the word data (got 0.0)",
-    "model:\n  pi: Data\n": '2:7: model.pi: must be a number, above 0 and below 1, or the word data (got "Data"); did you mean data?',
+    "model:\n  pi: 1\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got 1)",
+    "model:\n  pi: 0.0\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got 0.0)",
+    "model:\n  pi: Data\n": '2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got "Data"); did you mean data?',
     "model:\n  net: ../x\n": '2:8: model.net: must be a name of small letters, digits and _ (got "../x")',
     "model:\n  family: 3\n": "2:11: model.family: must be a name of small letters, digits and _ (got 3)",
     "model:\n  hidden: []\n": "2:11: model.hidden: must be a list of one or more entries, each a whole number, at least 1 (got [])",
@@ -287,7 +287,7 @@ CONFIGS = st.builds(
     model=st.builds(
         Model,
         T=st.integers(1, 100_000),
-        pi=st.floats(0, 1, exclude_min=True, exclude_max=True) | st.just("data"),
+        pi=st.floats(1e-9, 1 - 1e-9) | st.just("data"),
         net=st.sampled_from(["mlp", "null", "true", "yes", "off", "y", "e", "n_1", "my_net"]),
         hidden=st.lists(COUNT, min_size=1, max_size=4).map(tuple),
         skip=st.booleans(),
@@ -322,7 +322,7 @@ def test_dump_is_complete_and_in_order():
     fields = [line.split(":")[0].strip() for line in lines]
     expected = [name for section, model in config.SECTIONS.items() for name in (section, *model.model_fields)]
     assert fields == [*expected, "name", "period"]
-    assert "  hidden: [50, 50]" in lines and "  shape: [28, 28]" in lines and "  patience: null" in lines
+    assert "  hidden: [100]" in lines and "  shape: [28, 28]" in lines and "  patience: null" in lines
 
 
 @FEW

@@ -258,7 +258,7 @@ def test_files_that_are_not_there(tmp_path):
         assert "is a folder" in fault(tmp_path / name)
     for name in ("rows.npz", "rows.npy.gz"):
         (tmp_path / name).write_bytes(b"")
-        assert "unpack it to .npy" in fault(tmp_path / name)
+        assert "use .npy" in fault(tmp_path / name)
 
 
 # A run folder -----------------------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ def test_stratified_steps_are_uniform(n):
     assert np.all(np.abs(counts - keys * n / 10) < 4 * (keys * n * 0.09) ** 0.5)
 
 
-# Orders and normal numbers -------------------------------------------------------------------------------------------------------------------
+# Orders and normal numbers ----------------------------------------------------------------------------------------------------------------
 
 
 def test_permutation_orders_the_words():

@@ -44,8 +44,12 @@ def make_run(folder: Path, code: str | None = None, **values) -> Path:
 
 
 def invoke(*arguments):
-    """A command in this process; a fault that is no exit raises here."""
-    found = CliRunner().invoke(cli.main, [str(a) for a in arguments])
+    """A command in this process, stdout and stderr kept apart; a fault that is no exit raises here."""
+    try:
+        runner = CliRunner(mix_stderr=False)  # click before 8.2
+    except TypeError:
+        runner = CliRunner()
+    found = runner.invoke(cli.main, [str(a) for a in arguments])
     if found.exception is not None and not isinstance(found.exception, SystemExit):
         raise found.exception
     return found
@@ -56,7 +60,7 @@ def newest(run: Path) -> Path:
 
 
 # A network of its own: y = x W_1 -> tanh -> W_2, with the signal alpha_bar_t as one more input.
-NET = '''
+NET = """
 import numpy as np
 
 
@@ -80,4 +84,4 @@ class ReverseModel:
         db1 = np.empty_like(params["b1"])
         dz, _ = ops.activate_backward(ops.matmul(dlogits, params["W2"].T), inner, db1)
         return {"W1": ops.matmul(x.T, dz), "b1": db1, "W2": ops.matmul(h.T, dlogits), "b2": dlogits.sum(0)}
-'''
+"""

@@ -1,0 +1,328 @@
+"""The bound against enumeration: of all trajectories of tiny chains, of all 2^n states of a random network; its estimates; samples."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from bdiff_np.kernels.bernoulli_numpy import Kernels
+
+from bdiff_np import evaluate, sample
+from bdiff_np.config import Config
+from bdiff_np.config import Model as ModelSection
+from bdiff_np.data import Rows
+from bdiff_np.diffusion import bernoulli
+from bdiff_np.diffusion.bernoulli import Chain, make_chain
+from bdiff_np.errors import InputError
+from bdiff_np.model import Model
+
+LN2 = math.log(2)
+
+
+def states(D):
+    """All 2**D rows, (2**D, D); row i spells i."""
+    return np.array(list(product((0, 1), repeat=D)), np.uint8)
+
+
+def number(rows):
+    return rows @ (1 << np.arange(rows.shape[1])[::-1])
+
+
+# A model that is a table, and what the paper says of it in plain probabilities ------------------------------------------------------------
+
+
+@dataclass
+class Table:
+    """What `evaluate` and `sample` need of a model, around logits that are drawn at random for every state and step."""
+
+    chain: Chain
+    predict: str
+    D: int
+    skip: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        self.config = SimpleNamespace(model=SimpleNamespace(family="bernoulli"))
+        self.ops, self.threads = SimpleNamespace(name="numpy"), nullcontext()
+        self.table = 1.5 * np.random.default_rng(self.seed).standard_normal((self.chain.T + 1, 2**self.D, self.D))
+
+    def steps(self, K):
+        return self.chain if K is None else self.chain.every(K)
+
+    def kernels(self, chain=None):
+        return Kernels(chain or self.chain, self.predict, self.skip, dtype=np.float64)
+
+    def logits(self, x_t, t):
+        return self.table[t, number(x_t)]
+
+
+def forward(chain, t):
+    """q(x_t | x_{t-1}), (2**D, 2**D) from row to column, from one resampling probability per step."""
+    beta, S = 1 - chain.alpha_bar[t] / chain.alpha_bar[t - 1], states(chain.pi.size)
+    stationary = np.where(S == 1, chain.pi, 1 - chain.pi)
+    return np.prod((1 - beta) * (S[:, None] == S[None]) + beta * stationary[None], axis=2)
+
+
+def chance(chain, t, x_t, guess):
+    """P(x_{t-1} = 1 | x_t, x_0 = guess) of every bit of x_t (B, D), by Bayes' rule."""
+    ab_s, beta = chain.alpha_bar[t - 1], 1 - chain.alpha_bar[t] / chain.alpha_bar[t - 1]
+    one = ab_s * guess + (1 - ab_s) * chain.pi
+    given_1 = np.where(x_t == 1, 1 - beta + beta * chain.pi, beta * (1 - chain.pi))
+    given_0 = np.where(x_t == 1, beta * chain.pi, 1 - beta + beta * (1 - chain.pi))
+    return one * given_1 / (one * given_1 + (1 - one) * given_0)
+
+
+def reverse(model, chain, t):
+    """p(x_{t-1} | x_t), (2**D, 2**D) from row to column, from the logits of the model at the time that `chain` tells it."""
+    S = states(model.D)
+    grow = np.exp(-model.logits(S, np.full(len(S), chain.time[t])).astype(float))
+    ab_s, ab_t = chain.alpha_bar[t - 1], chain.alpha_bar[t]
+    if model.predict == "x0":
+        like = [ab_t * (S == u) + (1 - ab_t) * np.where(S == 1, chain.pi, 1 - chain.pi) for u in (0, 1)]
+        odds = chain.pi * like[1] / ((1 - chain.pi) * like[0]) if model.skip else 1.0
+        m = odds / (odds + grow)
+        one = m * chance(chain, t, S, 1) + (1 - m) * chance(chain, t, S, 0)
+    else:
+        keep = ab_t / ab_s
+        back = keep * S + (1 - keep) * chain.pi  # the forward kernel, from x_t to a 1
+        odds = back / (1 - back) if model.skip else 1.0
+        one = odds / (odds + grow)
+    return np.prod(np.where(S[None] == 1, one[:, None], 1 - one[:, None]), axis=2)
+
+
+def enumerated(model, chain, kind):
+    """E_q[log q(x_1..x_T | x_0) - log p(x_0..x_T)] in nats of every x_0, (2**D,), over all 2**(D T) trajectories."""
+    S, T = states(model.D), chain.T
+    Q = [forward(chain, t) for t in range(1, T + 1)]
+    P = [reverse(model, chain, t) for t in range(1, T + 1)]
+    if kind == "paper":
+        P[0] = Q[0]
+    prior = np.prod(np.where(S == 1, chain.pi, 1 - chain.pi), axis=1)
+    path = np.indices((len(S),) * T).reshape(T, -1)  # x_1 .. x_T as numbers
+    cost = []
+    for x0 in range(len(S)):
+        before = np.concatenate([np.full((1, path.shape[1]), x0), path])
+        q = np.prod([Q[t][before[t], before[t + 1]] for t in range(T)], axis=0)
+        log_p = np.log(prior[path[-1]]) + sum(np.log(P[t][before[t + 1], before[t]]) for t in range(T))
+        used = q > 0
+        cost.append(np.sum(q[used] * (np.log(q[used]) - log_p[used])))
+    return np.array(cost)
+
+
+def summed(model, chain, kind):
+    """The same by the bound's formula: expected KLs of single steps, the prior's term, and the last step where it is fixed."""
+    S = states(model.D)
+    total = bernoulli.prior_kl(chain, S) + (bernoulli.fixed_last_step(chain, S) if kind == "paper" else 0)
+    for t in range(2 if kind == "paper" else 1, chain.T + 1):
+        total = total + step_cost(model, chain, t)
+    return total
+
+
+def step_cost(model, chain, t):
+    """E_q KL_t in nats of every x_0, (2**D,), by the definition."""
+    S = states(model.D)
+    x0, x_t = np.repeat(S, len(S), 0), np.tile(S, (len(S), 1))
+    steps = np.full(len(x0), t)
+    logits = model.logits(x_t, chain.time[steps]).astype(float)
+    if model.skip:
+        logits = logits + bernoulli.evidence(chain, model.predict, x_t, steps)
+    one = bernoulli.q_marginal(chain, x0, steps)
+    weight = np.prod(np.where(x_t == 1, one, 1 - one), axis=1)
+    return (weight * bernoulli.kl(chain, model.predict, logits, x0, x_t, steps)[0].sum(1)).reshape(len(S), -1).sum(1)
+
+
+PIS = {1: [0.3], 2: [0.5, 0.2], 3: [0.5, 0.2, 0.9]}
+CASES = {
+    "one step": (1, 1, "paper"), "two steps": (2, 2, "cosine"), "two bits": (2, 5, "paper"), "three bits": (3, 4, "sigmoid"),
+    "signal left": (2, 4, "linear"), "signal left, three bits": (3, 3, "constant"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["learned", "paper"])
+@pytest.mark.parametrize("predict, skip", [("x0", True), ("x0", False), ("x_prev", True), ("x_prev", False)])
+@pytest.mark.parametrize("case", CASES)
+def test_bound_is_the_enumeration_of_all_trajectories(case, predict, skip, kind):
+    """Sum of expected KLs, prior and last step = E_q[log q - log p] over whole paths, for every x_0 of a random table of logits."""
+    D, T, schedule = CASES[case]
+    chain = make_chain(schedule, T, np.array(PIS[D]))
+    model = Table(chain, predict, D, skip)
+    np.testing.assert_allclose(summed(model, chain, kind), enumerated(model, chain, kind), rtol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["learned", "paper"])
+def test_bound_with_fewer_steps_is_the_enumeration(kind):
+    """A chain of 3 of 7 steps, its net told the times of the whole chain."""
+    model = Table(make_chain("cosine", 7, np.array(PIS[2])), "x0", 2)
+    short = model.steps(3)
+    np.testing.assert_allclose(summed(model, short, kind), enumerated(model, short, kind), rtol=1e-11)
+
+
+# Estimates ------------------------------------------------------------------------------------------------------------------------------
+
+DATA = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1], [1, 0, 1], [0, 1, 1]], np.uint8)  # one row twice, and not every state
+
+
+@lru_cache
+def table_model(predict, last=0.15):
+    return Table(Chain(np.array([1, 0.9, 0.7, 0.5, 0.3, last]), np.array(PIS[3])), predict, 3)
+
+
+@pytest.mark.parametrize("kind, predict, steps", [("learned", "x0", None), ("learned", "x_prev", None), ("paper", "x0", None),
+                                                  ("learned", "x0", 3), ("paper", "x0", 2)])  # fmt: skip
+def test_estimated_bound_is_the_enumerated_one(kind, predict, steps):
+    """Within 4 of its standard errors, which are below 1 %; nats are bits times log 2; the gain is over bits of the stationary law."""
+    model = table_model(predict)
+    chain = model.steps(steps)
+    found = evaluate.bound(model, Rows.from_bits(DATA), kind=kind, steps=steps, evaluations=100_000, seed=1)
+    exact = enumerated(model, chain, kind)[number(DATA)].mean()
+    assert 0 < found.standard_error_bits < 0.01 * found.bits_per_sequence
+    assert abs(found.nats_per_sequence - exact) < 4 * found.standard_error_bits * LN2
+    np.testing.assert_allclose(found.bits_per_sequence * LN2, found.nats_per_sequence, rtol=1e-14)
+    null = -np.log2(np.where(DATA == 1, PIS[3], 1 - np.array(PIS[3]))).sum(1).mean()
+    np.testing.assert_allclose(found.k_minus_null_bits, null - found.bits_per_sequence, rtol=1e-12)
+    assert (found.n_sequences, found.steps, found.bound, found.floor_bits) == (5, chain.T, kind, None)
+
+
+@pytest.mark.parametrize("per_group, kind", [(3, "learned"), (5, "learned"), (37, "learned"), (15, "paper")])
+def test_standard_error_is_the_spread_over_seeds(per_group, kind):
+    """Over 250 seeds the estimates have no bias and the variance that they report, whether a group meets all rows or a part."""
+    model, seeds = table_model("x0"), 250
+    exact = enumerated(model, model.chain, kind)[number(DATA)].mean()
+    found = [evaluate.bound(model, Rows.from_bits(DATA), kind=kind, evaluations=per_group * 32, seed=seed) for seed in range(seeds)]
+    off = np.array([f.nats_per_sequence - exact for f in found])
+    assert abs(off.mean()) < 4 * off.std() / seeds**0.5
+    assert abs(off.var() / np.mean([(f.standard_error_bits * LN2) ** 2 for f in found]) - 1) < 4 * (2 / seeds) ** 0.5
+
+
+def test_bound_does_not_depend_on_batches(monkeypatch):
+    """Rows that meet the network 7 at a time give the same estimate as all at once."""
+    model = table_model("x0")
+    whole = evaluate.bound(model, Rows.from_bits(DATA), evaluations=3200)
+    monkeypatch.setattr(evaluate, "BATCH", 7)
+    parts = evaluate.bound(model, Rows.from_bits(DATA), evaluations=3200)
+    np.testing.assert_allclose(parts.bits_per_sequence, whole.bits_per_sequence, rtol=1e-12)
+    np.testing.assert_allclose(parts.standard_error_bits, whole.standard_error_bits, rtol=1e-9)
+
+
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+@pytest.mark.parametrize("last", [0.0, 0.15])
+def test_score_is_the_bound_of_each_row(predict, last):
+    """In bits and without bias: the mean over 40 seeds of every one of 8 rows is within 4 standard errors of its enumerated bound."""
+    model = table_model(predict, last)
+    found = np.array([evaluate.score(model, states(3), seed=seed, evaluations=1000) for seed in range(40)])
+    error = found.std(0, ddof=1) / 40**0.5
+    exact = enumerated(model, model.chain, "learned") / LN2
+    assert np.all(error < 0.02 * exact)
+    assert np.all(np.abs(found.mean(0) - exact) < 4 * error)
+
+
+def test_score_of_a_row_does_not_depend_on_the_others():
+    """Every row meets the same steps and the same noise, in whatever company."""
+    model = table_model("x0")
+    whole = evaluate.score(model, states(3), seed=3, evaluations=300)
+    np.testing.assert_allclose(evaluate.score(model, states(3)[[6, 1]], seed=3, evaluations=300), whole[[6, 1]], rtol=1e-12)
+
+
+def test_score_does_not_depend_on_batches(monkeypatch):
+    """3 rows at a time, steps left over or not, give the same scores."""
+    model = table_model("x0")
+    whole = evaluate.score(model, states(3), evaluations=301)
+    monkeypatch.setattr(evaluate, "BATCH", 3)
+    np.testing.assert_allclose(evaluate.score(model, states(3), evaluations=301), whole, rtol=1e-12)
+    monkeypatch.setattr(evaluate, "BATCH", 20)
+    np.testing.assert_allclose(evaluate.score(model, states(3), evaluations=301), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+def test_kl_of_each_step_is_its_enumeration(predict):
+    """Mean over the rows in bits, each step within 4 standard errors over 30 seeds."""
+    model = table_model(predict)
+    found = np.array([evaluate.kl_per_step(model, Rows.from_bits(DATA), evaluations=20_000, seed=seed) for seed in range(30)])
+    exact = np.array([step_cost(model, model.chain, t)[number(DATA)].mean() / LN2 for t in range(1, 6)])
+    error = found.std(0, ddof=1) / 30**0.5
+    assert found.shape == (30, 5) and np.all(error < 0.02 * exact + 1e-3)
+    assert np.all(np.abs(found.mean(0) - exact) < 4 * error)
+
+
+def test_bound_refuses_rows_of_another_length_and_unknown_kinds():
+    """InputError says both lengths, or what the bound can be."""
+    model = table_model("x0")
+    with pytest.raises(InputError, match="4 bits.*rows of 3"):
+        evaluate.bound(model, Rows.from_bits(np.zeros((2, 4), np.uint8)))
+    with pytest.raises(InputError, match="'learned' or 'paper', not 'fixed'"):
+        evaluate.bound(model, Rows.from_bits(DATA), kind="fixed")
+
+
+# A random network, all 2^n states ---------------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def network(D, T, predict, size=0.3, schedule="paper"):
+    """A small MLP in float64 with random weights everywhere, as `Table` offers what it needs."""
+    config = Config(model=ModelSection(T=T, hidden=(12,), predict=predict, time_features=4, schedule=schedule))
+    model = Model.build(config, D, np.linspace(0.3, 0.6, D), dtype=np.float64)
+    model.params.fill(model.net.init(3))
+    model.params.flat += size * np.random.default_rng(1).standard_normal(model.params.flat.shape)
+    model.predict, model.skip = predict, True
+    return model
+
+
+def propagated(model, chain):
+    """The law of x_0 when x_T ~ B(pi) walks the reverse chain, (2**D,), exactly."""
+    S = states(model.D)
+    law = np.prod(np.where(S == 1, chain.pi, 1 - chain.pi), axis=1)
+    for t in range(chain.T, 0, -1):
+        law = law @ reverse(model, chain, t)
+    return law
+
+
+@pytest.mark.parametrize("predict, T, steps, schedule", [("x0", 6, None, "paper"), ("x_prev", 6, None, "paper"), ("x0", 9, 4, "cosine"),
+                                                         ("x0", 6, None, "linear"), ("x0", 1, None, "paper")])  # fmt: skip
+def test_bound_is_above_the_true_likelihood(predict, T, steps, schedule):
+    """-log p(x_0) by propagating all 128 states is below the bound of every row, and the bound is not idle: below its double."""
+    model = network(7, T, predict, schedule=schedule)
+    chain = model.steps(steps)
+    law = propagated(model, chain)
+    np.testing.assert_allclose(law.sum(), 1, rtol=1e-12)
+    gap = summed(model, chain, "learned") + np.log(law)
+    assert gap.min() > 0 and law @ gap < -(law @ np.log(law))
+
+
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+def test_bound_of_an_untrained_net_is_its_likelihood(predict):
+    """With a last layer of zeros the chain's law is B(pi), and the bound leaves no gap, for any of 128 rows."""
+    model = network(7, 3, predict, size=0.0)
+    law = propagated(model, model.chain)
+    S = states(7)
+    np.testing.assert_allclose(law, np.prod(np.where(S == 1, model.chain.pi, 1 - model.chain.pi), axis=1), rtol=1e-11)
+    np.testing.assert_allclose(summed(model, model.chain, "learned"), -np.log(law), rtol=1e-11)
+
+
+@pytest.mark.parametrize("predict, steps", [("x0", None), ("x_prev", None), ("x0", 3)])
+def test_samples_follow_the_propagated_law(predict, steps):
+    """Pearson's statistic of 60,000 rows over 64 states is where the chain's own law puts it; that of smaller weights is not."""
+    model, n = network(6, 7, predict), 60_000
+    law = propagated(model, model.steps(steps))
+    counts = np.bincount(number(sample.draw(model, n, seed=2, steps=steps)), minlength=64)
+
+    def pearson(law):
+        return ((counts - n * law) ** 2 / (n * law)).sum()
+
+    assert abs(pearson(law) - 63) < 4 * 126**0.5
+    assert np.abs(counts / n - law).sum() / 2 < 1.5 * np.sqrt(2 * law / (np.pi * n)).sum() / 2  # total variation
+    assert pearson(propagated(network(6, 7, predict, 0.27), model.steps(steps))) > 63 + 8 * 126**0.5  # weights a tenth smaller
+
+
+def test_walk_ends_in_the_drawn_rows():
+    """`trajectory` and `draw` of one seed are the same walk: from the same noise to the same rows, seen at moments that fall to 0."""
+    model = network(6, 7, "x0")
+    times, seen = sample.trajectory(model, 50, seed=4, frames=4)
+    assert times[0] == 7 and times[-1] == 0 and np.all(np.diff(times) < 0) and seen.shape == (len(times), 50, 6)
+    np.testing.assert_array_equal(seen[-1], sample.draw(model, 50, seed=4))
+    np.testing.assert_array_equal(sample.draw(model, 50, seed=4, batch=8), seen[-1])
