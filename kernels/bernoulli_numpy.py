@@ -63,7 +63,8 @@ class Kernels:
         if self.predict == "x0":
             a, b = _sigmoids(_sign(x_t, self.dtype) * logits)  # P(x_0 = x_t | x_t), and what it leaves
             with np.errstate(invalid="ignore"):  # 0/0 at t = 1 alone
-                told = gap * gap * a * b / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))
+                p, not_p = a * agree + b * disagree, a * not_agree + b * not_disagree
+                told = gap * gap * a * b / (p * not_p)
             told[last] = 1
             told += self.bce
             missing = np.where(same, b, a)  # probability that the net does not give to the true x_0
@@ -71,11 +72,12 @@ class Kernels:
             off = missing * gap * _sign(same, self.dtype)  # p - q, to full precision
         else:
             shown = _sign(x_t, self.dtype)
-            off = _sigmoids(-shown * logits)[0] - q
-            dlogits = -shown * off
+            p, not_p = _sigmoids((-shown * logits).astype(np.float64))  # nothing holds these logits back: float32 would underflow at 104
+            off = p - q
+            dlogits = (-shown * off).astype(self.dtype)
         with np.errstate(divide="ignore", invalid="ignore"):
             off = off.astype(np.float64)
-            kl = q * _phi(off / q) + not_q * _phi(-off / not_q)
+            kl = q * _phi(off / q, p / q) + not_q * _phi(-off / not_q, not_p / not_q)
         if last.size:
             sure = np.where(x0[last] != 0, logits[last], -logits[last])
             kl[last] = np.logaddexp(0.0, -sure.astype(np.float64))
@@ -118,6 +120,6 @@ def _sigmoids(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(up, large, small), np.where(up, small, large)
 
 
-def _phi(y: np.ndarray) -> np.ndarray:
-    """y - log(1 + y) >= 0, float64."""
-    return y - np.log1p(y)
+def _phi(y: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """y - log(1 + y) >= 0, float64, for y = ratio - 1: where y is nearly -1, the ratio has the digits that y has lost."""
+    return y - np.where(y < -0.5, np.log(ratio, dtype=np.float64), np.log1p(np.maximum(y, -0.5)))

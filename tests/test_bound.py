@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bdiff_np.kernels.bernoulli_numpy import Kernels
 
 from bdiff_np import evaluate, sample
 from bdiff_np.config import Config
@@ -20,6 +19,7 @@ from bdiff_np.data import Rows
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain, make_chain
 from bdiff_np.errors import InputError
+from bdiff_np.kernels.bernoulli_numpy import Kernels
 from bdiff_np.model import Model
 
 LN2 = math.log(2)

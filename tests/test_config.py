@@ -86,7 +86,8 @@ ONE_FAULT = {
     "model:\n  predict: eps\n": '2:12: model.predict: must be one of x0, x_prev (got "eps")',
     "model:\n  pi: 1\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got 1)",
     "model:\n  pi: 0.0\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got 0.0)",
-    "model:\n  pi: Data\n": '2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got "Data"); did you mean data?',
+    "model:\n  pi: Data\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got \"Data\");"
+    " did you mean data?",
     "model:\n  net: ../x\n": '2:8: model.net: must be a name of small letters, digits and _ (got "../x")',
     "model:\n  family: 3\n": "2:11: model.family: must be a name of small letters, digits and _ (got 3)",
     "model:\n  hidden: []\n": "2:11: model.hidden: must be a list of one or more entries, each a whole number, at least 1 (got [])",

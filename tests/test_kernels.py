@@ -7,11 +7,11 @@ from itertools import product
 
 import numpy as np
 import pytest
-from bdiff_np.kernels.bernoulli_numpy import Kernels
 
 from bdiff_np import rng
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import WORD, make_chain
+from bdiff_np.kernels.bernoulli_numpy import Kernels
 from bdiff_np.rng import Key
 
 SHAPES = [(1, 1), (7, 8), (8, 7), (3, 9), (20, 20), (5, 65)]
