@@ -18,9 +18,9 @@ from bdiff_np.files import write_whole
 KEY, FORMAT = "bdiff_np", 1
 
 
-def checksum(tensors: dict[str, np.ndarray]) -> int:
-    """CRC-32 over names, shapes and bytes, in the order of the names."""
-    crc = 0
+def checksum(tensors: dict[str, np.ndarray], meta: dict) -> int:
+    """CRC-32 over the description, and names, shapes and bytes of the tensors in the order of the names."""
+    crc = zlib.crc32(json.dumps(meta, sort_keys=True).encode())
     for name in sorted(tensors):
         crc = zlib.crc32(f"{name}{tensors[name].dtype}{tensors[name].shape}".encode(), crc)
         crc = zlib.crc32(np.ascontiguousarray(tensors[name]).tobytes(), crc)
@@ -31,8 +31,10 @@ def write(path: Path, tensors: dict[str, np.ndarray], meta: dict) -> None:
     """Writes the file whole or not at all; the same content gives the same bytes."""
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}  # safetensors stores strided arrays wrongly, silently
-    meta = {**meta, "format": FORMAT, "crc32": checksum(tensors)}
+    # safetensors stores strided arrays wrongly, silently; and ascontiguousarray would make a vector of a number
+    tensors = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in tensors.items()}
+    meta = {**meta, "format": FORMAT}
+    meta["crc32"] = checksum(tensors, meta)
     # One metadata key: several come out in another order at each save.
     write_whole(path, save(tensors, metadata={KEY: json.dumps(meta, sort_keys=True)}))
 
@@ -55,7 +57,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         meta = json.loads(text)
         if meta["format"] != FORMAT:
             raise InputError(f"{path}: has format {meta['format']}, this version reads {FORMAT}; use the version of bdiff_np that wrote it")
-        if meta["crc32"] != checksum(tensors):
+        if meta.pop("crc32") != checksum(tensors, meta):
             raise InputError(f"{path}: damaged (its checksum differs); use another checkpoint of the same run")
     except (json.JSONDecodeError, KeyError, TypeError):
         raise InputError(f"{path}: damaged (its description cannot be read); use another checkpoint of the same run") from None

@@ -50,11 +50,11 @@ class Model:
         pi : stationary law, () or (D,). code : a reverse_model.py to use in place of the configured network; it is executed
         """
         ops = load_ops(backend)
-        chain = _module("diffusion", config.model.family).make_chain(config.model.schedule, config.model.T, pi)
+        chain = _module("diffusion", config.model.family, "make_chain").make_chain(config.model.schedule, config.model.T, pi)
         if code is not None:
             net = custom.CustomNet(code, D, chain, dtype)
         else:
-            net = _module("nets", config.model.net).build(D, chain, config.model, dtype)
+            net = _module("nets", config.model.net, "build").build(D, chain, config.model, dtype)
         return cls(config, D, ops, chain, net, Params(ops, net.shapes, dtype))
 
     @classmethod
@@ -71,7 +71,11 @@ class Model:
         from bdiff_np import config as configuration
 
         tensors, meta = checkpoint.read(found.checkpoint)
-        config = configuration.Config.model_validate(meta["config"])
+        try:
+            config = configuration.Config.model_validate(meta["config"])
+        except ValueError as fault:
+            reason = str(fault).splitlines()[1:2] or [str(fault)]
+            raise InputError(f"{found.checkpoint}: its configuration is not one of this version ({reason[0].strip()})") from None
         code = found.trusted_code(meta["net"] == custom.FILE)
         model = cls.build(config, meta["D"], tensors["pi"], backend=backend, code=code)
         try:
@@ -122,9 +126,12 @@ class Model:
         return evaluate.score(self, rows, seed=seed, evaluations=evaluations)
 
 
-def _module(package: str, name: str):
-    try:
-        return importlib.import_module(f"bdiff_np.{package}.{name}")
-    except ModuleNotFoundError:
-        found = [m.name for m in pkgutil.iter_modules(importlib.import_module(f"bdiff_np.{package}").__path__)]
-        raise InputError(f"model: there is no {name!r} in bdiff_np/{package}; there is: {', '.join(sorted(found))}") from None
+def _module(package: str, name: str, maker: str):
+    """The module of a family or a network by its file name. Raises InputError, with those there are, for a name without one."""
+    folder = importlib.import_module(f"bdiff_np.{package}")
+    names = [m.name for m in pkgutil.iter_modules(folder.__path__)]
+    modules = {found: importlib.import_module(f"bdiff_np.{package}.{found}") for found in names if found == name}
+    if name in modules and hasattr(modules[name], maker):
+        return modules[name]
+    there = [found for found in names if hasattr(importlib.import_module(f"bdiff_np.{package}.{found}"), maker)]
+    raise InputError(f"config.yaml: model: there is no {name!r} in bdiff_np/{package}; there is: {', '.join(sorted(there))}")

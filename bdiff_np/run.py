@@ -6,7 +6,6 @@ import csv
 import io
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -81,22 +80,22 @@ class Run:
         bar = _progress(total=total, initial=self.training.optimizer.taken, unit="step", desc="training")
         last_line = time.monotonic()
         try:
-            while self.epoch < self.settings.training.epochs:
+            while self.epoch < self.settings.training.epochs and not self._exhausted():
                 self._steps_of_epoch(bar)
                 if self.stop:
                     self._save(self.epoch + 1)
                     return "interrupted"
                 self._end_epoch()
                 due = self.epoch % self.settings.training.save_every_n_epochs == 0 or self.epoch == self.settings.training.epochs
-                early = self._exhausted()
-                if due or early or self.stop or (self.settings.training.select == "best" and self.best and self.best[1] == self.epoch):
+                best = self.settings.training.select == "best" and self.best is not None and self.best[1] == self.epoch
+                if due or best or self.stop or self._exhausted():
                     self._save(self.epoch)
                 if bar.disable and time.monotonic() - last_line > QUIET_SECONDS:
                     print(self.line(), file=sys.stderr)
                     last_line = time.monotonic()
-                if self.stop or early:
-                    return "interrupted" if self.stop else "early stop"
-            return "finished"
+                if self.stop:
+                    return "interrupted"
+            return "early stop" if self._exhausted() else "finished"
         finally:
             bar.close()
             signal.signal(signal.SIGINT, before)
@@ -174,11 +173,9 @@ class Run:
     def open(self) -> None:
         """Makes the results folder, with the resolved configuration and the network's file in it."""
         self.results = rundir.new_results(self.folder)
-        write_whole(self.results / "config.yaml", configuration.dump(self.settings).encode())
-        if self.code:
-            shutil.copyfile(self.code, self.results / CODE)
-        else:
-            write_whole(self.results / CODE, BUILT_IN.format(net=self.settings.model.net).encode())
+        code = self.code.read_bytes() if self.code else BUILT_IN.format(net=self.settings.model.net).encode()
+        write_whole(self.results / CODE, code)
+        write_whole(self.results / "config.yaml", configuration.dump(self.settings).encode())  # last: with it the folder can be resumed
 
     def _write_metrics(self) -> None:
         """metrics.csv as it stands. It is small, so the whole of it: a killed run never leaves half a line."""
@@ -206,11 +203,13 @@ class Run:
 
     def _save(self, epoch: int) -> None:
         # The histories first: a kill between the two leaves more history than checkpoint, which resume cuts off; never less.
+        self._write_metrics()
         rundir.write_json(self.results / "results.json", self.summary())
         meta = {
             "step": self.training.optimizer.taken, "epoch": self.epoch, "D": self.train_rows.D, "net": self.net_file,
             "config": self.settings.model_dump(mode="json"), "data": fingerprint(self.train_rows), "version": __version__,
             "loss_sum": self.loss_sum, "loss_count": self.loss_count, "seconds": self.seconds, "best": self.best,
+            "grad_norm": self.training.optimizer.grad_norm,
         }  # fmt: skip
         checkpoint.write(rundir.checkpoint_path(self.results, epoch), self.training.tensors(), meta)
 
@@ -227,6 +226,7 @@ class Run:
         if meta["data"] != fingerprint(self.train_rows):
             raise InputError(f"{self.folder}: the training rows have changed since {path.name} was saved; start anew, without --resume")
         self.training.restore(tensors, meta["step"])
+        self.training.optimizer.grad_norm = meta["grad_norm"]
         self.loss_sum, self.loss_count, self.seconds = meta["loss_sum"], meta["loss_count"], meta["seconds"]
         self.best = tuple(meta["best"]) if meta["best"] else None
         found, epoch = rundir.read_results(self.results), meta["epoch"]
@@ -264,7 +264,8 @@ class Run:
 
     def _chosen_model(self) -> Model:
         """The averaged weights of now, or of the best epoch if the run selects it."""
-        if self.settings.training.select == "last" or self.best is None or self.best[1] == self.epoch:
+        at_its_end = self.best is not None and self.best[1] == self.epoch and not self.loss_count  # of the best epoch
+        if self.settings.training.select == "last" or self.best is None or at_its_end:
             return self.training.averaged
         tensors, _ = checkpoint.read(rundir.checkpoint_path(self.results, self.best[1]))
         self.training.optimizer.ema.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
@@ -310,7 +311,7 @@ def prepare(folder: Path, settings: configuration.Config, *, backend: str) -> Ru
 
 def resume(folder: Path, *, backend: str) -> Run:
     """The newest training of a run folder, where it stopped, with the configuration and the network that it was begun with."""
-    every = rundir.all_results(folder)
+    every = [results for results in rundir.all_results(folder) if (results / "config.yaml").is_file()]
     if not every:
         raise InputError(f"{folder}: nothing to resume, there are no results; leave --resume out")
     results = every[-1]

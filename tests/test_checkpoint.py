@@ -112,9 +112,9 @@ def test_checksum_sees_names_shapes_and_bits():
         {**base, "a": flipped}, {"c": base["a"], "b": base["b"]}, {**base, "a": base["a"].reshape(2, 3)},
         {**base, "a": base["a"].view(np.int32)}, {"a": base["a"]}, {**base, "b": -base["b"]},
     ]  # fmt: skip
-    sums = [checkpoint.checksum(t) for t in (base, *others)]
+    sums = [checkpoint.checksum(t, {}) for t in (base, *others)]
     assert len(set(sums)) == len(sums)
-    assert checkpoint.checksum({"b": base["b"], "a": np.repeat(base["a"], 2)[::2]}) == sums[0]
+    assert checkpoint.checksum({"b": base["b"], "a": np.repeat(base["a"], 2)[::2]}, {}) == sums[0]
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ import pytest
 from tiny import HEARTBEATS, TRAIN, D, invoke, make_run, model, newest
 
 import bdiff_np
-from bdiff_np import checkpoint, evaluate, rundir
+from bdiff_np import checkpoint, evaluate, rng, rundir
 from bdiff_np import run as training
 from bdiff_np.data import Rows
+from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
 from bdiff_np.files import write_whole
 from bdiff_np.model import Model
@@ -279,6 +280,20 @@ def test_score_is_the_bound_of_a_row(trained):
         error = np.hypot(np.std(several, ddof=1) / 8**0.5, found.standard_error_bits)
         assert np.mean(several) == pytest.approx(found.bits_per_sequence, abs=4 * error)
         assert error < 0.05 * found.bits_per_sequence
+
+
+def test_score_is_its_definition(trained):
+    """T / E times the sum of the KLs of E steps, plus the prior's, in bits: the float64 definition agrees to 1e-5."""
+    m, E = Model.load(trained), 50
+    steps, words = rng.stratified_t(rng.Key(3, rng.EVAL_TIME, 0), E, 20), rng.words(rng.Key(3, rng.EVAL_NOISE, 0), E, D)
+    expected = []
+    for row in HEARTBEATS:
+        x0 = np.tile(row, (E, 1))
+        x_t = bernoulli.q_sample(m.chain, x0, steps, words)
+        logits = m.logits(x_t, steps) + bernoulli.evidence(m.chain, "x0", x_t, steps)
+        nats = 20 / E * bernoulli.kl(m.chain, "x0", logits, x0, x_t, steps)[0].sum() + bernoulli.prior_kl(m.chain, row[None])[0]
+        expected.append(nats / np.log(2))
+    np.testing.assert_allclose(m.score(HEARTBEATS, seed=3, evaluations=E), expected, rtol=1e-5)
 
 
 def test_score_tells_data_from_noise(trained):

@@ -200,7 +200,7 @@ def interrupt(monkeypatch, step: int, times: int = 1) -> None:
 @pytest.mark.parametrize("values", SETTINGS[:3])
 def test_interrupted_and_resumed(tmp_path, undisturbed, monkeypatch, step, values):
     """Ctrl-C finishes the step, saves where it is, exits with 130 and says how to go on; that leads to the same end."""
-    folder = make_run(tmp_path / "run", **values)
+    folder, handler = make_run(tmp_path / "run", **values), signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         interrupt(patch, step)
         stopped = invoke("train", folder)
@@ -208,7 +208,7 @@ def test_interrupted_and_resumed(tmp_path, undisturbed, monkeypatch, step, value
     path = list(rundir.checkpoints(newest(folder)).values())[-1]
     assert checkpoint.read(path)[1]["step"] == step
     assert set(CONCLUSIONS) < rundir.read_results(newest(folder)).keys() and str(newest(folder)) in stopped.stdout
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     assert invoke("train", folder, "--resume").exit_code == 0
     same_training(newest(folder), undisturbed(**values))
 

@@ -120,13 +120,24 @@ def test_length_of_an_epoch(N, values, steps):
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"predict": "x_prev"}, {"dropout": 0.3, "hidden": (8, 8)}, {"num_sample_steps": 3, "bce_weight": 0.1}]
+    "values",
+    [
+        {},
+        {"predict": "x_prev"},
+        {"dropout": 0.3, "hidden": (8, 8)},
+        {"num_sample_steps": 3, "bce_weight": 0.1},
+        {"bce_weight": None},
+        {"bce_weight": None, "predict": "x_prev"},
+    ],
 )
 def test_step_is_its_five_lines(values):
     """Twelve steps give bit for bit what the five lines give that are written out here, with the keys and the scale of the derivation."""
     job, rows = training(batch_size=4, seed=5, **values), numbered(10)
     m = model(**{"batch_size": 4, "seed": 5, **values})
-    ops, net, params, K = m.ops, m.net, m.params, m.kernels(bce_weight=values.get("bce_weight", 0.0))
+    auxiliary = values.get("bce_weight", 0.0)
+    if auxiliary is None:  # the default
+        auxiliary = 0.0 if "predict" in values else 1.0
+    ops, net, params, K = m.ops, m.net, m.params, m.kernels(bce_weight=auxiliary)
     B = 4 * values.get("num_sample_steps", 1)
     optimizer = AdamW(ops, params, net.shapes, m.config.training, 60, 20 / (B * 8))
     order = np.concatenate([rng.permutation(Key(5, rng.SHUFFLE, number), 10) for number in range(6)])

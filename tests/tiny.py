@@ -19,6 +19,7 @@ TRAIN, VAL = Rows.from_bits(HEARTBEATS[:3]), Rows.from_bits(HEARTBEATS[3:])
 def settings(**values) -> config.Config:
     """A small configuration, changed by names such as T=7, lr=0.1, batch_size=2."""
     chosen = {"T": 20, "hidden": (8,), "time_features": 4, "epochs": 6, "steps_per_epoch": 10, "warmup_steps": 5, "lr": 0.02}
+    chosen |= {"bce_weight": 0.0, "weight_decay": 0.0, "ema": 0.999, "clip_thresh": 1.0, "activation": "silu", "time": "fourier"}
     chosen |= {"num_val_samples": 16, "num_examples": 3, "save_every_n_epochs": 1, "batch_size": 2} | values
     sections = {name: {k: v for k, v in chosen.items() if k in section.model_fields} for name, section in config.SECTIONS.items()}
     assert sum(map(len, sections.values())) == len(chosen), "a name that no section has"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -24,10 +24,16 @@ class CustomNet:
 
     def __init__(self, path: Path, D: int, chain, dtype=np.float32):
         self.path, self.D, self.dtype = path, D, np.dtype(dtype)
-        self.inner = load_class(path)(D=D, T=int(chain.time[-1]), alpha_bar=chain.alpha_bar)
+        made = load_class(path)
+        try:
+            self.inner = made(D=D, T=int(chain.time[-1]), alpha_bar=chain.alpha_bar)
+        except Exception as fault:
+            raise InputError(f"{path}{_line(fault, path)}: {type(fault).__name__}: {fault}") from fault
         for name in ("shapes", "init", "forward", "backward"):
             if not hasattr(self.inner, name):
                 raise InputError(f"{path}: class ReverseModel has no `{name}`; docs/custom_net.md shows a whole one")
+        if not isinstance(self.inner.shapes, dict):
+            raise InputError(f"{path}: `shapes` is {type(self.inner.shapes).__name__}, expected a dict: parameter name -> shape")
         self.shapes = {name: tuple(shape) for name, shape in self.inner.shapes.items()}
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
@@ -36,7 +42,10 @@ class CustomNet:
         return arrays
 
     def forward(self, ops, params, x_t, t, key=None):
-        logits, tape = self.inner.forward(ops, params, x_t, t)
+        answer = self.inner.forward(ops, params, x_t, t)
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise InputError(f"{self.path}: forward returned {type(answer).__name__}, expected a pair: logits, tape")
+        logits, tape = answer
         if np.shape(logits) != x_t.shape:
             raise InputError(f"{self.path}: forward returned logits of shape {np.shape(logits)}, expected {x_t.shape}: one for each bit")
         return logits.astype(self.dtype, copy=False), tape
@@ -63,13 +72,13 @@ class CustomNet:
 
 def load_class(path: Path) -> type:
     """Executes the file and returns its class ReverseModel. Call it only with a path inside a folder that the user named."""
-    spec = importlib.util.spec_from_file_location("reverse_model", path)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    module = ModuleType("reverse_model")
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
+        # Not an import: its cache of compiled files would miss an edit within the same second, and litter the run folder.
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except Exception as fault:
-        line = _line(fault, path)
-        raise InputError(f"{path}{line}: {type(fault).__name__}: {fault}") from fault
+        raise InputError(f"{path}{_line(fault, path)}: {type(fault).__name__}: {fault}") from fault
     found = getattr(module, "ReverseModel", None)
     if not inspect.isclass(found):
         raise InputError(f"{path}: defines no class ReverseModel; docs/custom_net.md shows one")
