@@ -317,7 +317,7 @@ def resume(folder: Path, *, backend: str) -> Run:
     results = every[-1]
     settings = configuration.load(results / "config.yaml")
     code = results / CODE
-    own = code.is_file() and code.read_text(encoding="utf-8") != BUILT_IN.format(net=settings.model.net)
+    own = code.is_file() and not code.read_text(encoding="utf-8").startswith(BUILT_IN.splitlines()[0])
     run = Run(folder, settings, backend=backend, code=code if own else None)
     run.results = results
     run.resume()

@@ -133,7 +133,7 @@ def layer_norm_backward(dy: np.ndarray, tape: tuple, dgain: np.ndarray, dshift: 
 
 def keep_mask(words: np.ndarray, rate: float, dtype) -> np.ndarray:
     """Dropout's factor: 0 with probability rate, else 1 / (1 - rate), from uint32 words of the same shape."""
-    return (words >= np.uint32(round(rate * 2**32))).astype(dtype) * np.dtype(dtype).type(1 / (1 - rate))
+    return (words >= np.uint32(min(round(rate * 2**32), 2**32 - 1))).astype(dtype) * np.dtype(dtype).type(1 / (1 - rate))
 
 
 def norm(flat: np.ndarray) -> float:
