@@ -28,7 +28,8 @@ QUIET_SECONDS = 5.0  # between two lines of the log where there is no terminal f
 VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after each epoch
 FINAL_EVALUATIONS = 1 << 18
 
-BUILT_IN = '''"""The network of this run is the built-in one: bdiff_np/nets/{net}.py, with the settings under `model` in config.yaml.
+BUILT_IN_START = '"""The network of this run is the built-in one'  # how a results folder's file begins that holds no code
+BUILT_IN = BUILT_IN_START + ''': bdiff_np/nets/{net}.py, with the settings under `model` in config.yaml.
 
 A file of this name in the run folder, with a class ReverseModel of its own, would have replaced it; docs/custom_net.md shows how.
 """
@@ -317,7 +318,7 @@ def resume(folder: Path, *, backend: str) -> Run:
     results = every[-1]
     settings = configuration.load(results / "config.yaml")
     code = results / CODE
-    own = code.is_file() and not code.read_text(encoding="utf-8").startswith(BUILT_IN.splitlines()[0])
+    own = code.is_file() and not code.read_text(encoding="utf-8").startswith(BUILT_IN_START)
     run = Run(folder, settings, backend=backend, code=code if own else None)
     run.results = results
     run.resume()
