@@ -89,6 +89,21 @@ def test_floor_of_pairs_is_their_enumeration(T, pi):
     assert abs(nats - pair_floor(T, pi)) < 4 * error
 
 
+@pytest.mark.parametrize("T, pi", [(1, 0.5), (10, 0.5), (10, 0.2)])
+def test_excess_and_floor_make_the_bound(T, pi):
+    """For logits that are off by up to 0.7, the excess is the enumerated bound less the floor, within 4 standard errors; of the oracle it is 0."""
+    chain, shift = make_chain("paper", T, pi), np.random.default_rng(2).normal(0, 0.4, (4, 2))
+
+    def shifted(x_t, t):
+        return bernoulli.oracle_logits(chain, PAIR, x_t, t) + shift[2 * x_t[:, 0] + x_t[:, 1]]
+
+    bound = sum(pair_cost(chain, t, shift) for t in range(1, T + 1))
+    nats, error = bernoulli_floor.excess(chain, PAIR, shifted, seed=1)
+    assert 0 < error < 0.05 * nats
+    assert abs(nats - (bound - pair_floor(T, pi))) < 4 * error
+    assert bernoulli_floor.excess(chain, PAIR, lambda x_t, t: bernoulli.oracle_logits(chain, PAIR, x_t, t), evaluations=4096) == (0.0, 0.0)
+
+
 def test_floors_standard_error_is_the_spread_over_seeds(monkeypatch):
     """Over 100 seeds the errors in units of their standard error have mean 0 and a variance near 1 (16 groups: Student's t, 15/13)."""
     monkeypatch.setattr(bernoulli_floor, "BATCH", 128)
