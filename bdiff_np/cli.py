@@ -142,7 +142,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
         files.check_folder(out)
         data.check_name(out)
     model = Model.open(_target(target), backend=backend)
-    with report.bar(model.steps(steps).T * -(-n // sampler.BATCH), "sampling") as bar:
+    with report.bar(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling") as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     if out is None:
         click.echo(data.text(rows), nl=False)
@@ -216,7 +216,7 @@ def validate(target, n, steps, seed, as_json, backend):
     model = Model.open(found, backend=backend)
     train_rows, val_rows = report.rows_of_run(found)
     evaluation.check_width(model, train_rows)
-    with report.bar(model.steps(steps).T * -(-n // sampler.BATCH), "sampling") as bar:
+    with report.bar(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling") as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     census = validation.census(data.Rows.from_bits(rows), train_rows, val_rows, report.rule(model))
     click.echo(json.dumps({**census, "checkpoint": str(found.checkpoint)}, indent=1) if as_json else report.census(census))

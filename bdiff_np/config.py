@@ -50,6 +50,8 @@ class Model(Section):
     """How t enters the net: Fourier features, Gaussian bumps in t, or one read-out per timestep."""
     time_features: int = Field(default=16, ge=2, multiple_of=2)
     """Number of features of t, for fourier and bumps."""
+    odds_input: bool = False
+    """Whether the net also reads each bit weighted by the log odds that it carries at t."""
     residual: bool = False
     """Whether hidden layers are residual blocks with LayerNorm; all hidden widths are then equal."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -166,6 +168,16 @@ def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Config:
         `--set ...`. A text that is not YAML has one fault, the first.
     """
     return Config(**config_lines.read(os.fspath(path), sets, SECTIONS, _disagreements))
+
+
+def place(path: str | os.PathLike[str], setting: str) -> str:
+    """Where a setting such as "data.shape" stands in the file, as file:line:column; the file alone where it does not stand there."""
+    try:
+        found = yaml_lines.parse(open(path, encoding="utf-8-sig").read()).values.get(tuple(setting.split(".")))
+    except (OSError, ValueError):
+        found = None
+    name = os.fspath(path) if os.fspath(path) != os.devnull else "config.yaml"
+    return f"{name}:{found[0]}:{found[1]}" if found else name
 
 
 def dump(config: Config) -> str:

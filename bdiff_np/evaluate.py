@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,10 +10,10 @@ from bdiff_np import rng
 from bdiff_np.data import Rows
 from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
+from bdiff_np.sample import rows_at_once
 
 LN2 = float(np.log(2.0))  # nats per bit
 GROUPS = 32  # independent estimates, whose spread gives the standard error
-BATCH = 4096  # rows that meet the network together
 LISTED = 2048  # rows up to which the oracle's floor is worked out; it weighs every row for every bit
 
 
@@ -58,7 +57,7 @@ def bound(
     estimates = []
     with model.threads:
         for group in range(GROUPS):
-            estimates.append(_estimate(model, chain, kernels, rows, kind, count, seed, group))
+            estimates.append(_estimate(model, chain, kernels, rows, kind=kind, count=count, seed=seed, group=group))
             if progress:
                 progress()
     nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
@@ -78,14 +77,15 @@ def bound(
     )
 
 
-def _estimate(model, chain, kernels, rows: Rows, kind: str, count: int, seed: int, group: int) -> float:
+def _estimate(model, chain, kernels, rows: Rows, *, kind: str, count: int, seed: int, group: int) -> float:
     """T times the mean KL of `count` steps in nats. The steps are stratified; the rows follow one another from a random one on."""
     total = 0.0
     t_all = rng.stratified_t(Key(seed, rng.EVAL_TIME, group), count, chain.T)
     start = int(rng.words(Key(seed, rng.EVAL_TIME, group), 2, 1)[1, 0]) * len(rows) >> 32
     key = Key(seed, rng.EVAL_NOISE, group)
-    for first in range(0, count, BATCH):
-        t = t_all[first : first + BATCH]
+    batch = rows_at_once(model.D)
+    for first in range(0, count, batch):
+        t = t_all[first : first + batch]
         x0 = rows.take((start + np.arange(first, first + len(t))) % len(rows))
         x_t = kernels.q_sample(x0, t, key, first)
         value, _ = kernels.kl_grad(model.logits(x_t, chain.time[t]), x0, x_t, t)
@@ -95,11 +95,12 @@ def _estimate(model, chain, kernels, rows: Rows, kind: str, count: int, seed: in
 
 def _exact_terms(model, chain, rows: Rows, kind: str) -> dict[str, float]:
     """The terms of the bound that need no network, in nats, averaged over the rows."""
-    family = importlib.import_module(f"bdiff_np.diffusion.{model.config.model.family}")
+    family = model.family
     added = null = 0.0
-    for first in range(0, len(rows), BATCH):
-        x0 = rows.take(slice(first, first + BATCH))
-        added += family.prior_kl(chain, x0).sum() + (family.fixed_last_step(chain, x0).sum() if kind == "paper" else 0.0)
+    batch = rows_at_once(rows.D)
+    for first in range(0, len(rows), batch):
+        x0 = rows.take(slice(first, first + batch))
+        added += family.exact_terms(chain, x0, kind).sum()
         null += family.null_bound(chain, x0).sum()
     return {"added": float(added) / len(rows), "null": float(null) / len(rows)}
 
@@ -107,36 +108,17 @@ def _exact_terms(model, chain, rows: Rows, kind: str) -> dict[str, float]:
 def floor(model, chain, kind: str, population: np.ndarray | None, seed: int = 0) -> tuple[float, float] | None:
     """The exact floor and its standard error in nats, or None where it is not known.
 
-    Up to LISTED rows it is the oracle's; beyond, the entropy log N, below which nothing lies either.
+    Up to LISTED rows it is the oracle's; beyond, the entropy log N without an error, below which nothing lies either.
     """
     if population is None or chain.alpha_bar[-1] > 0:
         return None
-    family = importlib.import_module(f"bdiff_np.diffusion.{model.config.model.family}")
     if len(population) > LISTED:
-        nats, error = float(np.log(len(population))), 0.0
-    else:
-        nats, error = importlib.import_module(f"bdiff_np.diffusion.{model.config.model.family}_floor").floor(chain, population, seed)
-    if kind == "paper" and len(population) <= LISTED:  # the same steps but the last, which costs what the forward kernel costs
-        nats += float(family.fixed_last_step(chain, population).mean()) - _oracle_last_step(family, chain, population)
+        return float(np.log(len(population))), 0.0
+    nats, error = model.family_floor.floor(chain, population, seed)
+    if kind == "paper":  # the same steps but the last, which costs what the forward kernel costs
+        last, its_error = model.family_floor.last_step(chain, population, seed)
+        return nats - last + float(model.family.fixed_last_step(chain, population).mean()), float(np.hypot(error, its_error))
     return nats, error
-
-
-def floor_per_step(model, population: np.ndarray | None) -> np.ndarray | None:
-    """The oracle's mean KL of each step, (T,) bits per row, or None where it is not known."""
-    if population is None or len(population) > LISTED:
-        return None
-    family_floor = importlib.import_module(f"bdiff_np.diffusion.{model.config.model.family}_floor")
-    return family_floor.kl_per_step(model.chain, population) / LN2
-
-
-def _oracle_last_step(family, chain, population: np.ndarray) -> float:
-    """E[-log p(x_0 | x_1)] of the oracle in nats, by 16384 draws: at t = 1 nearly nothing is left to chance."""
-    N = len(population)
-    x0 = population[np.arange(16384) % N]
-    t = np.ones(len(x0), int)
-    x_1 = family.q_sample(chain, x0, t, rng.words(Key(0, rng.EVAL_NOISE, 0), *x0.shape))
-    logits = family.oracle_logits(chain, population, x_1, t)
-    return float(family.softplus(np.where(x0 != 0, -logits, logits)).sum(1).mean())
 
 
 def score(model, rows: np.ndarray, *, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
@@ -144,39 +126,47 @@ def score(model, rows: np.ndarray, *, seed: int = 0, evaluations: int = 2000) ->
     rows = np.asarray(rows)
     packed = Rows.from_bits(rows)
     check_width(model, packed)
-    family = importlib.import_module(f"bdiff_np.diffusion.{model.config.model.family}")
-    chain, kernels = model.chain, model.kernels()
+    family, chain, kernels = model.family, model.chain, model.kernels()
     steps = rng.stratified_t(Key(seed, rng.EVAL_TIME, 0), evaluations, chain.T)
     words = rng.words(Key(seed, rng.EVAL_NOISE, 0), evaluations, model.D)
     total = np.zeros(len(rows))
-    for first in range(0, len(rows), BATCH):
-        x0 = packed.take(slice(first, first + BATCH))
-        at_once = max(1, BATCH // len(x0))
+    batch = rows_at_once(model.D)
+    for first in range(0, len(rows), batch):
+        x0 = packed.take(slice(first, first + batch))
+        at_once = max(1, batch // len(x0))
         for e in range(0, evaluations, at_once):
             t = np.repeat(steps[e : e + at_once], len(x0))
             again = np.tile(x0, (len(t) // len(x0), 1))
             x_t = family.q_sample(chain, again, t, np.repeat(words[e : e + at_once], len(x0), axis=0))
             value, _ = kernels.kl_grad(model.logits(x_t, t), again, x_t, t)
-            total[first : first + BATCH] += value.reshape(-1, len(x0)).sum(0)
-        total[first : first + BATCH] += family.prior_kl(chain, x0) * evaluations / chain.T
+            total[first : first + batch] += value.reshape(-1, len(x0)).sum(0)
+        total[first : first + batch] += family.prior_kl(chain, x0) * evaluations / chain.T
     return total * chain.T / evaluations / LN2
 
 
-def kl_per_step(model, rows: Rows, *, evaluations: int = 1 << 17, seed: int = 0) -> np.ndarray:
-    """Mean KL of each step t = 1..T, (T,) bits per row."""
+def kl_per_step(model, rows: Rows, population: np.ndarray | None = None, *, evaluations: int = 1 << 18, seed: int = 0):
+    """Mean KL of each step t = 1..T, (T,) bits per row, of the model; and of the oracle where `population` has LISTED rows at most, else None."""
     check_width(model, rows)
     chain, kernels = model.chain, model.kernels()
+    if population is not None and len(population) <= LISTED and model.config.model.predict == "x0":
+        each = max(1, min(evaluations // chain.T, (1 << 26) // (chain.T * population.size)))
+        add = 1.0 if model.config.model.skip else 0.0
+        own, least = model.family_floor.kl_per_step(
+            chain, population, lambda x_t, t: model.logits(x_t, t) + add * model.family.evidence(chain, "x0", x_t, t), seed, each
+        )
+        return own / LN2, least / LN2
     each = max(1, evaluations // chain.T)
     total = np.zeros(chain.T + 1)
     every = np.repeat(np.arange(1, chain.T + 1), each)
     key = Key(seed, rng.EVAL_NOISE, GROUPS)
     pick = rng.permutation(Key(seed, rng.EVAL_TIME, GROUPS), len(every)) % len(rows)
-    for first in range(0, len(every), BATCH):
-        t, x0 = every[first : first + BATCH], rows.take(pick[first : first + BATCH])
+    batch = rows_at_once(model.D)
+    for first in range(0, len(every), batch):
+        t, x0 = every[first : first + batch], rows.take(pick[first : first + batch])
         x_t = kernels.q_sample(x0, t, key, first)
         value, _ = kernels.kl_grad(model.logits(x_t, chain.time[t]), x0, x_t, t)
         np.add.at(total, t, value)
-    return total[1:] / each / LN2
+    return total[1:] / each / LN2, None
 
 
 def check_width(model, rows: Rows) -> None:

@@ -50,11 +50,11 @@ class Model:
         pi : stationary law, () or (D,). code : a reverse_model.py to use in place of the configured network; it is executed
         """
         ops = load_ops(backend)
-        chain = _module("diffusion", config.model.family, "make_chain").make_chain(config.model.schedule, config.model.T, pi)
+        chain = module("diffusion", config.model.family, "make_chain").make_chain(config.model.schedule, config.model.T, pi)
         if code is not None:
             net = custom.CustomNet(code, D, chain, dtype)
         else:
-            net = _module("nets", config.model.net, "build").build(D, chain, config.model, dtype)
+            net = module("nets", config.model.net, "build").build(D, chain, config.model, dtype)
         return cls(config, D, ops, chain, net, Params(ops, net.shapes, dtype))
 
     @classmethod
@@ -84,6 +84,16 @@ class Model:
             raise InputError(f"{found.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?") from None
         return model
 
+    @property
+    def family(self):
+        """The module with the family's mathematics."""
+        return module("diffusion", self.config.model.family, "make_chain")
+
+    @property
+    def family_floor(self):
+        """The module with the family's exact floors."""
+        return importlib.import_module(f"{self.family.__name__}_floor")
+
     def kernels(self, chain=None, **options):
         """The family's kernels on this back end, for the model's own chain or one with steps left out."""
         module = importlib.import_module(f"bdiff_np.kernels.{self.config.model.family}_{self.ops.name.replace('-', '_')}")
@@ -93,8 +103,7 @@ class Model:
     @property
     def threads(self):
         """A context in which the back end's threads suit the network."""
-        width = max((max(shape) for name, shape in self.net.shapes.items() if len(shape) == 2), default=1)
-        return self.ops.threads(width)
+        return self.ops.threads(max(self.D, getattr(self.net, "width", self.D)))
 
     def steps(self, K: int | None):
         """The chain with K of its steps; all of them for None. Raises InputError for a K that the model cannot do."""
@@ -126,12 +135,12 @@ class Model:
         return evaluate.score(self, rows, seed=seed, evaluations=evaluations)
 
 
-def _module(package: str, name: str, maker: str):
+def module(package: str, name: str, maker: str):
     """The module of a family or a network by its file name. Raises InputError, with those there are, for a name without one."""
     folder = importlib.import_module(f"bdiff_np.{package}")
     names = [m.name for m in pkgutil.iter_modules(folder.__path__)]
-    modules = {found: importlib.import_module(f"bdiff_np.{package}.{found}") for found in names if found == name}
-    if name in modules and hasattr(modules[name], maker):
-        return modules[name]
-    there = [found for found in names if hasattr(importlib.import_module(f"bdiff_np.{package}.{found}"), maker)]
-    raise InputError(f"config.yaml: model: there is no {name!r} in bdiff_np/{package}; there is: {', '.join(sorted(there))}")
+    modules = {found: importlib.import_module(f"bdiff_np.{package}.{found}") for found in names}
+    there = sorted(found for found in names if hasattr(modules[found], maker))
+    if name not in there:
+        raise InputError(f"there is no {name!r} in bdiff_np/{package}; there is: {', '.join(there)}")
+    return modules[name]

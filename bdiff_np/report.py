@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,7 @@ from bdiff_np.model import Model
 
 def bar(total: int, what: str):
     """A progress bar on stderr; nothing where that is no terminal."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=what, disable=None, file=sys.stderr, dynamic_ncols=True, leave=False)
+    return training.progress(total=total, desc=what, leave=False)
 
 
 # Training -------------------------------------------------------------------------------------------------------------------------------
@@ -44,7 +41,7 @@ def ending(job: training.Run, how: str) -> str:
     """How a training ended."""
     steps = job.training.optimizer.taken
     rate = steps / job.seconds if job.seconds else 0.0
-    text = f"{how} after {job.epoch} epochs, {steps} steps, {job.seconds:.1f} s of training ({rate:.0f} steps/s)"
+    text = f"{how} after {job.epoch} epochs, {steps} steps in {job.seconds:.1f} s ({rate:.0f} steps/s), {job.wall_seconds:.1f} s in all"
     return text + (f"; go on with: python cli.py train {job.folder} --resume" if how == "interrupted" else "")
 
 
@@ -75,8 +72,11 @@ def bound(b: Bound, name: str) -> str:
         f"{b.n_sequences} {name}, T = {b.steps}, {last}"
     ]
     if b.floor_bits is not None:
-        error = f" +- {b.floor_standard_error_bits:.4f}" if b.floor_standard_error_bits else ""
-        lines.append(f"floor      {b.floor_bits:.4f}{error} bits: the least that any reverse chain with independent bits within a step can reach")
+        if b.floor_standard_error_bits:
+            meaning = f"+- {b.floor_standard_error_bits:.4f} bits: the least that any reverse chain with independent bits within a step can reach"
+        else:
+            meaning = "bits: the entropy of the data, below which no bound can lie"
+        lines.append(f"floor      {b.floor_bits:.4f} {meaning}")
     lines.append(f"K - L_null {b.k_minus_null_bits:.4f} bits gained over independent bits of the stationary law")
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Noise: which random words belong to (seed, stream, step, row).
 
-Every random number of the project is a word of Philox4x64-10 (Salmon et al. 2011) as numpy.random.Philox produces it, found by its address
-and not by the order of the draws:
+Every random number of training, sampling and evaluation is a word of Philox4x64-10 (Salmon et al. 2011) as numpy.random.Philox produces it,
+found by its address and not by the order of the draws:
 
     key     = (seed, stream)                  stream: what the noise is for, one of the constants below
     counter = (1 + row * blocks + j, step, 0, 0)   block j of a row; NumPy counts up before it draws, hence the 1
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-INIT, SHUFFLE, TIME, Q_NOISE, DROPOUT, PRIOR, P_NOISE, EVAL_TIME, EVAL_NOISE = range(9)
+INIT, SHUFFLE, TIME, Q_NOISE, DROPOUT, PRIOR, P_NOISE, EVAL_TIME, EVAL_NOISE, FLOOR, FLOOR_EXCESS, FLOOR_STEPS, FLOOR_LAST = range(13)
 
 
 class Key(NamedTuple):

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from bdiff_np import config as configuration
 from bdiff_np.errors import InputError
 from bdiff_np.files import write_whole
 from bdiff_np.generators import Rule, make_rule
-from bdiff_np.model import Model
+from bdiff_np.model import Model, module
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.optim import Diverged
 from bdiff_np.train import Training, fingerprint, stationary_law
@@ -41,35 +42,50 @@ from bdiff_np.nets.{net} import build  # noqa: F401
 class Run:
     """One training of a run folder, new or resumed.
 
-    folder : the run folder. settings : its configuration. code : its own network's file, if any
+    folder : the run folder. settings : its configuration, read from the file `source`. code : its own network's file, if any
     results : the results folder, once there is one
     """
 
-    def __init__(self, folder: Path, settings: configuration.Config, *, backend: str, code: Path | None):
+    def __init__(self, folder: Path, settings: configuration.Config, *, backend: str, code: Path | None, source: Path):
         self.folder, self.settings, self.code = folder, settings, code
         self.results = Path()
         self.train_rows, self.val_rows = data.read_run(folder)
-        shape = settings.data.shape
-        if shape and shape[0] * shape[1] != self.train_rows.D:
-            raise InputError(f"data.shape: {shape[0]} x {shape[1]} is not {self.train_rows.D}, the number of bits of a row in {folder}")
-        if settings.training.select == "best" and self.val_rows is None:
-            raise InputError(f"training.select: best needs held-out rows: put a val.txt into {folder}, or say select: last")
         self.rule = make_rule(**settings.data.rule.model_dump()) if settings.data.rule else None
-        if self.rule is not None:
-            self.rule.check(self.train_rows.D)
+        faults = list(self._disagreements())
+        if faults:
+            raise InputError("\n".join(f"{configuration.place(source, path)}: {path}: {reason}" for path, reason in faults))
         pi = stationary_law(settings.model.pi, self.train_rows)
         self.training = Training(Model.build(settings, self.train_rows.D, pi, backend=backend, code=code), self.train_rows)
         self.net_file = CODE if code else settings.model.net
+        self.census = validate.Census(self.train_rows, self.val_rows, self.rule)
         self.history: dict[str, list] = {name: [] for name in COLUMNS}
         self.examples: list[np.ndarray] = []
         self.best: tuple[float, int] | None = None
-        self.loss_sum, self.loss_count, self.seconds = 0.0, 0, 0.0
+        self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
         self.stop = False
 
     @property
     def epoch(self) -> int:
         """Completed epochs."""
         return len(self.history["epoch"])
+
+    def _disagreements(self) -> Iterator[tuple[str, str]]:
+        """Settings that the data does not fit: name and reason."""
+        settings, D = self.settings, self.train_rows.D
+        if settings.data.shape and settings.data.shape[0] * settings.data.shape[1] != D:
+            yield "data.shape", f"{settings.data.shape[0]} x {settings.data.shape[1]} is not {D}, the number of bits of a row"
+        if settings.training.select == "best" and self.val_rows is None:
+            yield "training.select", f"best needs held-out rows: put a val.txt into {self.folder}, or say select: last"
+        try:
+            if self.rule is not None:
+                self.rule.check(D)
+        except InputError as fault:
+            yield "data.rule", str(fault)
+        for package, path, maker in (("diffusion", "model.family", "make_chain"), ("nets", "model.net", "build")):
+            try:
+                module(package, getattr(settings.model, path.split(".")[1]), maker)
+            except InputError as fault:
+                yield path, str(fault)
 
     # The loop ---------------------------------------------------------------------------------------------------------------------------
 
@@ -78,8 +94,8 @@ class Run:
         total = self.training.total_steps
         before = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._on_interrupt)
-        bar = _progress(total=total, initial=self.training.optimizer.taken, unit="step", desc="training")
-        last_line = time.monotonic()
+        bar = progress(total=total, initial=self.training.optimizer.taken, unit="step", desc="training")
+        self._last_line = self._clock = time.monotonic()
         try:
             while self.epoch < self.settings.training.epochs and not self._exhausted():
                 self._steps_of_epoch(bar)
@@ -89,11 +105,11 @@ class Run:
                 self._end_epoch()
                 due = self.epoch % self.settings.training.save_every_n_epochs == 0 or self.epoch == self.settings.training.epochs
                 best = self.settings.training.select == "best" and self.best is not None and self.best[1] == self.epoch
-                if due or best or self.stop or self._exhausted():
+                stale = rundir.checkpoint_path(self.results, self.epoch).exists()  # of this epoch, interrupted and since completed
+                if due or best or stale or self.stop or self._exhausted():
                     self._save(self.epoch)
-                if bar.disable and time.monotonic() - last_line > QUIET_SECONDS:
+                if bar.disable and (self.epoch == self.settings.training.epochs or self._line_is_due()):
                     print(self.line(), file=sys.stderr)
-                    last_line = time.monotonic()
                 if self.stop:
                     return "interrupted"
             return "early stop" if self._exhausted() else "finished"
@@ -119,16 +135,25 @@ class Run:
                     if self.loss_count % 64 == 0:
                         loss = self.loss_sum / self.loss_count / evaluate.LN2
                         bar.set_postfix_str(f"epoch {self.epoch + 1}, {loss:.3f} bits", refresh=False)
+                        if bar.disable and self._line_is_due():
+                            print(f"epoch {self.epoch + 1}, step {training.optimizer.taken}: loss {loss:.4f} bits", file=sys.stderr)
         except Diverged as fault:
             kept = rundir.checkpoints(self.results)
             good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
             rate = training.optimizer.learning_rate(training.optimizer.taken + 1)
             raise Stopped(
                 f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {good}. "
-                f"Lower training.lr, lengthen training.warmup_steps, or set training.clip_thresh"
+                f"Start anew with a lower training.lr, a longer training.warmup_steps or a smaller training.clip_thresh"
             ) from None
         finally:
             self.seconds += time.perf_counter() - start
+
+    def _line_is_due(self) -> bool:
+        """Whether the log has been quiet for QUIET_SECONDS; if so it counts as written to."""
+        due = time.monotonic() - self._last_line > QUIET_SECONDS
+        if due:
+            self._last_line = time.monotonic()
+        return due
 
     def _end_epoch(self) -> None:
         """Loss, validation bound, samples: one line of metrics, one frame of the animation."""
@@ -136,7 +161,7 @@ class Run:
         steps = self._sample_steps()
         self.examples.append(sample.draw(model, t.num_examples, seed=t.seed, steps=steps))
         drawn = sample.draw(model, t.num_val_samples, seed=t.seed + 1, steps=steps, batch=max(t.val_batch_size, 1024))
-        found = validate.census(data.Rows.from_bits(drawn), self.train_rows, self.val_rows, self.rule)
+        found = self.census(data.Rows.from_bits(drawn))
         val_bound = math.nan
         if self.val_rows is not None:
             val_bound = evaluate.bound(model, self.val_rows, evaluations=VAL_EVALUATIONS, seed=t.seed).bits_per_sequence
@@ -199,23 +224,31 @@ class Run:
             "proportions": proportions,
             "val_bounds": [None if math.isnan(v) else v for v in h["val_bound_bits"]],
             "chosen_epoch": chosen,
-            "training_seconds": round(self.seconds, 3),
+            "training_seconds": round(self.seconds, 3),  # in optimiser steps
+            "wall_seconds": round(self.wall_seconds, 3),  # with samples, bounds and files on the way
         }
 
     def _save(self, epoch: int) -> None:
         # The histories first: a kill between the two leaves more history than checkpoint, which resume cuts off; never less.
+        now = time.monotonic()
+        self.wall_seconds, self._clock = self.wall_seconds + now - self._clock, now
         self._write_metrics()
         rundir.write_json(self.results / "results.json", self.summary())
         meta = {
             "step": self.training.optimizer.taken, "epoch": self.epoch, "D": self.train_rows.D, "net": self.net_file,
-            "config": self.settings.model_dump(mode="json"), "data": fingerprint(self.train_rows), "version": __version__,
+            "config": self.settings.model_dump(mode="json"), "data": self._fingerprints(), "version": __version__,
             "loss_sum": self.loss_sum, "loss_count": self.loss_count, "seconds": self.seconds, "best": self.best,
-            "grad_norm": self.training.optimizer.grad_norm,
+            "grad_norm": self.training.optimizer.grad_norm, "wall_seconds": self.wall_seconds,
         }  # fmt: skip
         checkpoint.write(rundir.checkpoint_path(self.results, epoch), self.training.tensors(), meta)
 
+    def _fingerprints(self) -> list[int]:
+        return [fingerprint(rows) for rows in (self.train_rows, self.val_rows) if rows is not None]
+
     def resume(self) -> None:
         """Goes on from the newest checkpoint of the results folder that can be read, or from the start if there is none."""
+        for left in [*self.results.glob(".*.tmp"), *self.results.glob("checkpoints/.*.tmp")]:  # of a write that a kill cut off
+            left.unlink()
         for path in reversed(rundir.checkpoints(self.results).values()):
             try:
                 tensors, meta = checkpoint.read(path)
@@ -224,10 +257,10 @@ class Run:
                 print(f"{fault}: passed over", file=sys.stderr)
         else:
             return
-        if meta["data"] != fingerprint(self.train_rows):
-            raise InputError(f"{self.folder}: the training rows have changed since {path.name} was saved; start anew, without --resume")
+        if meta["data"] != self._fingerprints():
+            raise InputError(f"{self.folder}: the rows of train or val have changed since {path.name} was saved; start anew, without --resume")
         self.training.restore(tensors, meta["step"])
-        self.training.optimizer.grad_norm = meta["grad_norm"]
+        self.training.optimizer.grad_norm, self.wall_seconds = meta["grad_norm"], meta["wall_seconds"]
         self.loss_sum, self.loss_count, self.seconds = meta["loss_sum"], meta["loss_count"], meta["seconds"]
         self.best = tuple(meta["best"]) if meta["best"] else None
         found, epoch = rundir.read_results(self.results), meta["epoch"]
@@ -248,16 +281,20 @@ class Run:
         """Bounds, samples and pictures of the model that the run stands for; returns what results.json then holds besides the histories."""
         settings = self.settings
         model = self._chosen_model()
-        own = known_population(self.rule, self.train_rows, None)
-        bounds = {"train": evaluate.bound(model, self.train_rows, evaluations=FINAL_EVALUATIONS, population=own)}
+        parts = {"train": (self.train_rows, known_population(self.rule, self.train_rows))}
         if self.val_rows is not None:
-            both = known_population(self.rule, self.train_rows, self.val_rows)
-            bounds["val"] = evaluate.bound(model, self.val_rows, evaluations=FINAL_EVALUATIONS, population=both)
+            parts["val"] = (self.val_rows, known_population(self.rule, self.train_rows, self.val_rows))
+        bar = progress(total=evaluate.GROUPS * len(parts), desc="evaluating")
+        bounds = {
+            name: evaluate.bound(model, rows, evaluations=FINAL_EVALUATIONS, population=law, progress=bar.update)
+            for name, (rows, law) in parts.items()
+        }
+        bar.close()
         n = max(settings.training.num_val_samples, settings.training.num_examples)
-        bar = _progress(total=settings.model.T * -(-n // sample.BATCH), unit="step", desc=f"drawing {n} samples")
+        bar = progress(total=settings.model.T * -(-n // sample.rows_at_once(model.D)), unit="step", desc=f"drawing {n} samples")
         rows = sample.draw(model, n, seed=settings.training.seed + 1, progress=bar.update)
         bar.close()
-        census = validate.census(data.Rows.from_bits(rows), self.train_rows, self.val_rows, self.rule)
+        census = self.census(data.Rows.from_bits(rows))
         found = {"bounds": {name: b.as_dict() for name, b in bounds.items()}, "samples": census, "version": __version__}
         rundir.write_json(self.results / "results.json", {**self.summary(), **found})
         self._pictures(model, bounds, rows)
@@ -291,8 +328,9 @@ class Run:
         times, states = sample.trajectory(model, self.settings.training.num_examples, seed=self.settings.training.seed)
         plots.reverse_trajectory(self.results / "reverse_trajectory.gif", times, states, shape=shape)
         plots.samples(self.results / "samples.png", rows[:64 if shape else 20], shape=shape)
-        kl = evaluate.kl_per_step(model, self.train_rows)
-        least = evaluate.floor_per_step(model, known_population(self.rule, self.train_rows, None))
+        kl, least = evaluate.kl_per_step(model, self.train_rows, train.floor_bits and known_population(self.rule, self.train_rows))
+        if least is not None:  # the same draws for both; their chance is taken out by what the sum is known to be
+            kl, least = kl * (low / least.sum()), least * (low / least.sum())
         plots.kl_per_step(self.results / "kl_per_step.png", np.arange(1, len(kl) + 1), kl, floor_kl_bits=least, T=len(kl))
 
 
@@ -307,7 +345,7 @@ def config_file(folder: Path) -> Path:
 
 def prepare(folder: Path, settings: configuration.Config, *, backend: str) -> Run:
     """A new training, with nothing on disk yet. Raises InputError if an input is at fault."""
-    return Run(folder, settings, backend=backend, code=folder / CODE if (folder / CODE).is_file() else None)
+    return Run(folder, settings, backend=backend, code=folder / CODE if (folder / CODE).is_file() else None, source=config_file(folder))
 
 
 def resume(folder: Path, *, backend: str) -> Run:
@@ -319,21 +357,28 @@ def resume(folder: Path, *, backend: str) -> Run:
     settings = configuration.load(results / "config.yaml")
     code = results / CODE
     own = code.is_file() and not code.read_text(encoding="utf-8").startswith(BUILT_IN_START)
-    run = Run(folder, settings, backend=backend, code=code if own else None)
+    run = Run(folder, settings, backend=backend, code=code if own else None, source=results / "config.yaml")
     run.results = results
     run.resume()
     return run
 
 
-def known_population(rule: Rule | None, train: data.Rows, more: data.Rows | None) -> np.ndarray | None:
-    """The rows that a known law gives with equal probability: all different ones of the files. None for data that no rule is known of."""
+def known_population(rule: Rule | None, *files: data.Rows | None) -> np.ndarray | None:
+    """The rows, (N, D), that the law of the data gives with equal probability: all different ones of the files.
+
+    None where no rule is known, where a row breaks it, or where some rows of a file come more often than others: there is no such law then.
+    """
+    given = [rows for rows in files if rows is not None]
     if rule is None:
         return None
-    packed = train.packed if more is None else np.concatenate([train.packed, more.packed])
-    return data.Rows(np.unique(packed, axis=0), train.D).all()
+    for rows in given:
+        _, times = np.unique(rows.keys(), return_counts=True)
+        if times.min() != times.max() or not all(rule.valid(rows.take(slice(k, k + 65536))).all() for k in range(0, len(rows), 65536)):
+            return None
+    return data.Rows(np.unique(np.concatenate([rows.packed for rows in given]), axis=0), given[0].D).all()
 
 
-def _progress(**options):
+def progress(**options):
     """A bar on stderr; none where that is no terminal."""
     from tqdm import tqdm
 

@@ -7,43 +7,57 @@ import numpy as np
 from bdiff_np.data import Rows
 
 
-def census(samples: Rows, train: Rows, val: Rows | None, rule=None) -> dict:
-    """Counts what samples are.
+class Census:
+    """Counts what samples are: `census(samples)`, as often as needed, for one set of files.
 
-    rule : a rule of `generators`, if the data obeys one
-
-    Returns
-    -------
-    n, distinct : how many samples, and how many different ones
-    train, val, other : shares of the samples; they sum to 1. A row in both files counts as train
-    train_found, val_found : different rows of each that were drawn; train_rows, val_rows : out of how many
-    With a rule also: valid : share that obeys it; valid_unseen : share that obeys it and is in neither file;
-    valid_found and valid_rows : coverage, different valid rows drawn out of all that there are
+    train, val : the files' rows. rule : a rule of `generators`, if the data obeys one
     """
-    drawn = samples.keys().tolist()
-    known = set(train.keys().tolist())
-    held_out = set(val.keys().tolist()) - known if val is not None else set()
-    is_train = np.array([row in known for row in drawn], bool)
-    is_val = np.array([row in held_out for row in drawn], bool)
-    n, distinct = len(drawn), set(drawn)
-    share = lambda mask: float(mask.sum() / n) if n else 0.0  # noqa: E731
-    found = {
-        "n": n,
-        "distinct": len(distinct),
-        "train": share(is_train),
-        "val": share(is_val),
-        "other": share(~(is_train | is_val)),
-        "train_found": len(distinct & known),
-        "train_rows": len(known),
-        "val_found": len(distinct & held_out),
-        "val_rows": len(held_out),
-    }
-    if rule is not None:
-        valid = rule.valid(samples.all()) if n else np.zeros(0, bool)
-        found |= {
-            "valid": share(valid),
-            "valid_unseen": share(valid & ~(is_train | is_val)),
-            "valid_found": len({row for row, good in zip(drawn, valid) if good}),
-            "valid_rows": rule.count(samples.D),
+
+    def __init__(self, train: Rows, val: Rows | None, rule=None):
+        self.known = set(train.keys().tolist())
+        self.held_out = set(val.keys().tolist()) - self.known if val is not None else set()
+        self.rule = rule
+
+    def __call__(self, samples: Rows) -> dict:
+        """
+        Returns
+        -------
+        n, distinct : how many samples, and how many different ones
+        train, val, other : shares of the samples; they sum to 1. A row in both files counts as train
+        train_found, val_found : different rows of each that were drawn; train_rows, val_rows : out of how many
+        With a rule also: valid : share that obeys it; valid_unseen : share that obeys it and is in neither file;
+        valid_found and valid_rows : coverage, different valid rows drawn out of all that there are
+        """
+        drawn, n = samples.keys().tolist(), len(samples)
+        distinct = set(drawn)
+        is_train = np.array([row in self.known for row in drawn], bool)
+        is_val = np.array([row in self.held_out for row in drawn], bool)
+        found = {
+            "n": n,
+            "distinct": len(distinct),
+            "train": _share(is_train),
+            "val": _share(is_val),
+            "other": _share(~(is_train | is_val)),
+            "train_found": len(distinct & self.known),
+            "train_rows": len(self.known),
+            "val_found": len(distinct & self.held_out),
+            "val_rows": len(self.held_out),
         }
-    return found
+        if self.rule is not None:
+            valid = self.rule.valid(samples.all()) if n else np.zeros(0, bool)
+            found |= {
+                "valid": _share(valid),
+                "valid_unseen": _share(valid & ~(is_train | is_val)),
+                "valid_found": len({row for row, good in zip(drawn, valid) if good}),
+                "valid_rows": self.rule.count(samples.D),
+            }
+        return found
+
+
+def _share(which: np.ndarray) -> float:
+    return float(which.mean()) if which.size else 0.0
+
+
+def census(samples: Rows, train: Rows, val: Rows | None, rule=None) -> dict:
+    """What samples are, once: see `Census`."""
+    return Census(train, val, rule)(samples)

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import click
 
+from bdiff_np import rundir
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -82,8 +84,8 @@ def main(runs: tuple[str, ...], trained: bool):
             cli(*DATA[run], folder)
         if not trained:
             click.echo(cli("train", folder), err=True)
-        newest = max((ROOT / folder / "results").glob("d_*"), key=lambda path: path.stat().st_mtime)
-        seconds = json.loads((newest / "results.json").read_text())["training_seconds"]
+        found = rundir.read_results(rundir.all_results(ROOT / folder)[-1])
+        seconds = f"{found['training_seconds']:.0f} s, {found['wall_seconds']:.0f} s in all"
         for figure in (figure for figure in FIGURES if figure.run == run):
             call = (figure.command[0], folder, *figure.command[1:], "--json")
             if call not in answers:
@@ -92,7 +94,7 @@ def main(runs: tuple[str, ...], trained: bool):
             value = 1 - found["valid"] if figure.key == "invalid" else found[figure.key]
             error = f" +- {found['standard_error_bits']:.4f}" if "standard_error_bits" in found else ""
             shown = f"{value * figure.scale:.4f}{error}" if isinstance(value, float) else str(value)
-            rows.append(f"| {run} | {figure.what} | {shown} | {figure.target} | {figure.floor} | {seconds:.0f} s |")
+            rows.append(f"| {run} | {figure.what} | {shown} | {figure.target} | {figure.floor} | {seconds} |")
             click.echo(rows[-1], err=True)
     click.echo(f"{machine()}\n\n| run | figure | measured | aimed at | exact optimum | training |\n|---|---|---|---|---|---|")
     click.echo("\n".join(rows))

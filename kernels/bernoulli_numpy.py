@@ -31,13 +31,14 @@ class Kernels:
         self.lost, self.pi_words = bernoulli.integer_law(chain)
         self.kept = np.uint64(bernoulli.WORD) - self.lost
         self.floor = self.lost[:, None] * self.pi_words // np.uint64(bernoulli.WORD) if chain.pi.ndim == 0 else None
-        # What depends on (t, v) alone, v the value shown, stands at entry 2 t + v: (columns, 2 T + 2, 1 or D). Entries 0 and 1 are never read.
-        t = np.repeat(np.arange(1, chain.T + 1), 2)
-        v = np.tile([[0], [1]], (chain.T, max(1, chain.pi.size))).astype(np.uint8)
-        law = bernoulli.q_flip(chain, v, t)
-        columns = [law.agree, law.disagree, law.not_agree, law.not_disagree, law.gap, bernoulli.evidence(chain, predict, v, t)]
-        self.table = np.zeros((len(columns), 2 * chain.T + 2, v.shape[1]), self.dtype)
-        self.table[:, 2:] = columns
+        # What depends on (t, v) alone, v the value shown, stands at entry 2 t + v of a table, (columns, 2 T + 2); entries 0 and 1 are never read.
+        # With a law per bit the table would be D times as large, and its columns are worked out for each batch instead.
+        self.table = None
+        if chain.pi.ndim == 0:
+            t = np.repeat(np.arange(1, chain.T + 1), 2)
+            v = np.tile([[0], [1]], (chain.T, 1)).astype(np.uint8)
+            self.table = np.zeros((6, 2 * chain.T + 2), self.dtype)
+            self.table[:, 2:] = np.stack([*bernoulli.q_flip(chain, v, t), bernoulli.evidence(chain, predict, v, t)])[:, :, 0]
 
     def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         """x_t ~ q(x_t | x_0), (B, D) uint8, for x0 (B, D) uint8 and t (B,); the same bits as the definition's."""
@@ -99,11 +100,12 @@ class Kernels:
         """x_T ~ B(pi), (rows, D) uint8."""
         return (rng.words(key, rows, D, first_row) < self.pi_words).view(np.uint8)
 
-    def _rows(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """The table's columns for each bit of the batch, (columns, B, D)."""
-        if self.table.shape[2] == 1:
-            return self.table[:, :, 0].take(2 * t[:, None] + x_t, axis=1)
-        return np.where(x_t, self.table.take(2 * t + 1, axis=1), self.table.take(2 * t, axis=1))
+    def _rows(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        """The flip law's five columns and the evidence for each bit of the batch, each (B, D)."""
+        if self.table is not None:
+            return self.table.take(2 * t[:, None] + x_t, axis=1)
+        columns = (*bernoulli.q_flip(self.chain, x_t, t), bernoulli.evidence(self.chain, self.predict, x_t, t))
+        return [column.astype(self.dtype) for column in columns]
 
 
 def _sign(x: np.ndarray, dtype) -> np.ndarray:

@@ -16,7 +16,7 @@ from bdiff_np import evaluate, sample
 from bdiff_np.config import Config
 from bdiff_np.config import Model as ModelSection
 from bdiff_np.data import Rows
-from bdiff_np.diffusion import bernoulli
+from bdiff_np.diffusion import bernoulli, bernoulli_floor
 from bdiff_np.diffusion.bernoulli import Chain, make_chain
 from bdiff_np.errors import InputError
 from bdiff_np.kernels.bernoulli_numpy import Kernels
@@ -48,7 +48,8 @@ class Table:
     seed: int = 0
 
     def __post_init__(self):
-        self.config = SimpleNamespace(model=SimpleNamespace(family="bernoulli"))
+        self.config = SimpleNamespace(model=SimpleNamespace(predict=self.predict, skip=self.skip))
+        self.family, self.family_floor = bernoulli, bernoulli_floor
         self.ops, self.threads = SimpleNamespace(name="numpy"), nullcontext()
         self.table = 1.5 * np.random.default_rng(self.seed).standard_normal((self.chain.T + 1, 2**self.D, self.D))
 
@@ -204,7 +205,7 @@ def test_bound_does_not_depend_on_batches(monkeypatch):
     """Rows that meet the network 7 at a time give the same estimate as all at once."""
     model = table_model("x0")
     whole = evaluate.bound(model, Rows.from_bits(DATA), evaluations=3200)
-    monkeypatch.setattr(evaluate, "BATCH", 7)
+    monkeypatch.setattr(sample, "BATCH", 7)
     parts = evaluate.bound(model, Rows.from_bits(DATA), evaluations=3200)
     np.testing.assert_allclose(parts.bits_per_sequence, whole.bits_per_sequence, rtol=1e-12)
     np.testing.assert_allclose(parts.standard_error_bits, whole.standard_error_bits, rtol=1e-9)
@@ -233,17 +234,34 @@ def test_score_does_not_depend_on_batches(monkeypatch):
     """3 rows at a time, steps left over or not, give the same scores."""
     model = table_model("x0")
     whole = evaluate.score(model, states(3), evaluations=301)
-    monkeypatch.setattr(evaluate, "BATCH", 3)
+    monkeypatch.setattr(sample, "BATCH", 3)
     np.testing.assert_allclose(evaluate.score(model, states(3), evaluations=301), whole, rtol=1e-12)
-    monkeypatch.setattr(evaluate, "BATCH", 20)
+    monkeypatch.setattr(sample, "BATCH", 20)
     np.testing.assert_allclose(evaluate.score(model, states(3), evaluations=301), whole, rtol=1e-12)
+
+
+def test_definition_of_the_bound_is_the_enumeration():
+    """`bernoulli.bound`, from the enumerated KL of each step, is the bound of all trajectories, last step learned or fixed."""
+    for last in ("learned", "paper"):
+        model = table_model("x0", 0.15)
+        S, T = states(3), model.chain.T
+        kl = np.zeros((T, len(S)))
+        for t in range(1, T + 1):
+            for x_t in S:
+                again, steps = np.tile(x_t, (len(S), 1)), np.full(len(S), t)
+                one = bernoulli.q_marginal(model.chain, S, steps)
+                weight = np.prod(np.where(again == 1, one, 1 - one), axis=1)
+                logits = model.logits(again, steps) + bernoulli.evidence(model.chain, "x0", again, steps)
+                kl[t - 1] += weight * bernoulli.kl(model.chain, "x0", logits, S, again, steps)[0].sum(1)
+        found = bernoulli.bound(model.chain, S, kl, last)
+        np.testing.assert_allclose(found, enumerated(model, model.chain, last), rtol=1e-9)
 
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_kl_of_each_step_is_its_enumeration(predict):
     """Mean over the rows in bits, each step within 4 standard errors over 30 seeds."""
     model = table_model(predict)
-    found = np.array([evaluate.kl_per_step(model, Rows.from_bits(DATA), evaluations=20_000, seed=seed) for seed in range(30)])
+    found = np.array([evaluate.kl_per_step(model, Rows.from_bits(DATA), evaluations=20_000, seed=seed)[0] for seed in range(30)])
     exact = np.array([step_cost(model, model.chain, t)[number(DATA)].mean() / LN2 for t in range(1, 6)])
     error = found.std(0, ddof=1) / 30**0.5
     assert found.shape == (30, 5) and np.all(error < 0.02 * exact + 1e-3)

@@ -204,7 +204,8 @@ def test_results_json_has_the_keys_of_the_reference(trained):
     """losses, examples_per_epoch and proportions have one entry an epoch; proportions sum to 1; the loss falls from about 10 bits."""
     found = trained.json
     assert set(found) == {
-        "losses", "examples_per_epoch", "proportions", "val_bounds", "chosen_epoch", "training_seconds", "bounds", "samples", "version",
+        "losses", "examples_per_epoch", "proportions", "val_bounds", "chosen_epoch", "training_seconds", "wall_seconds", "bounds", "samples",
+        "version",
     }  # fmt: skip
     assert set(found["proportions"]) == {"train", "val", "other", "valid_unseen"} and set(found["bounds"]) == {"train", "val"}
     assert found["chosen_epoch"] is None and found["version"] == __version__
@@ -748,7 +749,7 @@ def test_back_end_that_is_not_there(trained, command):
         (["data.shape=[3, 3]"], "data.shape: 3 x 3 is not 10, the number of bits of a row"),
         (["data.rule.name=repeating", "data.rule.block=4"], "repeating: a row of 10 bits is not a whole number of blocks of 4"),
         (["data.rule.name=heartbeat", "data.rule.period=11"], "heartbeat: the period 11 is longer than a row of 10 bits"),
-        (["model.net=transformer"], "there is no 'transformer' in bdiff_np/nets; there is: custom, layers, mlp"),
+        (["model.net=transformer"], "there is no 'transformer' in bdiff_np/nets; there is: mlp"),
         (["model.family=gaussian"], "there is no 'gaussian' in bdiff_np/diffusion; there is: bernoulli"),
     ],
 )

@@ -240,7 +240,7 @@ LOADING = {
         .replace("H", "6"),
         ": class ReverseModel has no `shapes`",
     ),
-    "constructor arguments": (NET.replace("D, T, alpha_bar)", "D)"), ": "),
+    "constructor arguments": (NET.replace("D, T, alpha_bar)", "D, T, alpha_bar, heads)"), ": TypeError"),
     "constructor fails": (
         NET.replace("self.alpha_bar, H = alpha_bar, 6", "self.alpha_bar, H = alpha_bar, 1 // 0"),
         ":7: ZeroDivisionError: ",

@@ -186,7 +186,13 @@ def test_floor_of_heartbeats_is_their_enumeration(T, pi):
 def test_oracles_steps_are_their_enumeration():
     """Mean KL of each step within 5 standard errors over 20 seeds, where it is not made of rare events, and the sum of all within 4."""
     chain = make_chain("paper", 20, 0.5)
-    found = np.array([bernoulli_floor.kl_per_step(chain, HEARTBEAT, seed, each=400) for seed in range(20)])
+
+    def oracle(x_t, t):
+        return bernoulli.oracle_logits(chain, HEARTBEAT, x_t, t)
+
+    both = np.array([bernoulli_floor.kl_per_step(chain, HEARTBEAT, oracle, seed, each=400) for seed in range(20)])
+    np.testing.assert_array_equal(both[:, 0], both[:, 1])  # of a model that is the oracle
+    found = both[:, 1]
     exact, error = heartbeat_costs(20, 0.5)[1:], found.std(0, ddof=1) / 20**0.5
     often = exact > 0.05
     assert found.shape == (20, 20) and often.sum() >= 12 and np.all(error[often] < 0.05 * exact[often])
@@ -196,7 +202,7 @@ def test_oracles_steps_are_their_enumeration():
 
 # The floor as `evaluate` reports it -------------------------------------------------------------------------------------------------------
 
-MODEL = SimpleNamespace(config=SimpleNamespace(model=SimpleNamespace(family="bernoulli")))
+MODEL = SimpleNamespace(family=bernoulli, family_floor=bernoulli_floor)
 
 
 @pytest.mark.parametrize("T, pi, bits", [(2000, 0.5, 2.392), (2000, 0.2, 2.3683), (100, 0.5, None), (10, 0.5, None)])

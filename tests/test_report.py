@@ -63,8 +63,8 @@ def test_plan_and_ending(trained):
         f"{trained.run}: 4 rows of 10 bits, 1 held out; T = 20, {size} parameters, back end numpy\n"
         "3 epochs of 60 steps, 4 rows x 16 timesteps each"
     )
-    job.training.optimizer.taken, job.seconds = 90, 4.0
-    assert report.ending(job, "early stop") == "early stop after 0 epochs, 90 steps, 4.0 s of training (22 steps/s)"
+    job.training.optimizer.taken, job.seconds, job.wall_seconds = 90, 4.0, 5.0
+    assert report.ending(job, "early stop") == "early stop after 0 epochs, 90 steps in 4.0 s (22 steps/s), 5.0 s in all"
     assert report.ending(job, "interrupted").endswith(f"; go on with: python cli.py train {trained.run} --resume")
     assert ", from step 90" in report.plan(job)
 
@@ -84,7 +84,7 @@ def test_rows_to_evaluate(trained, split, name, rows, population):
 def test_rows_of_a_file_to_evaluate(trained, tmp_path):
     """Repeated rows stay repeated; the law's rows are each counted once, those of train.txt among them."""
     found = rundir.resolve(trained.checkpoint(3))  # a checkpoint in its place knows its run
-    (tmp_path / "x.txt").write_text("0001000010\n0001000010\n1000010000\n")
+    (tmp_path / "x.txt").write_text("0001000010\n1000010000\n" * 2)
     said, chosen, every = report.rows_to_evaluate(Model.open(found), found, tmp_path / "x.txt", None)
     assert said == f"rows of {tmp_path / 'x.txt'}"
     np.testing.assert_array_equal(chosen.all(), read_rows(tmp_path / "x.txt").all())
@@ -92,8 +92,10 @@ def test_rows_of_a_file_to_evaluate(trained, tmp_path):
 
 
 def test_known_population():
-    """None without a rule; with one, every different row of both files once, as bits."""
-    train, val = Rows.from_bits(np.array([[1, 0], [1, 0], [0, 1]])), Rows.from_bits(np.array([[1, 1], [0, 1]]))
+    """None without a rule; with one, every different row of both files once, as bits; None where rows break the rule or come unequally often."""
+    train, val = Rows.from_bits(np.array([[1, 0], [1, 0], [0, 1], [0, 1]])), Rows.from_bits(np.array([[1, 1], [0, 1]]))
+    assert training.known_population(training.make_rule("multiples", k=2), train) is None
+    assert training.known_population(training.make_rule("multiples", k=1), Rows.from_bits(np.array([[1, 0], [1, 0], [0, 1]]))) is None
     rule = training.make_rule("multiples", k=1)
     assert training.known_population(None, train, val) is None
     assert sorted(map(tuple, training.known_population(rule, train, None).tolist())) == [(0, 1), (1, 0)]

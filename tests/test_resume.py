@@ -383,7 +383,14 @@ def test_changed_rows_are_refused(half):
     """A train.txt that is not the one the run began with."""
     folder = half()
     data.write_rows(folder / "train.txt", data.Rows.from_bits(1 - TRAIN.all()))
-    assert refused(folder).startswith(f"{folder}: the training rows have changed since model_epoch_4.safetensors was saved")
+    assert refused(folder).startswith(f"{folder}: the rows of train or val have changed since model_epoch_4.safetensors was saved")
+
+
+def test_changed_held_out_rows_are_refused(half):
+    """A val.txt that is not the one the run began with: best, patience and the column of bounds would mix two sets."""
+    folder = half()
+    data.write_rows(folder / "val.txt", data.Rows.from_bits(1 - TRAIN.all()))
+    assert refused(folder).startswith(f"{folder}: the rows of train or val have changed since")
 
 
 def test_nothing_to_resume(tmp_path):

@@ -30,8 +30,9 @@ def _from_signal(signal: Callable[[np.ndarray], np.ndarray], T: int) -> np.ndarr
     return (value - value[-1]) / (value[0] - value[-1])
 
 
-# Each gives alpha_bar, (T + 1,) float64. The three that name beta are the ones of DDPM (Ho et al. 2020), whose betas, meant for T = 1000, are
-# scaled by 1000/T to keep the whole chain the same for every T; they leave a trace of the signal at T, which the bound accounts for.
+# Each gives alpha_bar, (T + 1,) float64. linear and quadratic have the betas of DDPM (Ho et al. 2020; quadratic in its code), from 1e-4 to .02 for
+# T = 1000, scaled by 1000/T to keep the whole chain the same for every T; constant is ours. These three leave a trace of the signal, about
+# exp(-10), at T, which the bound accounts for; betas of very short chains stop at .999, so that no step but the last erases everything.
 SCHEDULES: dict[str, Callable[[int], np.ndarray]] = {
     "paper": lambda T: 1.0 - np.arange(T + 1) / T,  # beta_t = 1/(T - t + 1): erases 1/T of the first signal each step
     "linear": lambda T: _from_beta(np.minimum(np.linspace(1e-4, 0.02, T) * 1000 / T, 0.999)),
@@ -42,7 +43,7 @@ SCHEDULES: dict[str, Callable[[int], np.ndarray]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chain:
     """The forward process q: how a bit forgets.
 
@@ -201,7 +202,7 @@ def kl(chain: Chain, predict: str, logits: np.ndarray, x0: np.ndarray, x_t: np.n
 
     Returns
     -------
-    kl : (B, D) nats, >= 0. At t = 1 it is -log p(x_0 | x_1).
+    kl : (B, D) nats, >= 0 up to rounding (1e-15). At t = 1 it is -log p(x_0 | x_1).
     dlogits : (B, D), d kl / d logits
 
     Derivation, sections 5 to 7.
@@ -256,6 +257,21 @@ def fixed_last_step(chain: Chain, x0: np.ndarray) -> np.ndarray:
     return ((1 - r) * cost[0] + r * cost[1]).sum(1)
 
 
+def bound(chain: Chain, x0: np.ndarray, kl: np.ndarray, last: str = "learned") -> np.ndarray:
+    """The bound on -log p(x_0) in nats per row, (B,), from the mean KL of each step. Derivation, section 4.
+
+    kl : (T, B) nats, E KL_t for t = 1..T, summed over bits
+    last : "learned", the last reverse step is the model's; "paper", it is the forward kernel, and kl[0] is not used
+    """
+    return kl[1 if last == "paper" else 0 :].sum(0) + exact_terms(chain, x0, last)
+
+
+def exact_terms(chain: Chain, x0: np.ndarray, last: str = "learned") -> np.ndarray:
+    """The part of the bound that needs no model, in nats per row, (B,). K, the paper's figure, is minus the whole bound; K - L_null is
+    `null_bound` less the whole bound."""
+    return prior_kl(chain, x0) + (fixed_last_step(chain, x0) if last == "paper" else 0.0)
+
+
 def null_bound(chain: Chain, x0: np.ndarray) -> np.ndarray:
     """-log of the stationary law in nats per row, (B,): what a model that knows nothing but pi pays. The mean of its negative is L_null."""
     return -np.where(x0 != 0, np.log(chain.pi), np.log1p(-chain.pi)).sum(1)
@@ -271,12 +287,15 @@ def oracle_logits(chain: Chain, population: np.ndarray, x_t: np.ndarray, t: np.n
 
     population : (N, D) bits
     """
+    return oracle_at(chain.alpha_bar[np.asarray(t), None], chain.pi, population, x_t)
+
+
+def oracle_at(alpha_bar: np.ndarray, pi: np.ndarray, population: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """`oracle_logits` for rows x (B, D) that each have a signal of their own, alpha_bar (B, 1)."""
     bits = population.astype(np.float64)
-    ones, zeros = np.ones_like(x_t), np.zeros_like(x_t)
-    given_1, given_0 = q_marginal(chain, ones, t), q_marginal(chain, zeros, t)
-    log_1 = np.log(np.where(x_t != 0, given_1, 1 - given_1))
-    log_0 = np.log(np.where(x_t != 0, given_0, 1 - given_0))
-    log_weight = (log_1 - log_0) @ bits.T  # (B, N), up to a constant per row
+    one, zero = alpha_bar + (1 - alpha_bar) * pi, (1 - alpha_bar) * pi  # P(x = 1 | x_0 = 1), P(x = 1 | x_0 = 0)
+    evidence_1 = np.where(x != 0, np.log(one) - np.log(zero), np.log1p(-one) - np.log1p(-zero))
+    log_weight = evidence_1 @ bits.T  # (B, N), up to a constant per row
     weight = np.exp(log_weight - log_weight.max(1, keepdims=True))
     with np.errstate(divide="ignore"):
         return np.log(weight @ bits) - np.log(weight @ (1 - bits))

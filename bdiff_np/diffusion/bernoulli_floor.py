@@ -12,7 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bdiff_np.diffusion.bernoulli import Chain, oracle_logits, q_flip, q_marginal, sigmoid
+from bdiff_np import rng
+from bdiff_np.diffusion.bernoulli import Chain, oracle_at, q_flip, q_marginal, sigmoid, softplus
+from bdiff_np.rng import Key
 
 BATCH = 2048
 
@@ -29,7 +31,7 @@ def floor(chain: Chain, population: np.ndarray, seed: int = 0, evaluations: int 
     N = len(population)
     if evaluations is None:
         evaluations = 1 << 17 if population.size <= 2048 else 1 << 15
-    generator = np.random.Generator(np.random.Philox(key=np.array([seed, 0], np.uint64)))
+    generator = _noise(seed, rng.FLOOR)
     means = []
     for _ in range(max(2, evaluations // BATCH)):
         t = 1 + ((np.arange(BATCH) + generator.random()) * chain.T / BATCH).astype(np.int64)
@@ -47,33 +49,62 @@ def excess(chain: Chain, population: np.ndarray, logits: Callable, seed: int = 0
     population : (N, D) bits, different rows, all equally likely
     logits : (x_t (B, D), t (B,)) -> (B, D), of x_0 = 1, evidence included
     """
-    generator = np.random.Generator(np.random.Philox(key=np.array([seed, 2], np.uint64)))
+    generator = _noise(seed, rng.FLOOR_EXCESS)
     means = []
     for _ in range(max(2, evaluations // BATCH)):
         t = 1 + ((np.arange(BATCH) + generator.random()) * chain.T / BATCH).astype(np.int64)
         x0 = population[generator.integers(len(population), size=BATCH)]
         x_t = (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
-        own = np.where(x_t != 0, 1.0, -1.0) * logits(x_t, t).astype(np.float64)
-        law, best, guess = q_flip(chain, x_t, t), _agreement(chain, population, x_t, t), (sigmoid(own), sigmoid(-own))
-        total = 0.0
-        for agree, disagree in ((law.agree, law.disagree), (law.not_agree, law.not_disagree)):
-            q, p = best[0] * agree + best[1] * disagree, guess[0] * agree + guess[1] * disagree
-            total += np.where(q > 0, q * np.log(np.where(q > 0, q, 1) / np.where(q > 0, p, 1)), 0.0).sum()
-        means.append(chain.T * total / BATCH)
+        law, best = q_flip(chain, x_t, t), _agreement(chain.signal(t)[1], chain.pi, population, x_t)
+        means.append(chain.T * float(_kl_from_oracle(law, best, x_t, logits(x_t, t)).mean()))
     return float(np.mean(means)), float(np.std(means, ddof=1) / len(means) ** 0.5)
 
 
-def kl_per_step(chain: Chain, population: np.ndarray, seed: int = 0, each: int = 8) -> np.ndarray:
-    """The oracle's mean KL of each step t = 1..T, (T,) nats per row, from `each` draws of x_t per step."""
-    generator = np.random.Generator(np.random.Philox(key=np.array([seed, 1], np.uint64)))
-    total = np.zeros(chain.T + 1)
+def kl_per_step(chain: Chain, population: np.ndarray, logits: Callable, seed: int = 0, each: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Mean KL of each step t = 1..T, of a model and of the oracle, each (T,) nats per row, from the same `each` draws of x_t per step.
+
+    logits : as in `excess`
+    """
+    generator = _noise(seed, rng.FLOOR_STEPS)
+    model, oracle = np.zeros(chain.T + 1), np.zeros(chain.T + 1)
     every = np.repeat(np.arange(1, chain.T + 1), each)
     for t in np.array_split(every, max(1, len(every) // BATCH)):
         x0 = population[generator.integers(len(population), size=len(t))]
         x_t = (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
-        law, a = q_flip(chain, x_t, t), _agreement(chain, population, x_t, t)
-        np.add.at(total, t, (_spread(a, law.agree, law.disagree) + _spread(a, law.not_agree, law.not_disagree)).sum(1))
-    return total[1:] / each
+        law, a = q_flip(chain, x_t, t), _agreement(chain.signal(t)[1], chain.pi, population, x_t)
+        least = (_spread(a, law.agree, law.disagree) + _spread(a, law.not_agree, law.not_disagree)).sum(1)
+        np.add.at(oracle, t, least)
+        np.add.at(model, t, least + _kl_from_oracle(law, a, x_t, logits(x_t, t)))
+    return model[1:] / each, oracle[1:] / each
+
+
+def last_step(chain: Chain, population: np.ndarray, seed: int = 0, groups: int = 16) -> tuple[float, float]:
+    """The oracle's E[-log p(x_0 | x_1)] in nats per row, and its standard error; at t = 1 nearly nothing is left to chance."""
+    generator = _noise(seed, rng.FLOOR_LAST)
+    means = []
+    for _ in range(groups):
+        x0 = population[generator.integers(len(population), size=BATCH)]
+        t = np.ones(BATCH, int)
+        x_1 = (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
+        logit = oracle_at(chain.signal(t)[1], chain.pi, population, x_1)
+        means.append(softplus(np.where(x0 != 0, -logit, logit)).sum(1).mean())
+    return float(np.mean(means)), float(np.std(means, ddof=1) / groups**0.5)
+
+
+def _noise(seed: int, stream: int) -> np.random.Generator:
+    """Numbers for estimates on the host alone, which no other part draws again."""
+    return np.random.Generator(rng.philox(Key(seed, stream, 0)))
+
+
+def _kl_from_oracle(law, best: tuple[np.ndarray, np.ndarray], x_t: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """KL from the oracle's reverse step to that of logits of x_0 = 1, (B,) nats. best : the oracle's `_agreement`."""
+    own = np.where(x_t != 0, 1.0, -1.0) * logits.astype(np.float64)
+    guess = (sigmoid(own), sigmoid(-own))
+    total = np.zeros(len(x_t))
+    for agree, disagree in ((law.agree, law.disagree), (law.not_agree, law.not_disagree)):
+        q, p = best[0] * agree + best[1] * disagree, guess[0] * agree + guess[1] * disagree
+        total += np.where(q > 0, q * np.log(np.where(q > 0, q, 1) / np.where(q > 0, p, 1)), 0.0).sum(1)
+    return total
 
 
 def _excess(chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -84,22 +115,19 @@ def _excess(chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray,
     redrawn = (generator.random(x0.shape) < chain.pi).astype(np.uint8)
     x_t = np.where(generator.random(x0.shape) < ab_t / middle, x, redrawn)
 
-    moment = Chain(np.array([1.0, 0.5]), chain.pi)  # a stand-in whose tables are replaced below: each row has a time of its own
-    object.__setattr__(moment, "alpha_bar", np.concatenate([[1.0], middle[:, 0]]))
-    own = np.arange(1, len(t) + 1)
     pi_v = np.where(x != 0, chain.pi, 1 - chain.pi)
     agree = pi_v * (1 - middle) * (1 - pi_v) / ((middle + (1 - middle) * pi_v) * middle)  # rates of a flip per unit of alpha_bar
     disagree = (middle + (1 - middle) * (1 - pi_v)) / ((1 - middle) * middle)
-    continuous = (ab_s - ab_t) * _spread(_agreement(moment, population, x, own), agree, disagree)
+    continuous = (ab_s - ab_t) * _spread(_agreement(middle, chain.pi, population, x), agree, disagree)
 
-    law, a = q_flip(chain, x_t, t), _agreement(chain, population, x_t, t)
+    law, a = q_flip(chain, x_t, t), _agreement(chain.signal(t)[1], chain.pi, population, x_t)
     step = _spread(a, law.agree, law.disagree) + _spread(a, law.not_agree, law.not_disagree)
     return (step - continuous).sum(1)
 
 
-def _agreement(chain: Chain, population: np.ndarray, x: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P(x_0 = x | x) and P(x_0 != x | x) for each bit, by the oracle."""
-    logit = np.where(x != 0, 1.0, -1.0) * oracle_logits(chain, population, x, t)
+def _agreement(alpha_bar: np.ndarray, pi: np.ndarray, population: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P(x_0 = x | x) and P(x_0 != x | x) for each bit, (B, D), by the oracle, for rows with signal alpha_bar (B, 1)."""
+    logit = np.where(x != 0, 1.0, -1.0) * oracle_at(alpha_bar, pi, population, x)
     return sigmoid(logit), sigmoid(-logit)
 
 

@@ -26,7 +26,9 @@ class CustomNet:
         self.path, self.D, self.dtype = path, D, np.dtype(dtype)
         made = load_class(path)
         try:
-            self.inner = made(D=D, T=int(chain.time[-1]), alpha_bar=chain.alpha_bar)
+            known = {"D": D, "T": int(chain.time[-1]), "alpha_bar": chain.alpha_bar, "pi": chain.pi}
+            wanted = inspect.signature(made).parameters
+            self.inner = made(**{name: value for name, value in known.items() if name in wanted})
         except Exception as fault:
             raise InputError(f"{path}{_line(fault, path)}: {type(fault).__name__}: {fault}") from fault
         for name in ("shapes", "init", "forward", "backward"):

@@ -25,15 +25,19 @@ class MLP:
     D : bits of a row. alpha_bar : (T + 1,) the chain's signal, which the time features are made of
     hidden : widths. activation : one of the back end's ACTIVATIONS
     time : "fourier" (features scale and shift every hidden layer), "bumps" or "readout" (the last layer's weights depend on t)
+    odds_input : read each bit a second time, weighted by the log odds that it carries at t: then what bits say of one another can be added up
+        by the first layer at every t, down to the smallest, where the odds grow without bound
     residual : hidden[1:] become blocks x + W2 drop(act(film(W1 norm(x)))), all of width hidden[0]
     dropout : probability that a hidden unit is left out while training
     """
 
-    def __init__(self, D, alpha_bar, *, hidden, activation, time, time_features, residual, dropout, dtype=np.float32):
+    def __init__(self, D, alpha_bar, *, hidden, activation, time, time_features, odds_input, residual, dropout, dtype=np.float32):
+        self.width = max(hidden)
         self.D, self.dtype, self.features = D, np.dtype(dtype), time_table(time, alpha_bar, time_features).astype(dtype)
+        self.odds = (log_odds(alpha_bar) / 3).astype(dtype) if odds_input else None
         film = time_features if time == "fourier" else 0
         gain = 2**0.5 if activation in ("relu", "silu", "gelu") else 1.0
-        self.layers: list = [Dense("dense0", D, hidden[0], activation, film, 1.0)]
+        self.layers: list = [Dense("dense0", 2 * D if odds_input else D, hidden[0], activation, film, 1.0)]
         for k, width in enumerate(hidden[1:], start=1):
             if residual:
                 block = [LayerNorm(f"norm{k}", width), Dense(f"dense{k}", width, width, activation, film, gain)]
@@ -66,6 +70,8 @@ class MLP:
         """Logits (B, D) and the tape, for x_t (B, D) bits and t (B,). `key` turns dropout on."""
         context = Context(t, self.features[t], key)
         y, tape = x_t.astype(self.dtype) * 2 - 1, []
+        if self.odds is not None:
+            y = np.concatenate([y, y * self.odds[t, None]], axis=1)
         for layer in self.layers:
             y, saved = layer.forward(ops, params, y, context)
             tape.append(saved)
@@ -93,15 +99,21 @@ def time_table(time: str, alpha_bar: np.ndarray, count: int) -> np.ndarray:
         u, centre = np.arange(T + 1)[:, None] / T, np.linspace(0, 1, count)
         g = np.exp(-0.5 * ((u - centre) * max(1, count - 1)) ** 2)
         return g / g.sum(1, keepdims=True)
-    odds = np.log((1 + alpha_bar) / np.maximum(1 - alpha_bar, 0.5 / T))
-    odds = odds / np.log(1000.0)
+    odds = log_odds(alpha_bar) / np.log(1000.0)  # of the order of 1 for chains of tens to thousands of steps
     k = np.arange(count // 2)
     return np.concatenate([np.cos(np.pi * k * alpha_bar[:, None]), odds[:, None], np.cos(np.pi * k[1:] * odds[:, None])], 1)
+
+
+def log_odds(alpha_bar: np.ndarray) -> np.ndarray:
+    """Log odds that a bit of x_t still shows x_0, (T + 1,), for pi = 1/2. Entry 0 is never asked for; it is that of half the noise of t = 1."""
+    lost = 1 - alpha_bar
+    lost[0] = lost[1] / 2
+    return np.log((1 + alpha_bar) / lost)
 
 
 def build(D: int, chain, settings, dtype=np.float32) -> MLP:
     """The network that the `model` section of a configuration describes."""
     return MLP(
         D, chain.alpha_bar, hidden=settings.hidden, activation=settings.activation, time=settings.time,
-        time_features=settings.time_features, residual=settings.residual, dropout=settings.dropout, dtype=dtype,
+        time_features=settings.time_features, odds_input=settings.odds_input, residual=settings.residual, dropout=settings.dropout, dtype=dtype,
     )  # fmt: skip

@@ -14,8 +14,8 @@ DOUBT = 1e-6  # probability that a row obeys no rule, so that no answer is infin
 
 
 class ReverseModel:
-    def __init__(self, D, T, alpha_bar):
-        self.D, self.alpha_bar = D, alpha_bar
+    def __init__(self, D, alpha_bar, pi):
+        self.D, self.alpha_bar, self.pi = D, alpha_bar, pi
         self.shapes = {"weight": (len(MODULI),), "bias": (1,)}
         states = [(p, r) for p in MODULI for r in range(p)]  # the remainders of all moduli side by side
         number = {state: k for k, state in enumerate(states)}
@@ -38,7 +38,9 @@ class ReverseModel:
 
     def answers(self, x_t, t, dtype):
         """log P(the row is a multiple of p | the other bits of x_t, bit i is 1) less the same for 0; (B, D, moduli)."""
-        one = (0.5 * (1 + self.alpha_bar[t, None] * (2.0 * x_t - 1))).astype(dtype)  # P(x_0 = 1 | x_t's own bit), for pi = 1/2
+        signal, noise = self.alpha_bar[t, None], (1 - self.alpha_bar[t, None]) * np.where(x_t, self.pi, 1 - self.pi)
+        q = [signal * (x_t == bit) + noise for bit in (0, 1)]  # q(x_t | x_0 = bit)
+        one = (q[1] / (q[0] + q[1])).astype(dtype)  # P(x_0 = 1 | x_t's own bit), both values alike before
         read, group = self.read.astype(dtype), self.group.astype(dtype)
         left = np.empty((self.D, len(x_t), len(self.zero)), dtype)  # left[i]: law of the remainders of the bits before i
         right = np.empty_like(left)  # right[i]: probability that the bits after i lead from each remainder to 0
