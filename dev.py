@@ -5,7 +5,7 @@
     python3 dev.py test      run the tests
 
 Each makes the virtual environment .venv at first use, installs the package into it in editable form, and runs the job there. Further
-arguments go to the job: `python3 dev.py test -k schedule`, `python3 dev.py train runs/multiples_of_5`. Standard library only.
+arguments go to the job: `python3 dev.py test -k schedule`, `python3 dev.py train runs/repeating_patterns_len_20_per_10`. Standard library only.
 """
 
 from __future__ import annotations

@@ -10,8 +10,21 @@ import click
 
 from bdiff_np import __version__
 from bdiff_np.errors import InputError
+from bdiff_np.progress import progress
 
 RUN = click.Path(path_type=Path)
+
+
+def said(text: str) -> str:
+    """The text with the name that this program was started by: `bdiff` once it is installed."""
+    return text.replace("python cli.py", "bdiff") if Path(sys.argv[0]).stem == "bdiff" else text
+
+
+class Command(click.Command):
+    """A command whose help names the program as it was started."""
+
+    def get_help(self, ctx):
+        return said(super().get_help(ctx))
 
 
 class Fault(click.ClickException):
@@ -20,11 +33,16 @@ class Fault(click.ClickException):
     exit_code = 2
 
     def show(self, file=None) -> None:
-        click.echo(self.message, err=True)
+        click.echo(said(self.message), err=True)
 
 
 class Commands(click.Group):
     """A group whose commands may raise InputError."""
+
+    command_class = Command
+
+    def get_help(self, ctx):
+        return said(super().get_help(ctx))
 
     def invoke(self, ctx):
         try:
@@ -111,8 +129,12 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
     except training.Stopped as fault:
         click.echo(str(fault), err=True)
         sys.exit(1)
-    click.echo(report.ending(job, ending), err=True)
-    click.echo(report.conclusion(job, job.conclude()))
+    click.echo(said(report.ending(job, ending)), err=True)
+    try:
+        click.echo(said(report.conclusion(job, job.conclude())))
+    except KeyboardInterrupt:
+        click.echo(said(f"\nthe model is saved in {job.results}; bounds and pictures: python cli.py train {run} --resume"), err=True)
+        sys.exit(130)
     if ending == "interrupted":
         sys.exit(130)
 
@@ -134,15 +156,15 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
     python cli.py sample runs/heartbeat_paper -n 5 --seed 1
     python cli.py sample -n 100000 --steps 200 --out rows.npy
     """
-    from bdiff_np import data, files, report
+    from bdiff_np import data, files
     from bdiff_np import sample as sampler
     from bdiff_np.model import Model
 
     if out is not None:
         files.check_folder(out)
-        data.check_name(out)
+        data.check_out(out)
     model = Model.open(_target(target), backend=backend)
-    with report.bar(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling") as bar:
+    with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     if out is None:
         click.echo(data.text(rows), nl=False)
@@ -180,7 +202,7 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
     found = _target(target)
     model = Model.open(found, backend=backend)
     name, rows, population = report.rows_to_evaluate(model, found, file, split)
-    with report.bar(evaluation.GROUPS, "evaluating") as bar:
+    with progress(evaluation.GROUPS, "evaluating", leave=False) as bar:
         bound = evaluation.bound(
             model, rows, kind=kind, steps=steps, evaluations=evaluations, seed=seed, population=population, progress=bar.update
         )
@@ -195,7 +217,7 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
 
 @main.command()
 @click.argument("target", type=RUN, required=False)
-@click.option("-n", "n", type=click.IntRange(1), default=10_000, show_default=True, help="Number of samples.")
+@click.option("-n", "n", type=click.IntRange(1), default=2000, show_default=True, help="Number of samples.")
 @_steps
 @_seed()
 @_json
@@ -216,7 +238,7 @@ def validate(target, n, steps, seed, as_json, backend):
     model = Model.open(found, backend=backend)
     train_rows, val_rows = report.rows_of_run(found)
     evaluation.check_width(model, train_rows)
-    with report.bar(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling") as bar:
+    with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     census = validation.census(data.Rows.from_bits(rows), train_rows, val_rows, report.rule(model))
     click.echo(json.dumps({**census, "checkpoint": str(found.checkpoint)}, indent=1) if as_json else report.census(census))

@@ -131,6 +131,14 @@ def check_name(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path}: packed arrays are not read or written; use .npy")
 
 
+def check_out(path: str | os.PathLike[str]) -> None:
+    """Raises InputError for a name that `write_rows` should not write to: one with an ending that means something else than rows."""
+    check_name(path)
+    name = os.path.basename(os.fspath(path)).lower()
+    if "." in name.lstrip(".") and not name.endswith(ENDINGS):
+        raise InputError(f"{path}: its ending is not one of rows; use {', '.join(ENDINGS)}")
+
+
 def _parse_text(raw: bytes, name: str) -> Rows:
     """Without blanks and with one kind of line end, a faultless file is a table of equal lines, checked by a few passes over its bytes."""
     raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -185,7 +193,7 @@ def _describe(rest: bytes) -> str:
             character = rest[:size].decode()
         except UnicodeDecodeError:
             continue
-        return f"the character {character!r} is not a bit; a row holds only 0 and 1, with nothing, blanks or commas between them"
+        return f"the character {character!r} is not a bit; a row holds only 0 and 1, with nothing, blanks or commas between them; no header"
     return f"the byte 0x{rest[0]:02x} is not text (UTF-8); save the rows as plain text, or name the file by its true format (.gz, .npy)"
 
 

@@ -118,7 +118,7 @@ def loss_curve(
                 drawn.append(above)
                 if y[-1] > floor_bits:
                     ends.append((above[-1], f"{text} {above[-1]:.2g}", colour))
-            gap.set_ylim(*_log_limits(drawn, decades=5))
+            _log_axis(gap, *_log_limits(drawn, decades=5))
             gap.set_ylabel("above floor (bits)")
             _labels_at_right(gap, ends)
 
@@ -222,7 +222,7 @@ def kl_per_step(
                     share.plot([half, half, 0], [0, 50, 50], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
                     note = f"half of it in t ≤ {half:.0f}"
                     share.annotate(note, (half, 50), (8, -4), textcoords="offset points", color=GREY, fontsize=9.5, va="top")
-        main.set_ylim(*_log_limits(drawn, decades=6))
+        _log_axis(main, *_log_limits(drawn, decades=6))
         main.set_ylabel("KL of one step (bits per sequence)")
         share.set_ylim(0, 100)
         share.set_ylabel("sum over 1..t (%)")
@@ -441,6 +441,17 @@ def _loss_limits(curves: Sequence[tuple[np.ndarray, np.ndarray]], rules: Sequenc
     down, up = np.quantile(tail, [0.02, 0.98])
     bottom = low - min(max(0.06 * span, low - down), 0.2 * span)
     return bottom, high + max(min(up - high, 0.2 * span), (0.14 if cut else 0.06) * span), cut
+
+
+def _log_axis(ax: Any, low: float, high: float) -> None:
+    """Limits and ticks of a log y axis: powers of ten, with 2 and 5 as plain numbers between where fewer than two decades are shown."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_ylim(low, high)
+    if high < 100 * low:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _log_limits(drawn: Sequence[np.ndarray], decades: int) -> tuple[float, float]:

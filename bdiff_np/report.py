@@ -15,12 +15,6 @@ from bdiff_np.evaluate import Bound
 from bdiff_np.files import write_whole
 from bdiff_np.model import Model
 
-
-def bar(total: int, what: str):
-    """A progress bar on stderr; nothing where that is no terminal."""
-    return training.progress(total=total, desc=what, leave=False)
-
-
 # Training -------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -77,7 +71,7 @@ def bound(b: Bound, name: str) -> str:
         else:
             meaning = "bits: the entropy of the data, below which no bound can lie"
         lines.append(f"floor      {b.floor_bits:.4f} {meaning}")
-    lines.append(f"K - L_null {b.k_minus_null_bits:.4f} bits gained over independent bits of the stationary law")
+    lines.append(f"K - L_null {b.k_minus_null_bits:.4f} bits gained over bits drawn from the stationary law")
     return "\n".join(lines)
 
 
@@ -175,6 +169,12 @@ def make_data(out: Path, name: str, parameters: dict, length: int, *, force: boo
     there = [p for p in (out / "train.txt", out / "val.txt") if p.exists()]
     if there and not force:
         raise InputError(f"{there[0]}: is there already; name another folder, or overwrite it with --force")
+    if (out / "config.yaml").exists():
+        named = config.load(out / "config.yaml").data.rule
+        if named is not None and named.model_dump() != {"name": name, **parameters}:
+            other = ", ".join(f"{key}: {value}" for key, value in named.model_dump().items())
+            where = config.place(out / "config.yaml", "data.rule")
+            raise InputError(f"{where}: data.rule: the settings there are for other rows ({other}); name another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
@@ -184,7 +184,7 @@ def make_data(out: Path, name: str, parameters: dict, length: int, *, force: boo
         data.write_rows(out / "val.txt", val_rows)
     elif (out / "val.txt").exists():
         (out / "val.txt").unlink()
-    text = f"{out}: {len(train_rows)} rows in train.txt, {len(val_rows) if val_rows is not None else 0} in val.txt"
+    text = f"{out}: {len(train_rows)} rows in train.txt, {f'{len(val_rows)} in val.txt' if val_rows is not None else 'no val.txt'}"
     if not (out / "config.yaml").exists():
         values = ", ".join(f"{key}: {value}" for key, value in parameters.items())
         write_whole(out / "config.yaml", CONFIG.format(rule=f"name: {name}, {values}", repeats=max(1, 512 // len(train_rows))).encode())

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -22,12 +23,12 @@ from bdiff_np.generators import Rule, make_rule
 from bdiff_np.model import Model, module
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.optim import Diverged
+from bdiff_np.progress import QUIET_SECONDS, progress
 from bdiff_np.train import Training, fingerprint, stationary_law
 
 COLUMNS = ("epoch", "step", "seconds", "loss_bits", "val_bound_bits", "learning_rate", "gradient_norm", "train", "val", "other", "valid_unseen")
-QUIET_SECONDS = 5.0  # between two lines of the log where there is no terminal for a bar
 VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after each epoch
-FINAL_EVALUATIONS = 1 << 18
+FINAL_EVALUATIONS = 1 << 19
 
 BUILT_IN_START = '"""The network of this run is the built-in one'  # how a results folder's file begins that holds no code
 BUILT_IN = BUILT_IN_START + ''': bdiff_np/nets/{net}.py, with the settings under `model` in config.yaml.
@@ -94,7 +95,7 @@ class Run:
         total = self.training.total_steps
         before = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._on_interrupt)
-        bar = progress(total=total, initial=self.training.optimizer.taken, unit="step", desc="training")
+        bar = progress(total, "training", self.training.optimizer.taken)
         self._last_line = self._clock = time.monotonic()
         try:
             while self.epoch < self.settings.training.epochs and not self._exhausted():
@@ -108,7 +109,7 @@ class Run:
                 stale = rundir.checkpoint_path(self.results, self.epoch).exists()  # of this epoch, interrupted and since completed
                 if due or best or stale or self.stop or self._exhausted():
                     self._save(self.epoch)
-                if bar.disable and (self.epoch == self.settings.training.epochs or self._line_is_due()):
+                if not sys.stderr.isatty() and (self.epoch == self.settings.training.epochs or self._line_is_due()):
                     print(self.line(), file=sys.stderr)
                 if self.stop:
                     return "interrupted"
@@ -135,11 +136,11 @@ class Run:
                     if self.loss_count % 64 == 0:
                         loss = self.loss_sum / self.loss_count / evaluate.LN2
                         bar.set_postfix_str(f"epoch {self.epoch + 1}, {loss:.3f} bits", refresh=False)
-                        if bar.disable and self._line_is_due():
-                            print(f"epoch {self.epoch + 1}, step {training.optimizer.taken}: loss {loss:.4f} bits", file=sys.stderr)
         except Diverged as fault:
             kept = rundir.checkpoints(self.results)
-            good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
+            good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet, and nothing is left behind"
+            if not kept:
+                shutil.rmtree(self.results)
             rate = training.optimizer.learning_rate(training.optimizer.taken + 1)
             raise Stopped(
                 f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {good}. "
@@ -189,9 +190,11 @@ class Run:
         """The newest epoch in one line."""
         h = {name: column[-1] for name, column in self.history.items()}
         val = "" if math.isnan(h["val_bound_bits"]) else f", val bound {h['val_bound_bits']:.4f}"
+        shares = f"{h['train']:.1%} train, " + (f"{h['val']:.1%} val, " if self.val_rows is not None else "") + f"{h['other']:.1%} other"
+        steps = self._sample_steps() or self.settings.model.T
         return (
             f"epoch {h['epoch']}/{self.settings.training.epochs}, step {h['step']}, {h['seconds']:.0f} s: loss {h['loss_bits']:.4f} bits{val}, "
-            f"samples {h['train']:.1%} train, {h['val']:.1%} val, {h['other']:.1%} other"
+            f"samples of {steps} steps: {shares}"
         )
 
     # Files ------------------------------------------------------------------------------------------------------------------------------
@@ -284,14 +287,14 @@ class Run:
         parts = {"train": (self.train_rows, known_population(self.rule, self.train_rows))}
         if self.val_rows is not None:
             parts["val"] = (self.val_rows, known_population(self.rule, self.train_rows, self.val_rows))
-        bar = progress(total=evaluate.GROUPS * len(parts), desc="evaluating")
+        bar = progress(evaluate.GROUPS * len(parts), "evaluating")
         bounds = {
             name: evaluate.bound(model, rows, evaluations=FINAL_EVALUATIONS, population=law, progress=bar.update)
             for name, (rows, law) in parts.items()
         }
         bar.close()
         n = max(settings.training.num_val_samples, settings.training.num_examples)
-        bar = progress(total=settings.model.T * -(-n // sample.rows_at_once(model.D)), unit="step", desc=f"drawing {n} samples")
+        bar = progress(settings.model.T * -(-n // sample.rows_at_once(model.D)), f"drawing {n} samples")
         rows = sample.draw(model, n, seed=settings.training.seed + 1, progress=bar.update)
         bar.close()
         census = self.census(data.Rows.from_bits(rows))
@@ -312,11 +315,12 @@ class Run:
     def _pictures(self, model: Model, bounds: dict, rows: np.ndarray) -> None:
         h, shape, train = self.history, self.settings.data.shape, bounds["train"]
         low = train.floor_bits
+        independent = float(model.family.binary_entropy(self.train_rows.mean()).sum()) / evaluate.LN2
         if self.epoch:
             has_val = self.val_rows is not None
             plots.loss_curve(
                 self.results / "loss_curve.png", h["step"], h["loss_bits"], val_step=h["step"] if has_val else None,
-                val_bits=h["val_bound_bits"] if has_val else None, floor_bits=low, null_bits=train.bits_per_sequence + train.k_minus_null_bits,
+                val_bits=h["val_bound_bits"] if has_val else None, floor_bits=low, null_bits=independent,
             )  # fmt: skip
             if self.settings.training.num_val_samples:
                 shares = {name: h[name] for name in ("train", "val", "other")}
@@ -376,10 +380,3 @@ def known_population(rule: Rule | None, *files: data.Rows | None) -> np.ndarray 
         if times.min() != times.max() or not all(rule.valid(rows.take(slice(k, k + 65536))).all() for k in range(0, len(rows), 65536)):
             return None
     return data.Rows(np.unique(np.concatenate([rows.packed for rows in given]), axis=0), given[0].D).all()
-
-
-def progress(**options):
-    """A bar on stderr; none where that is no terminal."""
-    from tqdm import tqdm
-
-    return tqdm(disable=None, file=sys.stderr, dynamic_ncols=True, **options)

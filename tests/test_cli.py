@@ -406,7 +406,7 @@ def test_sample_takes_fewer_steps(trained):
     np.testing.assert_array_equal(bits(good("sample", trained.run, "-n", 40, "--steps", 20).stdout), every)
 
 
-@pytest.mark.parametrize("ending", [".txt", ".csv", ".npy", ".txt.gz", ".csv.gz", ".data", ".rows"])
+@pytest.mark.parametrize("ending", [".txt", ".csv", ".npy", ".txt.gz", ".csv.gz", ".data", ""])
 def test_sample_writes_a_file(trained, tmp_path, ending):
     """--out holds the rows that stdout would have had, in the format of its name, and stdout is empty."""
     path = tmp_path / f"rows{ending}"
@@ -976,3 +976,26 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_file(trained, tmp_path, monkey
 
     monkeypatch.setattr(files.os, "fsync", full)
     assert f"{path}: cannot be written: No space left on device" in refused(tmp_path, "sample", trained.run, "--out", path)
+
+
+def test_sample_refuses_an_ending_that_means_something_else(trained, tmp_path):
+    """Before any work, with the endings there are."""
+    found = invoke("sample", trained.run, "-n", 3, "--out", tmp_path / "x.pdf")
+    assert found.exit_code == 2 and "x.pdf: its ending is not one of rows; use .txt" in found.stderr and not list(tmp_path.iterdir())
+
+
+def test_data_refuses_a_folder_with_settings_for_other_rows(tmp_path):
+    """The rule in config.yaml would be the wrong one: named by its place, and nothing is written."""
+    (tmp_path / "config.yaml").write_text("data:\n  rule: {name: multiples, k: 5}\n")
+    found = invoke("data", "heartbeat", "--out", tmp_path)
+    assert found.exit_code == 2 and "config.yaml:2:9: data.rule: the settings there are for other rows" in found.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_the_installed_command_names_itself():
+    """Started as `bdiff`, help and faults say `bdiff`."""
+    start = "import sys; sys.argv = ['bdiff', *sys.argv[1:]]; from bdiff_np.cli import main; main()"
+    for words, stream in ((["--help"], "stdout"), (["train", "nowhere"], "stderr")):
+        done = subprocess.run([sys.executable, "-c", start, *words], cwd=ROOT, capture_output=True, text=True)
+        assert "bdiff data heartbeat" in getattr(done, stream) or "bdiff train" in getattr(done, stream)
+        assert "python cli.py" not in done.stdout + done.stderr

@@ -24,7 +24,7 @@ def test_bound_in_words():
     assert report.bound(BOUND, "train rows") == (
         "bound      2.3457 +- 0.0123 bits/sequence (1.6259 nats), 4 train rows, T = 20, last step learned\n"
         "floor      2.3000 +- 0.0020 bits: the least that any reverse chain with independent bits within a step can reach\n"
-        "K - L_null -1.5000 bits gained over independent bits of the stationary law"
+        "K - L_null -1.5000 bits gained over bits drawn from the stationary law"
     )
 
 
@@ -109,7 +109,7 @@ def test_make_data_says_what_it_made(tmp_path):
         == f"{tmp_path / 'x'}: 3 rows in train.txt, 3 in val.txt, settings in config.yaml\ntrain it:  python cli.py train {tmp_path / 'x'}"
     )
     assert report.make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=True, val_fraction=0).splitlines()[0] == (
-        f"{tmp_path / 'x'}: 6 rows in train.txt, 0 in val.txt"  # the settings were there
+        f"{tmp_path / 'x'}: 6 rows in train.txt, no val.txt"  # the settings were there
     )
     with pytest.raises(InputError, match="--force"):
         report.make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=False)

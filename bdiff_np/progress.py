@@ -1,0 +1,47 @@
+"""Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+
+QUIET_SECONDS = 5.0  # between two lines where there is no terminal
+
+
+def progress(total: int, desc: str, initial: int = 0, leave: bool = True):
+    """Something with update(n), set_postfix_str(text), close(), that can stand in a `with`: tqdm's bar, or `Lines` where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        return Lines(total, desc, initial)
+    from tqdm import tqdm
+
+    known = shutil.get_terminal_size((0, 0)).columns > 0  # some terminals have no width to tell, and a bar of width 0 would be none
+    return tqdm(total=total, desc=desc, initial=initial, leave=leave, file=sys.stderr, dynamic_ncols=known, ncols=None if known else 80)
+
+
+class Lines:
+    """Says every QUIET_SECONDS how far the work is; nothing at all of work that takes less."""
+
+    def __init__(self, total: int, desc: str, initial: int = 0):
+        self.total, self.desc, self.done, self.initial, self.note = total, desc, initial, initial, ""
+        self.start = self.last = time.monotonic()
+
+    def update(self, n: int = 1) -> None:
+        self.done += n
+        now = time.monotonic()
+        if now - self.last > QUIET_SECONDS and self.done > self.initial:
+            left = (now - self.start) / (self.done - self.initial) * (self.total - self.done)
+            print(f"{self.desc}: {self.done / self.total:.0%}, about {left:.0f} s left{self.note}", file=sys.stderr, flush=True)
+            self.last = now
+
+    def set_postfix_str(self, note: str, refresh: bool = False) -> None:
+        self.note = f"; {note}"
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
