@@ -29,6 +29,6 @@ if __name__ == "__main__":
             "matplotlib>=3.7",
             "pillow>=9.2",
         ],
-        extras_require={"test": ["pytest>=7", "hypothesis>=6", "ruff>=0.6", "mypy>=1.8", "types-PyYAML", "types-tqdm"]},
+        extras_require={"test": ["pytest>=7", "setuptools>=64", "wheel", "hypothesis>=6", "ruff>=0.6", "mypy>=1.8", "types-PyYAML", "types-tqdm"]},
         entry_points={"console_scripts": ["bdiff=bdiff_np.cli:main"]},
     )
