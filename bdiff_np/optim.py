@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from bdiff_np.params import Params
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
@@ -57,7 +55,3 @@ class AdamW:
             weight_decay=s.weight_decay, ema_decay=min(s.ema, (1 + step) / (10 + step)), step=step,
         )  # fmt: skip
         self.taken, self.grad_norm = step, norm
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The flat buffers by name, as views."""
-        return {"m": self.m.flat, "v": self.v.flat, "ema": self.ema.flat}

@@ -145,7 +145,7 @@ def check_net(run: Path, seed: int) -> tuple[str, bool]:
     settings = config.load(training.config_file(run))
     rows, _ = data.read_run(run)
     code = run / training.CODE
-    pi = training.stationary_law(settings.model.pi, rows)
+    pi = training.stationary_law(settings.model, rows)
     model = Model.build(settings, rows.D, pi, code=code if code.is_file() else None, dtype=np.float64)
     found = netcheck.check(model.ops, model.net, model.kernels(), model.D, model.chain.T, seed=seed)
     width = max(len(c.name) for c in found)

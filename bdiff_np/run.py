@@ -55,7 +55,7 @@ class Run:
         faults = list(self._disagreements())
         if faults:
             raise InputError("\n".join(f"{configuration.place(source, path)}: {path}: {reason}" for path, reason in faults))
-        pi = stationary_law(settings.model.pi, self.train_rows)
+        pi = stationary_law(settings.model, self.train_rows)
         self.training = Training(Model.build(settings, self.train_rows.D, pi, backend=backend, code=code), self.train_rows)
         self.net_file = CODE if code else settings.model.net
         self.census = validate.Census(self.train_rows, self.val_rows, self.rule)

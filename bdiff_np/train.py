@@ -11,9 +11,8 @@ import numpy as np
 
 from bdiff_np import rng
 from bdiff_np.data import Rows
-from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
-from bdiff_np.model import Model
+from bdiff_np.model import Model, module
 from bdiff_np.optim import AdamW
 from bdiff_np.rng import Key
 
@@ -97,9 +96,11 @@ class Training:
         self.optimizer.taken = step
 
 
-def stationary_law(setting: float | str, rows: Rows) -> np.ndarray:
-    """pi as an array: () for a number, (D,) for "data"."""
-    return bernoulli.data_pi(rows.mean(), len(rows)) if setting == "data" else np.asarray(setting, np.float64)
+def stationary_law(settings, rows: Rows) -> np.ndarray:
+    """pi of a `model` section as an array: () for a number, (D,) for "data"."""
+    if settings.pi != "data":
+        return np.asarray(settings.pi, np.float64)
+    return module("diffusion", settings.family, "make_chain").data_pi(rows.mean(), len(rows))
 
 
 def fingerprint(rows: Rows) -> int:

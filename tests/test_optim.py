@@ -162,11 +162,3 @@ def test_average_switched_off():
     for _ in range(3):
         o.step(ops, params, grads)
     np.testing.assert_allclose(o.ema.flat, params.flat, rtol=1e-15)
-
-
-def test_state_is_views():
-    """state() names the buffers that a checkpoint must hold, without copying them."""
-    _, o = optimizer()
-    state = o.state()
-    assert list(state) == ["m", "v", "ema"]
-    assert state["m"] is o.m.flat and state["v"] is o.v.flat and state["ema"] is o.ema.flat

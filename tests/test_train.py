@@ -9,6 +9,7 @@ import pytest
 from tiny import HEARTBEATS, model, settings
 
 from bdiff_np import evaluate, rng
+from bdiff_np.config import Model as ModelSection
 from bdiff_np.data import Rows
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
@@ -285,9 +286,9 @@ def test_training_learns_heartbeats(predict):
 
 def test_stationary_law():
     """A number is taken as it is; `data` is the mean of each bit, with half a row of doubt where a bit never varies."""
-    assert stationary_law(0.3, numbered(4)) == 0.3 and stationary_law(0.3, numbered(4)).shape == ()
+    assert stationary_law(ModelSection(pi=0.3), numbered(4)) == 0.3 and stationary_law(ModelSection(pi=0.3), numbered(4)).shape == ()
     rows = Rows.from_bits(np.array([[0, 1, 0], [0, 1, 1], [0, 1, 1], [0, 1, 1]]))
-    np.testing.assert_array_equal(stationary_law("data", rows), [0.125, 0.875, 0.75])
+    np.testing.assert_array_equal(stationary_law(ModelSection(pi="data"), rows), [0.125, 0.875, 0.75])
 
 
 def test_fingerprint_tells_rows_apart():
