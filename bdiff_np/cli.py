@@ -305,11 +305,8 @@ def _data_command(name: str, parameter: str, what: str, default: int):
     def command(length, value, out, val_fraction, hold_out, num_rows, force, seed):
         from bdiff_np import report
 
-        click.echo(
-            report.make_data(
-                out, name, {parameter: value}, length, val_fraction=val_fraction, hold_out=hold_out or None, num_rows=num_rows, seed=seed, force=force
-            )
-        )
+        choice = {"val_fraction": val_fraction, "hold_out": hold_out or None, "num_rows": num_rows, "seed": seed}
+        click.echo(said(report.make_data(out, name, {parameter: value}, length, force=force, **choice)))
 
     return command
 

@@ -96,9 +96,9 @@ class Model:
 
     def kernels(self, chain=None, **options):
         """The family's kernels on this back end, for the model's own chain or one with steps left out."""
-        module = importlib.import_module(f"bdiff_np.kernels.{self.config.model.family}_{self.ops.name.replace('-', '_')}")
+        written = importlib.import_module(f"bdiff_np.kernels.{self.config.model.family}_{self.ops.name.replace('-', '_')}")
         m = self.config.model
-        return module.Kernels(chain or self.chain, m.predict, m.skip, dtype=self.net.dtype, **options)
+        return written.Kernels(chain or self.chain, m.predict, m.skip, dtype=self.net.dtype, **options)
 
     @property
     def threads(self):

@@ -9,10 +9,10 @@ import time
 QUIET_SECONDS = 5.0  # between two lines where there is no terminal
 
 
-def progress(total: int, desc: str, initial: int = 0, leave: bool = True):
+def progress(total: int, desc: str, initial: int = 0, leave: bool = True, quiet: float = QUIET_SECONDS):
     """Something with update(n), set_postfix_str(text), close(), that can stand in a `with`: tqdm's bar, or `Lines` where stderr is no terminal."""
     if not sys.stderr.isatty():
-        return Lines(total, desc, initial)
+        return Lines(total, desc, initial, quiet)
     from tqdm import tqdm
 
     known = shutil.get_terminal_size((0, 0)).columns > 0  # some terminals have no width to tell, and a bar of width 0 would be none
@@ -20,19 +20,25 @@ def progress(total: int, desc: str, initial: int = 0, leave: bool = True):
 
 
 class Lines:
-    """Says every QUIET_SECONDS how far the work is; nothing at all of work that takes less."""
+    """Says every `quiet` seconds how far the work is; nothing at all of work that takes less."""
 
-    def __init__(self, total: int, desc: str, initial: int = 0):
-        self.total, self.desc, self.done, self.initial, self.note = total, desc, initial, initial, ""
+    def __init__(self, total: int, desc: str, initial: int = 0, quiet: float = QUIET_SECONDS):
+        self.total, self.desc, self.done, self.initial, self.quiet, self.note = total, desc, initial, initial, quiet, ""
         self.start = self.last = time.monotonic()
 
     def update(self, n: int = 1) -> None:
         self.done += n
-        now = time.monotonic()
-        if now - self.last > QUIET_SECONDS and self.done > self.initial:
-            left = (now - self.start) / (self.done - self.initial) * (self.total - self.done)
-            print(f"{self.desc}: {self.done / self.total:.0%}, about {left:.0f} s left{self.note}", file=sys.stderr, flush=True)
-            self.last = now
+        if self.silence() > self.quiet and self.done > self.initial:
+            left = (time.monotonic() - self.start) / (self.done - self.initial) * (self.total - self.done)
+            self.say(f"{self.desc}: {self.done / self.total:.0%}, about {left:.0f} s left{self.note}")
+
+    def silence(self) -> float:
+        """Seconds since the last line, or since the start."""
+        return time.monotonic() - self.last
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+        self.last = time.monotonic()
 
     def set_postfix_str(self, note: str, refresh: bool = False) -> None:
         self.note = f"; {note}"

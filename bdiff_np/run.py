@@ -23,7 +23,7 @@ from bdiff_np.generators import Rule, make_rule
 from bdiff_np.model import Model, module
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.optim import Diverged
-from bdiff_np.progress import QUIET_SECONDS, progress
+from bdiff_np.progress import QUIET_SECONDS, Lines, progress
 from bdiff_np.train import Training, fingerprint, stationary_law
 
 COLUMNS = ("epoch", "step", "seconds", "loss_bits", "val_bound_bits", "learning_rate", "gradient_norm", "train", "val", "other", "valid_unseen")
@@ -95,8 +95,8 @@ class Run:
         total = self.training.total_steps
         before = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._on_interrupt)
-        bar = progress(total, "training", self.training.optimizer.taken)
-        self._last_line = self._clock = time.monotonic()
+        bar = progress(total, "training", self.training.optimizer.taken, quiet=3 * QUIET_SECONDS)  # lines of the epochs come first
+        self._clock = time.monotonic()
         try:
             while self.epoch < self.settings.training.epochs and not self._exhausted():
                 self._steps_of_epoch(bar)
@@ -109,8 +109,8 @@ class Run:
                 stale = rundir.checkpoint_path(self.results, self.epoch).exists()  # of this epoch, interrupted and since completed
                 if due or best or stale or self.stop or self._exhausted():
                     self._save(self.epoch)
-                if not sys.stderr.isatty() and (self.epoch == self.settings.training.epochs or self._line_is_due()):
-                    print(self.line(), file=sys.stderr)
+                if isinstance(bar, Lines) and (self.epoch == self.settings.training.epochs or bar.silence() > QUIET_SECONDS):
+                    bar.say(self.line())
                 if self.stop:
                     return "interrupted"
             return "early stop" if self._exhausted() else "finished"
@@ -138,8 +138,9 @@ class Run:
                         bar.set_postfix_str(f"epoch {self.epoch + 1}, {loss:.3f} bits", refresh=False)
         except Diverged as fault:
             kept = rundir.checkpoints(self.results)
-            good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet, and nothing is left behind"
-            if not kept:
+            good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
+            good += "" if kept or self.epoch else ", and nothing is left behind"
+            if not kept and not self.epoch:
                 shutil.rmtree(self.results)
             rate = training.optimizer.learning_rate(training.optimizer.taken + 1)
             raise Stopped(
@@ -148,13 +149,6 @@ class Run:
             ) from None
         finally:
             self.seconds += time.perf_counter() - start
-
-    def _line_is_due(self) -> bool:
-        """Whether the log has been quiet for QUIET_SECONDS; if so it counts as written to."""
-        due = time.monotonic() - self._last_line > QUIET_SECONDS
-        if due:
-            self._last_line = time.monotonic()
-        return due
 
     def _end_epoch(self) -> None:
         """Loss, validation bound, samples: one line of metrics, one frame of the animation."""

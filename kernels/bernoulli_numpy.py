@@ -30,7 +30,7 @@ class Kernels:
         self.bce = bce_weight / chain.T
         self.lost, self.pi_words = bernoulli.integer_law(chain)
         self.kept = np.uint64(bernoulli.WORD) - self.lost
-        self.floor = self.lost[:, None] * self.pi_words // np.uint64(bernoulli.WORD) if chain.pi.ndim == 0 else None
+        self.threshold_0 = self.lost[:, None] * self.pi_words // np.uint64(bernoulli.WORD) if chain.pi.ndim == 0 else None
         # What depends on (t, v) alone, v the value shown, stands at entry 2 t + v of a table, (columns, 2 T + 2); entries 0 and 1 are never read.
         # With a law per bit the table would be D times as large, and its columns are worked out for each batch instead.
         self.table = None
@@ -42,7 +42,7 @@ class Kernels:
 
     def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         """x_t ~ q(x_t | x_0), (B, D) uint8, for x0 (B, D) uint8 and t (B,); the same bits as the definition's."""
-        threshold = self.floor[t] if self.floor is not None else self.lost[t, None] * self.pi_words // np.uint64(bernoulli.WORD)
+        threshold = self.threshold_0[t] if self.threshold_0 is not None else self.lost[t, None] * self.pi_words // np.uint64(bernoulli.WORD)
         threshold = threshold + x0 * self.kept[t, None]
         return (rng.words(key, *x0.shape, first_row) < threshold).view(np.uint8)
 

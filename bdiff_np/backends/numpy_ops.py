@@ -12,13 +12,13 @@ from functools import lru_cache
 import numpy as np
 
 name = "numpy"
-NARROW = 256  # width up to which a second thread gains at most a third on an idle machine, and loses several times as much on a busy one
+NARROW = 256  # width up to which a second thread loses more on a busy machine than it gains on an idle one (benchmarks/RESULTS.md)
 ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "sigmoid")
 
 
 @contextmanager
 def threads(width: int):
-    """While it lasts, BLAS uses one thread for nets up to NARROW wide, which is faster there and, on a busy machine, several times faster."""
+    """While it lasts, BLAS uses one thread for nets up to NARROW wide, which on a busy machine is several times faster."""
     if width > NARROW:
         yield
         return

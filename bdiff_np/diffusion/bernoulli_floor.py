@@ -53,8 +53,7 @@ def excess(chain: Chain, population: np.ndarray, logits: Callable, seed: int = 0
     means = []
     for _ in range(max(2, evaluations // BATCH)):
         t = 1 + ((np.arange(BATCH) + generator.random()) * chain.T / BATCH).astype(np.int64)
-        x0 = population[generator.integers(len(population), size=BATCH)]
-        x_t = (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
+        _, x_t = _draw(chain, population, t, generator)
         law, best = q_flip(chain, x_t, t), _agreement(chain.signal(t)[1], chain.pi, population, x_t)
         means.append(chain.T * float(_kl_from_oracle(law, best, x_t, logits(x_t, t)).mean()))
     return float(np.mean(means)), float(np.std(means, ddof=1) / len(means) ** 0.5)
@@ -69,8 +68,7 @@ def kl_per_step(chain: Chain, population: np.ndarray, logits: Callable, seed: in
     model, oracle = np.zeros(chain.T + 1), np.zeros(chain.T + 1)
     every = np.repeat(np.arange(1, chain.T + 1), each)
     for t in np.array_split(every, max(1, len(every) // BATCH)):
-        x0 = population[generator.integers(len(population), size=len(t))]
-        x_t = (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
+        _, x_t = _draw(chain, population, t, generator)
         law, a = q_flip(chain, x_t, t), _agreement(chain.signal(t)[1], chain.pi, population, x_t)
         least = (_spread(a, law.agree, law.disagree) + _spread(a, law.not_agree, law.not_disagree)).sum(1)
         np.add.at(oracle, t, least)
@@ -83,9 +81,8 @@ def last_step(chain: Chain, population: np.ndarray, seed: int = 0, groups: int =
     generator = _noise(seed, rng.FLOOR_LAST)
     means = []
     for _ in range(groups):
-        x0 = population[generator.integers(len(population), size=BATCH)]
         t = np.ones(BATCH, int)
-        x_1 = (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
+        x0, x_1 = _draw(chain, population, t, generator)
         logit = oracle_at(chain.signal(t)[1], chain.pi, population, x_1)
         means.append(softplus(np.where(x0 != 0, -logit, logit)).sum(1).mean())
     return float(np.mean(means)), float(np.std(means, ddof=1) / groups**0.5)
@@ -94,6 +91,12 @@ def last_step(chain: Chain, population: np.ndarray, seed: int = 0, groups: int =
 def _noise(seed: int, stream: int) -> np.random.Generator:
     """Numbers for estimates on the host alone, which no other part draws again."""
     return np.random.Generator(rng.philox(Key(seed, stream, 0)))
+
+
+def _draw(chain: Chain, population: np.ndarray, t: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """x_0 uniform over the population and x_t ~ q(x_t | x_0), each (B, D), for t (B,)."""
+    x0 = population[generator.integers(len(population), size=len(t))]
+    return x0, (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
 
 
 def _kl_from_oracle(law, best: tuple[np.ndarray, np.ndarray], x_t: np.ndarray, logits: np.ndarray) -> np.ndarray:
