@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,11 @@ class Model:
         written = importlib.import_module(f"bdiff_np.kernels.{self.config.model.family}_{self.ops.name.replace('-', '_')}")
         m = self.config.model
         return written.Kernels(chain or self.chain, m.predict, m.skip, dtype=self.net.dtype, **options)
+
+    def fused(self, what: str):
+        """The module kernels/<family>_<what>_<back end>.py, which does many steps in one compiled call, or None where there is none."""
+        name = f"bdiff_np.kernels.{self.config.model.family}_{what}_{self.ops.name.replace('-', '_')}"
+        return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
     @property
     def threads(self):

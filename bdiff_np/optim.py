@@ -42,16 +42,25 @@ class AdamW:
             rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
         return rate
 
+    def numbers(self, step: int) -> dict[str, float]:
+        """What ops.adamw is told of step 1..total_steps, before clipping."""
+        s = self.settings
+        return {
+            "lr": self.learning_rate(step), "scale": self.scale, "beta1": BETA1, "beta2": BETA2, "eps": EPS,
+            "weight_decay": s.weight_decay, "ema_decay": min(s.ema, (1 + step) / (10 + step)), "step": step,
+        }  # fmt: skip
+
     def step(self, ops, params: Params, grads: Params) -> None:
         """One step, in place on `params`. Raises Diverged, with nothing changed, if the gradient's norm is not finite."""
-        s, step = self.settings, self.taken + 1
+        most, numbers = self.settings.clip_thresh, self.numbers(self.taken + 1)
         norm = ops.norm(grads.flat) * self.scale
+        self.check(self.taken + 1, norm)
+        numbers["scale"] *= 1.0 if most is None or norm <= most else most / norm
+        ops.adamw(params.flat, grads.flat, self.m.flat, self.v.flat, self.ema.flat, self.decayed, **numbers)
+        self.taken, self.grad_norm = self.taken + 1, norm
+
+    @staticmethod
+    def check(step: int, norm: float) -> None:
+        """Raises Diverged if the norm of a step's gradient is not finite."""
         if not math.isfinite(norm):
             raise Diverged(f"the gradient of step {step} is not a number")
-        clip = 1.0 if s.clip_thresh is None or norm <= s.clip_thresh else s.clip_thresh / norm
-        ops.adamw(
-            params.flat, grads.flat, self.m.flat, self.v.flat, self.ema.flat, self.decayed,
-            lr=self.learning_rate(step), scale=self.scale * clip, beta1=BETA1, beta2=BETA2, eps=EPS,
-            weight_decay=s.weight_decay, ema_decay=min(s.ema, (1 + step) / (10 + step)), step=step,
-        )  # fmt: skip
-        self.taken, self.grad_norm = step, norm

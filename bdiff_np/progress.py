@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 
+CALL_SECONDS = 0.1  # of compiled work, until Ctrl-C is seen and the bar moves
 QUIET_SECONDS = 5.0  # between two lines where there is no terminal
 
 
@@ -51,3 +52,8 @@ class Lines:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def pace(count: int, seconds: float) -> int:
+    """How many steps to take in the next compiled call, `count` having taken so long: CALL_SECONDS' worth, and at most four times as many."""
+    return max(1, min(4 * count, int(count * CALL_SECONDS / max(seconds, 1e-9))))

@@ -23,7 +23,7 @@ from bdiff_np.generators import Rule, make_rule
 from bdiff_np.model import Model, module
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.optim import Diverged
-from bdiff_np.progress import QUIET_SECONDS, Lines, progress
+from bdiff_np.progress import QUIET_SECONDS, Lines, pace, progress
 from bdiff_np.train import Training, fingerprint, stationary_law
 
 COLUMNS = ("epoch", "step", "seconds", "loss_bits", "val_bound_bits", "learning_rate", "gradient_norm", "train", "val", "other", "valid_unseen")
@@ -64,6 +64,7 @@ class Run:
         self.best: tuple[float, int] | None = None
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
         self.stop = False
+        self._at_once = 1  # steps between two looks at Ctrl-C and the progress bar
 
     @property
     def epoch(self) -> int:
@@ -130,12 +131,16 @@ class Run:
         try:
             with training.model.threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the norm tells, in a sentence
                 while training.optimizer.taken < end and not self.stop:
-                    self.loss_sum += training.step()
-                    self.loss_count += 1
-                    bar.update()
-                    if self.loss_count % 64 == 0:
+                    before, count = time.perf_counter(), min(self._at_once, end - training.optimizer.taken)
+                    for loss in training.advance(count):
+                        self.loss_sum += loss
+                        self.loss_count += 1
+                    bar.update(count)
+                    if self.loss_count and training.optimizer.taken % 64 < count:
                         loss = self.loss_sum / self.loss_count / evaluate.LN2
                         bar.set_postfix_str(f"epoch {self.epoch + 1}, {loss:.3f} bits", refresh=False)
+                    if training.fused is not None:
+                        self._at_once = min(training.most_at_once, pace(count, time.perf_counter() - before))
         except Diverged as fault:
             kept = rundir.checkpoints(self.results)
             good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"

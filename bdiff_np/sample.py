@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from bdiff_np import rng
 from bdiff_np.errors import InputError
+from bdiff_np.progress import pace
 from bdiff_np.rng import Key
 
 BATCH, BITS = 4096, 1 << 21  # rows, and bits, that meet the network together at most; which rows share a batch changes nothing
@@ -16,27 +19,62 @@ def rows_at_once(D: int) -> int:
     return max(1, min(BATCH, BITS // D))
 
 
-def draw(model, n: int, *, seed: int = 0, steps: int | None = None, batch: int | None = None, progress=None) -> np.ndarray:
-    """n rows, (n, D) uint8. Row i depends on the seed and on i alone.
+def draw(
+    model, n: int, *, seed: int = 0, steps: int | None = None, batch: int | None = None, known: np.ndarray | None = None, progress=None
+) -> np.ndarray:
+    """n rows, (n, D) uint8. Row i depends on the seed, on i and on what is known of it alone.
 
     steps : how many of the chain's T steps to take, all for None
-    progress : called with the number of steps done, once for each step of each batch
+    known : (D,) or (n, D) int8, a bit's value where it is known, -1 where it is to be drawn. Known bits stand fixed through the whole chain, the
+        posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact conditional law
+    progress : called with the number of steps done of all those of all batches
     """
     if n < 0:
         raise InputError(f"{n} rows cannot be drawn")
     chain = model.steps(steps)
     kernels = model.kernels(chain)
     batch = min(batch or BATCH, rows_at_once(model.D))
-    rows = np.empty((n, model.D), np.uint8)
+    known = None if known is None else check_known(known, n, model.D)
+    written = model.fused("chain")
+    walk = (written and written.build(model, kernels)) or _walk_by_steps(model, kernels, chain)
+    rows, at_once = np.empty((n, model.D), np.uint8), 10
     for first in range(0, n, batch):
         part = rows[first : first + batch]
         part[...] = kernels.prior(len(part), model.D, Key(seed, rng.PRIOR, 0), first)
+        fixed = None
+        if known is not None:
+            fixed = known[first : first + batch] >= 0
+            part[fixed] = known[first : first + batch][fixed]
         with model.threads:
-            for t in range(chain.T, 0, -1):
-                part[...] = step_back(model, kernels, chain, part, t, seed=seed, first_row=first)
+            t = chain.T
+            while t > 0:
+                start, count = time.perf_counter(), min(at_once, t)
+                walk(part, t, count, seed=seed, first_row=first, known=fixed)
+                t, at_once = t - count, pace(count, time.perf_counter() - start)
                 if progress:
-                    progress(1)
+                    progress(count)
     return rows
+
+
+def check_known(known: np.ndarray, n: int, D: int) -> np.ndarray:
+    """`known` for every row, (n, D). Raises InputError for another shape or other values than -1, 0 and 1."""
+    known = np.asarray(known)
+    if known.shape not in ((D,), (n, D)) or not np.isin(known, (-1, 0, 1)).all():
+        raise InputError(f"what is known of {n} rows of {D} bits has shape {known.shape}; give 0, 1 or -1 (to be drawn) for each bit")
+    return np.broadcast_to(known, (n, D))
+
+
+def _walk_by_steps(model, kernels, chain):
+    """What kernels/*_chain_* do in one call, step by step."""
+
+    def walk(x, first, steps, *, seed, first_row, known):
+        before = x.copy()
+        for t in range(first, first - steps, -1):
+            x[...] = step_back(model, kernels, chain, x, t, seed=seed, first_row=first_row)
+            if known is not None:
+                x[known] = before[known]
+
+    return walk
 
 
 def trajectory(model, n: int, *, seed: int = 0, frames: int = 100) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Training: one step is five lines, in the order of the paper.
+"""Training: one step is five lines, in the order of the paper. A back end may fuse many of them into one compiled call.
 
 Everything random is addressed by (seed, step), so that a training needs nothing but its weights, its moments and its step to go on exactly.
 """
@@ -17,6 +17,7 @@ from bdiff_np.optim import AdamW
 from bdiff_np.rng import Key
 
 MOST_STEPS = 1000  # of an epoch whose length the configuration leaves open: what a user waits for between two looks
+CALL_BITS = 1 << 25  # of the rows that one compiled call is given
 
 
 class Training:
@@ -44,39 +45,72 @@ class Training:
         self.optimizer = AdamW(model.ops, model.params, model.net.shapes, self.settings, self.total_steps, scale)
         self.averaged = Model(model.config, model.D, model.ops, model.chain, model.net, self.optimizer.ema)
         self._orders: dict[int, np.ndarray] = {}
+        self.most_at_once = max(1, CALL_BITS // (self.batch_rows * model.D))
+        written = model.fused("step")
+        self.fused = written and written.build(model, self.kernels, self.optimizer, batch=self.batch_rows * self.repeats, seed=self.seed)
 
-    def step(self) -> float:
-        """One optimiser step. Returns the batch's estimate of the bound in nats per row. Raises optim.Diverged, having changed nothing."""
+    def step(self) -> float | None:
+        """One optimiser step. Returns the batch's estimate of the bound in nats per row where `logged` says so, else None.
+
+        Raises optim.Diverged, having changed nothing.
+        """
         ops, net, params, K = self.model.ops, self.model.net, self.model.params, self.kernels
         step = self.optimizer.taken + 1
-        key = Key(self.seed, rng.Q_NOISE, step)
+        key, logged = Key(self.seed, rng.Q_NOISE, step), self.logged(step)
         x0, t = self.batch(step)
 
         x_t = K.q_sample(x0, t, key)  # (B, D) noisy bits
         logits, tape = net.forward(ops, params, x_t, t, key)  # (B, D) what the net adds to the logits
-        kl, dlogits = K.kl_grad(logits, x0, x_t, t)  # (B,) nats, (B, D): loss and gradient leave one kernel together
+        kl, dlogits = K.kl_grad(logits, x0, x_t, t, logged)  # (B,) nats, (B, D): loss and gradient leave one kernel together
         grads = net.backward(ops, params, tape, dlogits)
         self.optimizer.step(ops, params, grads)
-        return self.T * float(kl.mean())
+        return self.T * float(kl.mean()) if logged else None
+
+    def advance(self, count: int) -> list[float]:
+        """`count` optimiser steps, in one compiled call where the back end has one. Returns the logged ones' losses; raises as `step`."""
+        if self.fused is None:
+            return [loss for _ in range(count) if (loss := self.step()) is not None]
+        optimizer, first = self.optimizer, self.optimizer.taken + 1
+        steps = range(first, first + count)
+        logged = np.array([self.logged(step) for step in steps])
+        x0 = self.rows.take(self._index(first, count)).reshape(count, self.batch_rows, -1)
+        taken, losses, norms = self.fused(x0, first, [optimizer.numbers(step) for step in steps], logged)
+        if taken:
+            optimizer.taken, optimizer.grad_norm = first + taken - 1, float(norms[taken - 1])
+        if taken < count:
+            optimizer.check(first + taken, float("nan"))
+        return [self.T * float(loss) for loss in losses[logged]]
+
+    def logged(self, step: int) -> bool:
+        """Whether the loss of a step is worked out, which costs logarithms: of every eighth where an epoch has steps enough."""
+        return step % max(1, min(8, self.steps_per_epoch // 32)) == 0
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows x0 (B, D) and their timesteps t (B,) of an optimiser step, B = batch_rows * repeats.
 
         Rows come from an endless sequence of passes over the data, each in an order of its own. A row's timesteps are spread over the chain.
         """
-        N, b = len(self.rows), self.batch_rows
-        position = np.arange((step - 1) * b, step * b)
-        passes = position // N
-        index = np.concatenate([self._order(p)[position[passes == p] % N] for p in range(passes[0], passes[-1] + 1)])
-        x0 = self.rows.take(index)
-        t = rng.stratified_t(Key(self.seed, rng.TIME, step), b * self.repeats, self.T)
+        x0 = self.rows.take(self._index(step, 1))
+        t = rng.stratified_t(Key(self.seed, rng.TIME, step), self.batch_rows * self.repeats, self.T)
         return (np.tile(x0, (self.repeats, 1)) if self.repeats > 1 else x0), t
 
-    def _order(self, number: int) -> np.ndarray:
-        if number not in self._orders:
-            self._orders = {p: order for p, order in self._orders.items() if p == number - 1}  # a batch straddles two passes at most
-            self._orders[number] = rng.permutation(Key(self.seed, rng.SHUFFLE, number), len(self.rows))
-        return self._orders[number]
+    def _index(self, first: int, count: int) -> np.ndarray:
+        """The rows of steps first .. first + count - 1, (count * batch_rows,)."""
+        N, b = len(self.rows), self.batch_rows
+        position = np.arange((first - 1) * b, (first - 1 + count) * b)
+        passes = position // N
+        low, high = int(passes[0]), int(passes[-1])
+        new = [p for p in range(low, high + 1) if p not in self._orders]
+        self._orders = {p: order for p, order in self._orders.items() if low <= p <= high}
+        if new:
+            self._orders |= zip(new, self._shuffled(new[0], len(new)))
+        return np.stack([self._orders[p] for p in range(low, high + 1)])[passes - low, position % N]
+
+    def _shuffled(self, first: int, passes: int) -> np.ndarray:
+        """The orders of so many passes over the rows, (passes, N)."""
+        if self.fused is not None:
+            return self.fused.orders(first, passes, len(self.rows))
+        return np.stack([rng.permutation(Key(self.seed, rng.SHUFFLE, p), len(self.rows)) for p in range(first, first + passes)])
 
     def tensors(self) -> dict[str, np.ndarray]:
         """All that a checkpoint holds of the arrays."""

@@ -46,14 +46,14 @@ class Kernels:
         threshold = threshold + x0 * self.kept[t, None]
         return (rng.words(key, *x0.shape, first_row) < threshold).view(np.uint8)
 
-    def kl_grad(self, logits: np.ndarray, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def kl_grad(self, logits: np.ndarray, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray, value: bool = True):
         """KL of the reverse step and its gradient, in one pass.
 
-        logits : (B, D), the network's output
+        logits : (B, D), the network's output. value : whether the KL is wanted, which takes logarithms, or the gradient alone
 
         Returns
         -------
-        kl : (B,) float64, nats, summed over bits; at t = 1 the cross entropy of x_0
+        kl : (B,) float64, nats, summed over bits; at t = 1 the cross entropy of x_0. None where it is not wanted
         dlogits : (B, D), d kl / d logits, plus the auxiliary cross entropy's if bce_weight was given
         """
         agree, disagree, not_agree, not_disagree, gap, own = self._rows(x_t, t)
@@ -76,6 +76,8 @@ class Kernels:
             p, not_p = _sigmoids((-shown * logits).astype(np.float64))  # nothing holds these logits back: float32 would underflow at 104
             off = p - q
             dlogits = (-shown * off).astype(self.dtype)
+        if not value:
+            return None, dlogits
         with np.errstate(divide="ignore", invalid="ignore"):
             off = off.astype(np.float64)
             kl = q * _phi(off / q, p / q) + not_q * _phi(-off / not_q, not_p / not_q)

@@ -58,6 +58,11 @@ class MLP:
             self.layers.append(Dense("out", hidden[-1], D, None, 0, 0.0))
         self.shapes = {name: shape for layer in self.layers for name, shape in layer.shapes.items()}
 
+    @property
+    def dense(self) -> list[Dense] | None:
+        """The layers if all are Dense, which is what compiled steps know; else None."""
+        return self.layers if all(type(layer) is Dense for layer in self.layers) else None
+
     def init(self, seed: int) -> dict[str, np.ndarray]:
         """First values of all parameters, float64, from the seed alone."""
         arrays: dict[str, np.ndarray] = {}

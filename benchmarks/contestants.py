@@ -1,0 +1,278 @@
+"""What the speed benchmark compares: one training step as plain arrays for the peers, this project's own back ends, and the processes all live in.
+
+A peer (peer_torch.py, peer_jax.py) is given a Problem and nothing of bdiff_np. Every contestant is a class that has
+
+    __init__(problem, mode, threads)
+    loss_and_grads(x0, x_t, t)   of the starting weights: loss in nats per row, and by name the gradient of the scaled loss, before clipping
+    run(steps)                   that many training steps; returns when they are done
+    sample(n, steps)             n rows by that many steps of the reverse chain, (n, D) uint8
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Notation: B rows of a batch, N rows of data, D bits, H hidden units, F time features, T steps of the chain, K of them that a sampler takes.
+
+SEED, DENSITY, ROWS = 1, 0.3, 4096  # of the data
+SHORT = 100  # steps of the short sampler
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network and a batch, written 20-50-50-20@64; 512x3 stands for 512-512-512."""
+
+    D: int
+    hidden: tuple[int, ...]
+    batch: int
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """Raises ValueError, which says what a size looks like."""
+        if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*(x[1-9]\d*)?)+-[1-9]\d*@[1-9]\d*", text):
+            raise ValueError(f"{text!r} is not a size; write bits-widths-bits@batch, such as 20-50-50-20@64 or 784-512x3-784@256")
+        layers, batch = text.split("@")
+        first, *inner, last = layers.split("-")
+        if first != last:
+            raise ValueError(f"{text!r} is not a size: as many bits leave a network as enter it, not {last} and {first}")
+        widths = (part.split("x") for part in inner)
+        return cls(int(first), tuple(int(width) for width, *times in widths for _ in range(int(*times or (1,)))), int(batch))
+
+    def __str__(self) -> str:
+        repeated = len(self.hidden) > 2 and len(set(self.hidden)) == 1 and self.D > 99
+        inner = f"{self.hidden[0]}x{len(self.hidden)}" if repeated else "-".join(map(str, self.hidden))
+        return f"{self.D}-{inner}-{self.D}@{self.batch}"
+
+
+class Chain(NamedTuple):
+    """K steps of the chain as float32 tables over 0..K; entry 0 is never read. With pi = 1/2 no entry depends on the value of a bit.
+
+    features : (K + 1, F), of the time; the rest (K + 1,)
+    noise : P(x_t != x_0). own : log odds that x_0 = x_t, by x_t's own bit
+    agree, disagree : q(x_{t-1} != x_t | x_t, x_0) where x_0 is x_t and where it is not. not_agree, not_disagree : what they leave to 1
+    """
+
+    features: np.ndarray
+    noise: np.ndarray
+    own: np.ndarray
+    agree: np.ndarray
+    disagree: np.ndarray
+    not_agree: np.ndarray
+    not_disagree: np.ndarray
+
+
+class Optimizer(NamedTuple):
+    """AdamW with clipping by the global norm, linear warm-up and half a cosine, and a running average of the weights."""
+
+    lr: float
+    warmup_steps: int
+    total_steps: int
+    weight_decay: float
+    clip: float
+    ema: float
+    beta1: float
+    beta2: float
+    eps: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One size as arrays.
+
+    weights : name -> float32, in the network's names and order. decayed : name -> whether weight decay applies
+    rows : (N, D) uint8, the data. chains : K -> Chain, for all T steps and for the short sampler
+    scale : from the sum of KLs over a batch to the loss in nats per bit. auxiliary : weight of the cross entropy of x_0 beside one step's KL
+    """
+
+    size: Size
+    T: int
+    weights: dict[str, np.ndarray]
+    decayed: dict[str, bool]
+    rows: np.ndarray
+    chains: dict[int, Chain]
+    scale: float
+    auxiliary: float
+    optimizer: Optimizer
+
+    @property
+    def chain(self) -> Chain:
+        return self.chains[self.T]
+
+    @property
+    def flop(self) -> int:
+        """Floating-point operations of one step, the matrix products alone: forward, weights' gradients, and the inputs' where they are needed."""
+        first, *_ = (name for name in self.weights if name.endswith("/W"))
+        inputs = {name: name.endswith("/W") and name != first for name in self.weights}
+        return sum(2 * self.size.batch * w.size * (2 + inputs[name]) for name, w in self.weights.items() if w.ndim > 1)
+
+    def entropy(self, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> float:
+        """Entropy of q(x_{t-1} | x_t, x_0) in nats, summed over a batch: what lies between a cross entropy and the KL."""
+        agree, disagree = self.chain.agree.astype(np.float64), self.chain.disagree.astype(np.float64)
+        q = np.where(x0 == x_t, agree[t, None], disagree[t, None])
+        inside = q[(q > 0) & (q < 1)]
+        return float(-(inside * np.log(inside) + (1 - inside) * np.log1p(-inside)).sum())
+
+
+# Where the problem comes from ---------------------------------------------------------------------------------------------------------------
+
+
+def make_training(size: Size, backend: str, dtype=np.float32):
+    """The project's own Training of this size, all settings but sizes at their defaults, from the weights that all contestants start with."""
+    from bdiff_np.config import Config
+    from bdiff_np.data import Rows
+    from bdiff_np.model import Model
+    from bdiff_np.train import Training
+
+    sections = {"model": {"hidden": size.hidden}, "training": {"steps_per_epoch": 10_000, "seed": SEED}, "data": {"batch_size": size.batch}}
+    generator = np.random.default_rng(SEED)
+    bits = generator.random((max(ROWS, size.batch), size.D), np.float32) < DENSITY
+    training = Training(Model.build(Config.model_validate(sections), size.D, 0.5, backend=backend, dtype=dtype), Rows.from_bits(bits))
+    start = training.model.net.init(SEED)
+    for name, value in start.items():
+        if not value.any():  # a zero hides the gradients behind it
+            start[name] = 0.1 * generator.standard_normal(value.shape)
+    training.model.params.fill(start)
+    training.optimizer.ema.fill(start)
+    return training
+
+
+def make_problem(size: Size) -> Problem:
+    """The same for peers."""
+    from bdiff_np import optim
+    from bdiff_np.diffusion import bernoulli
+
+    training = make_training(size, "numpy")
+    model, settings = training.model, training.settings
+    chains = {}
+    for K in (training.T, SHORT):
+        chain, k, ones = model.steps(K), np.arange(1, K + 1), np.ones((K, 1), np.uint8)
+        columns = ((1 - chain.alpha_bar[1:, None]) / 2, bernoulli.evidence(chain, "x0", ones, k), *bernoulli.q_flip(chain, ones, k)[:4])
+        chains[K] = Chain(model.net.features[chain.time], *(np.concatenate([[0], column[:, 0]]).astype(np.float32) for column in columns))
+    sizes = [value.size for value in model.params.values()]
+    decayed = dict(zip(model.params, (bool(part[0]) for part in np.split(training.optimizer.decayed, np.cumsum(sizes[:-1])))))
+    s = settings
+    return Problem(
+        size, training.T, {name: value.copy() for name, value in model.params.items()}, decayed, training.rows.all(), chains,
+        training.optimizer.scale, training.kernels.bce,
+        Optimizer(s.lr, s.warmup_steps, training.total_steps, s.weight_decay, s.clip_thresh, s.ema, optim.BETA1, optim.BETA2, optim.EPS),
+    )  # fmt: skip
+
+
+# The project's own back ends ----------------------------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """mode : a back end's name"""
+
+    def __init__(self, problem: Problem, mode: str, threads: int, dtype=np.float32):
+        self.training = make_training(problem.size, mode, dtype)
+        self.start = {name: np.array(value) for name, value in self.training.model.params.items()}
+
+    def loss_and_grads(self, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+        training, model = self.training, self.training.model
+        now = {name: np.array(value) for name, value in model.params.items()}
+        model.params.fill(self.start)
+        logits, tape = model.net.forward(model.ops, model.params, x_t, t)
+        kl, dlogits = training.kernels.kl_grad(logits, x0, x_t, t)
+        grads = model.net.backward(model.ops, model.params, tape, dlogits)
+        model.params.fill(now)
+        return training.T * float(kl.mean()), {name: value * training.optimizer.scale for name, value in grads.items()}
+
+    def run(self, steps: int) -> None:
+        with self.training.model.threads:
+            for _ in range(steps):
+                self.training.step()
+
+    def sample(self, n: int, steps: int) -> np.ndarray:
+        return self.training.model.sample(n, seed=SEED, steps=steps)
+
+
+class Sgemm:
+    """The machine's own rate of float32 matrix products, by NumPy's BLAS: what a step's GFLOP/s are a share of. mode : threads, as text"""
+
+    SIZES = (512, 1024, 2048)
+
+    def __init__(self, problem: None, mode: str, threads: int):
+        from threadpoolctl import threadpool_limits
+
+        self.limit = threadpool_limits(int(mode), user_api="blas")
+        self.pairs = [tuple(np.full((n, n), 0.5, np.float32) for _ in range(3)) for n in self.SIZES]
+
+    def best(self, seconds: float) -> float:
+        """Best GFLOP/s over a few sizes, each tried for `seconds`."""
+        rates = []
+        for n, (a, b, out) in zip(self.SIZES, self.pairs):
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                np.matmul(a, b, out=out)
+                rates.append(2e-9 * n**3 / (time.perf_counter() - start))
+        return max(rates)
+
+
+# Processes ----------------------------------------------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """A contestant's name in the tables, where its class stands, and how it is made."""
+
+    name: str
+    module: str
+    cls: str
+    mode: str
+    threads: int
+
+
+class Worker:
+    """A contestant in a process of its own, where no other library's threads are."""
+
+    def __init__(self, entry: Entry, problem: Problem | None):
+        self.entry, self.problem = entry, problem
+        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_keep_to, initargs=(entry.threads,))
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.pool.shutdown()
+
+    def build(self, problem: Problem | None = None) -> float:
+        """Makes the contestant, anew if need be. Returns the seconds of import, construction and, of a training, its first step."""
+        return self.pool.submit(_build, self.entry, problem or self.problem).result()
+
+    def call(self, method: str, *arguments: Any) -> tuple[float, Any]:
+        """Seconds and result of one of the contestant's methods."""
+        return self.pool.submit(_call, method, *arguments).result()
+
+
+def _keep_to(threads: int) -> None:
+    """Before any library starts its threads. JAX has no other way to be told their number."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+_contestant: Any = None
+
+
+def _build(entry: Entry, problem: Problem | None) -> float:
+    global _contestant
+    start = time.perf_counter()
+    _contestant = getattr(importlib.import_module(entry.module), entry.cls)(problem, entry.mode, entry.threads)
+    if problem is not None:
+        _contestant.run(1)
+    return time.perf_counter() - start
+
+
+def _call(method: str, *arguments: Any) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = getattr(_contestant, method)(*arguments)
+    return time.perf_counter() - start, result

@@ -1,0 +1,113 @@
+"""The training step and the sampler in JAX, as a skilled user writes them: a pure step on donated buffers, and loops that never leave the device."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import contestants
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+jax.config.update("jax_default_prng_impl", "unsafe_rbg")  # on two threads faster than threefry on all but the smallest nets
+
+
+class Jax:
+    """mode : "jit", one compiled step a call; "scan", one compiled loop over all steps of a call.
+
+    The loop is fori_loop, which takes as long as lax.scan here and need not be compiled for each number of steps.
+    """
+
+    def __init__(self, problem: contestants.Problem, mode: str, threads: int):
+        self.problem, self.mode = problem, mode
+        self.chain, self.rows = jax.tree.map(jnp.asarray, (problem.chain, problem.rows))
+        # One flat buffer makes the optimiser one loop, which pays while a call costs more than memory.
+        self.start, self.unflatten = ravel_pytree({name: jnp.asarray(value) for name, value in problem.weights.items()})
+        self.decayed = ravel_pytree({name: jnp.full(value.shape, float(problem.decayed[name])) for name, value in problem.weights.items()})[0]
+        zeros = jnp.zeros_like(self.start)
+        self.state = (self.start + 0, zeros, zeros + 0, self.start + 0, jnp.int32(0), jax.random.key(contestants.SEED))
+        if mode == "jit":
+            self.step = jax.jit(self._step, donate_argnums=0)
+        else:
+            self.loop = jax.jit(lambda state, steps: jax.lax.fori_loop(0, steps, lambda _, s: self._step(s), state), donate_argnums=0)
+
+    def forward(self, w, x_t, features):
+        y = x_t.astype(jnp.float32) * 2 - 1
+        for k, H in enumerate(self.problem.size.hidden):
+            F = w[f"dense{k}/F"]  # cut before the product: the gradient of a slice of activations is slow
+            y = jax.nn.silu((y @ w[f"dense{k}/W"] + w[f"dense{k}/b"]) * (1 + features @ F[:, :H]) + features @ F[:, H:])
+        return y @ w["out/W"] + w["out/b"]
+
+    def loss(self, flat, x0, x_t, t):
+        """The scaled loss, less the entropy of q, which no weight changes; and the cross entropy of the reverse step, summed, in nats."""
+        p = self.problem
+        features, _, own, agree, disagree, not_agree, not_disagree = (column[t].reshape(len(t), -1) for column in self.chain)
+        z = (x_t.astype(jnp.float32) * 2 - 1) * self.forward(self.unflatten(flat), x_t, features) + own  # logit of x_0 = x_t
+        a, b, same = jax.nn.sigmoid(z), jax.nn.sigmoid(-z), x0 == x_t
+        q, not_q = jnp.where(same, agree, disagree), jnp.where(same, not_agree, not_disagree)
+        flips, stays = agree + b * (disagree - agree), not_disagree + a * (not_agree - not_disagree)
+        cross = -(q * jnp.log(flips) + not_q * jnp.log(stays)).sum()
+        return (cross - p.auxiliary * jnp.log(jnp.where(same, a, b)).sum()) * p.scale, cross
+
+    def loss_and_grads(self, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+        (_, cross), grad = jax.jit(jax.value_and_grad(self.loss, has_aux=True))(self.start, x0, x_t, t.astype(np.int32))
+        nats = self.problem.T / len(x0) * (float(cross) - self.problem.entropy(x0, x_t, t))
+        return nats, {name: np.asarray(value) for name, value in self.unflatten(grad).items()}
+
+    def batch(self, key):
+        """x0 and x_t (B, D), t (B,)."""
+        B, T = self.problem.size.batch, self.problem.T
+        which, when, noise = jax.random.split(key, 3)
+        x0 = self.rows[jax.random.bits(which, (B,)) % len(self.rows)]
+        t = 1 + (jnp.arange(B) * T + jax.random.randint(when, (), 0, T)) // B
+        return x0, x0 ^ (jax.random.uniform(noise, x0.shape) < self.chain.noise[t][:, None]), t
+
+    def _step(self, state):
+        s = self.problem.optimizer
+        flat, m, v, ema, taken, key = state
+        taken, k = taken + 1, (taken + 1).astype(jnp.float32)
+        grad, _ = jax.grad(self.loss, has_aux=True)(flat, *self.batch(jax.random.fold_in(key, taken)))
+        grad *= jnp.minimum(1, s.clip / jnp.sqrt(jnp.vdot(grad, grad)))
+        rate = s.lr * jnp.minimum(1, k / s.warmup_steps) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(1, k / s.total_steps)))
+        m += (1 - s.beta1) * (grad - m)
+        v += (1 - s.beta2) * (grad * grad - v)
+        change = rate / (1 - s.beta1**k) * m / (jnp.sqrt(v) / jnp.sqrt(1 - s.beta2**k) + s.eps)
+        flat = flat * (1 - rate * s.weight_decay * self.decayed) - change
+        ema += (1 - jnp.minimum(s.ema, (1 + k) / (10 + k))) * (flat - ema)
+        return flat, m, v, ema, taken, key
+
+    def run(self, steps: int) -> None:
+        if self.mode == "jit":
+            for _ in range(steps):
+                self.state = self.step(self.state)
+        else:
+            self.state = self.loop(self.state, steps)
+        jax.block_until_ready(self.state)
+
+    def sample(self, n: int, steps: int) -> np.ndarray:
+        chain = jax.tree.map(jnp.asarray, self.problem.chains[steps])
+        return np.asarray(self._chain(self.state[0], chain, jax.random.key(contestants.SEED), n))
+
+    @partial(jax.jit, static_argnums=(0, 4))
+    def _chain(self, flat, chain, key, n):
+        """n rows (n, D) uint8. What the time does to the units is worked out for all steps at once."""
+        w, films = self.unflatten(flat), []
+        for k, H in enumerate(self.problem.size.hidden):
+            scale, shift = jnp.split(chain.features @ w[f"dense{k}/F"], [H], axis=1)
+            films.append((1 + scale, w[f"dense{k}/b"] * (1 + scale) + shift))
+
+        def back(x, now):
+            films, own, agree, disagree, key = now
+            shown = x.astype(jnp.float32) * 2 - 1
+            y = shown
+            for k, (scale, shift) in enumerate(films):
+                y = jax.nn.silu((y @ w[f"dense{k}/W"]) * scale + shift)
+            b = jax.nn.sigmoid(-(shown * (y @ w["out/W"] + w["out/b"]) + own))
+            return x ^ (jax.random.uniform(key, x.shape) < agree + b * (disagree - agree)), None
+
+        first, *keys = jax.random.split(key, len(chain.own) + 1)
+        every = (films, chain.own, chain.agree, chain.disagree, jnp.stack(keys))
+        every = jax.tree.map(lambda column: column[:0:-1], every)
+        x = jax.random.bernoulli(first, 0.5, (n, self.problem.size.D)).astype(jnp.uint8)
+        return jax.lax.scan(back, x, every)[0]

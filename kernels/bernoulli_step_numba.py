@@ -1,0 +1,235 @@
+"""Many optimiser steps of Bernoulli diffusion with a perceptron in one compiled call: the five lines of train.py, fused.
+
+A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward, into a gradient of the group's own;
+then the groups' gradients are summed, and AdamW runs over the flat buffers, piece by piece. Groups, slices and pieces are fixed by the sizes
+alone and sums have one order, so the weights that result do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from bdiff_np import rng
+from bdiff_np.kernels import bernoulli_numba as bernoulli
+from bdiff_np.kernels import blas_numba, philox_numba
+from bdiff_np.kernels import crew_numba as crew
+from bdiff_np.kernels import dense_numba as dense
+from bdiff_np.kernels import mlp_numba as mlp
+from bdiff_np.kernels.compiled_numba import njit
+
+u64 = np.uint64
+WIDE = 256  # width from which slices must be large for matrix products to run at full rate
+
+
+class FusedSteps:
+    """Takes many steps of one training in one call; `groups` and all other cuts come from the sizes alone.
+
+    net : nets/mlp.py, with `dense`. kernels : bernoulli_numba.Kernels. optimizer : optim.AdamW
+    batch : rows of a step, repeats included. threads : of the crew, as many as there are cores by default
+    """
+
+    def __init__(self, net, kernels, params, optimizer, *, batch: int, seed: int, threads: int | None = None):
+        rows = min(batch, 128 if net.width > WIDE else max(32, min(128, batch // 4)))
+        P, D = params.flat.size, net.D
+        groups = max(1, min(64, batch // rows, (1 << 26) // P))
+        pieces = max(1, min(groups, 2), P >> 14)
+        self.tasks, self.seed, self.batch, self.clip = max(groups, pieces), seed, batch, optimizer.settings.clip_thresh or np.inf
+        self.threads = n = min(threads or numba.config.NUMBA_NUM_THREADS, groups)
+        self.plan, self.law, R = mlp.make_plan(net, blas_numba.sgemm()), kernels.law, min(128, -(-batch // groups))
+        self.weights = Weights(
+            params.flat, np.zeros((groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat, optimizer.decayed
+        )
+        self.space = Space(
+            buffer=np.zeros((n, R * int(self.plan.slots[1])), np.float32), columns=np.zeros((n, 6 * R * D), np.float32),
+            x0=np.zeros((n, R, D), np.uint8), x_t=np.zeros((n, R, D), np.uint8), t=np.zeros((n, R), np.int64),
+            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(pieces),
+        )  # fmt: skip
+
+    def __call__(self, x0: np.ndarray, first: int, numbers: list[dict], logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+        """Steps first, first + 1, ..., in place on the optimiser's buffers.
+
+        x0 : (steps, b, D) uint8. numbers : of AdamW, one dict a step. logged : (steps,) bool, whether a step's loss is wanted
+
+        Returns
+        -------
+        taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms : (steps,) of the gradients
+        """
+        losses, norms = np.zeros(len(x0)), np.full(len(x0), np.nan)
+        rates = np.array([dense.rates(np.float32, **step) for step in numbers])
+        steps = Steps(x0, rates, logged, losses, norms, first, self.batch, self.seed, self.clip)
+        with blas_numba.one_thread():
+            taken = min(crew.run(self.threads, self.tasks, take, self.plan, self.law, self.weights, self.space, steps))
+        return taken, losses, norms
+
+    def orders(self, first: int, passes: int, N: int) -> np.ndarray:
+        """rng.permutation of N rows for so many passes over the data, (passes, N) int64."""
+        words = np.empty((passes, -(-N // 4), 4), np.uint64)
+        for_each = u64(self.seed), u64(rng.SHUFFLE)
+        _shuffles(*for_each, u64(first), words)
+        return np.argsort(words.reshape(passes, -1)[:, :N], axis=1, kind="stable")
+
+
+def build(model, kernels, optimizer, *, batch: int, seed: int) -> FusedSteps | None:
+    """The fused steps of a training, or None where the network is not one of dense layers alone, is not float32, or BLAS hides its sgemm."""
+    net = model.net
+    if getattr(net, "dense", None) is None or net.dtype != np.float32 or blas_numba.sgemm() is None:
+        return None
+    return FusedSteps(net, kernels, model.params, optimizer, batch=batch, seed=seed)
+
+
+@njit
+def _shuffles(seed, stream, first, words):
+    for k in range(words.shape[0]):
+        philox_numba.fill(seed, stream, first + u64(k), u64(0), words[k])
+
+
+class Weights(NamedTuple):
+    """Flat buffers, (P,) float32."""
+
+    params: np.ndarray
+    grads: np.ndarray  # (groups, P)
+    m: np.ndarray
+    v: np.ndarray
+    ema: np.ndarray
+    decayed: np.ndarray
+
+
+class Space(NamedTuple):
+    """Room for the slice that each thread works on, of R rows at most; and what the threads tell each other."""
+
+    buffer: np.ndarray  # (threads, R * floats) float32, the network's
+    columns: np.ndarray  # (threads, 6 * R * D) float32, the law of each bit
+    x0: np.ndarray  # (threads, R, D) uint8
+    x_t: np.ndarray  # (threads, R, D) uint8
+    t: np.ndarray  # (threads, R) int64
+    words: np.ndarray  # (threads, R * blocks, 4) uint64
+    kl: np.ndarray  # (batch,) float64, nats
+    squares: np.ndarray  # (pieces,) float64, of the gradient
+
+
+class Steps(NamedTuple):
+    """What a number of steps needs, worked out beforehand."""
+
+    x0: np.ndarray  # (steps, b, D) uint8, rows of the data
+    rates: np.ndarray  # (steps, 8) float32, AdamW's Rates, before clipping
+    logged: np.ndarray  # (steps,) bool, whether the loss is wanted
+    losses: np.ndarray  # (steps,) float64, mean KL in nats of the steps where it is
+    norms: np.ndarray  # (steps,) float64, of the gradient before clipping
+    first: int  # number of the first step
+    batch: int  # rows of a step: a multiple of b
+    seed: int
+    clip: float  # largest norm, inf for none
+
+
+@njit(error_model="numpy")
+def _slice(plan, law, weights, space, steps, where):
+    """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, by thread `rank`, into the gradient of `group`."""
+    s, lo, hi, group, add, rank = where
+    B, D, T, step = hi - lo, space.x_t.shape[2], law.lost.size - 1, u64(steps.first + s)
+    x0, x_t, t, buffer = space.x0[rank, :B], space.x_t[rank, :B], space.t[rank, :B], space.buffer[rank]
+    blocks = (D + 7) // 8
+    raw = space.words[rank, : B * blocks]
+    philox_numba.fill(u64(steps.seed), u64(rng.TIME), step, u64(0), raw[:1])
+    offset = np.int64(((raw[0, 0] & u64(0xFFFFFFFF)) * u64(T)) >> u64(32))
+    for r in range(B):
+        t[r] = 1 + ((lo + r) * T + offset) // steps.batch
+        mlp.copy(steps.x0[s, (lo + r) % steps.x0.shape[1]], x0[r])
+    philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
+    bernoulli.noise(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
+    mlp.read(plan, x_t, t, buffer)
+    mlp.forward(plan, weights.params, buffer, B)
+    last = plan.layers[plan.layers.shape[0] - 1]
+    logits, dlogits = mlp.room(plan, buffer, last[mlp.U], B, D), mlp.room(plan, buffer, last[mlp.DZ], B, D)
+    columns = space.columns[rank, : 6 * B * D].reshape(6, B * D)
+    bernoulli.look_up(law, t, x_t, columns)
+    bernoulli.gradient(law, logits.reshape(-1), (x0.reshape(-1), x_t.reshape(-1)), columns, dlogits.reshape(-1))
+    if steps.logged[s]:
+        bernoulli.values(law, t, logits, (x0, x_t), columns, space.kl[lo:hi])
+    mlp.backward(plan, weights.params, buffer, B, weights.grads[group], add)
+
+
+@njit
+def _group(plan, law, weights, space, steps, task):
+    """All rows of a group, in slices of R rows at most."""
+    s, group, rank = task
+    groups, R = weights.grads.shape[0], space.t.shape[1]
+    start, stop = steps.batch * group // groups, steps.batch * (group + 1) // groups
+    for lo in range(start, stop, R):
+        _slice(plan, law, weights, space, steps, (s, lo, min(lo + R, stop), group, lo > start, rank))
+
+
+@njit
+def _sum(grads, lo, hi):
+    """The groups' gradients of parameters lo .. hi - 1 into the first group's; returns the sum of their squares."""
+    for group in range(1, grads.shape[0]):
+        dense.add_to(grads[0, lo:hi], grads[group, lo:hi])
+    return dense.square_sum(grads[0, lo:hi])
+
+
+@njit
+def _update(weights, row, factor, lo, hi):
+    """AdamW on parameters lo .. hi - 1."""
+    rates = dense.Rates(row[0] * factor, row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+    p, g, m, v, ema, decayed = weights
+    dense.adamw(p[lo:hi], g[0, lo:hi], m[lo:hi], v[lo:hi], ema[lo:hi], decayed[lo:hi], rates)
+
+
+@njit(nogil=True)
+def take(own, plan, law, weights, space, steps):
+    """One thread's part in taking the steps; `own` is its crew_numba.Crew. The least number that the threads return is that of the steps taken:
+    fewer than asked if a gradient is not finite, which ends them before its step."""
+    groups, pieces, size = weights.grads.shape[0], space.squares.size, weights.params.size
+    before = 0
+    for s in range(steps.rates.shape[0]):
+        if not crew.ready(own, before):
+            return s
+        for i in range(groups):
+            group = (i + crew.first(own, groups)) % groups
+            if not crew.taken(own, group, 3 * s):
+                _group(plan, law, weights, space, steps, (s, group, own.rank))
+                crew.done(own)
+        before += groups
+        if not crew.ready(own, before):
+            return s
+        for i in range(pieces):
+            k = (i + crew.first(own, pieces)) % pieces
+            if not crew.taken(own, k, 3 * s + 1):
+                space.squares[k] = _sum(weights.grads, size * k // pieces, size * (k + 1) // pieces)
+                crew.done(own)
+        before += pieces
+        if not crew.ready(own, before):
+            return s
+        norm = _norm(space.squares, steps.rates[s, 0])
+        if not math.isfinite(norm):
+            crew.stop(own)
+            return s
+        factor = np.float32(1.0 if norm <= steps.clip else steps.clip / norm)
+        for i in range(pieces):
+            k = (i + crew.first(own, pieces)) % pieces
+            if not crew.taken(own, k, 3 * s + 2):
+                if k == 0:
+                    _log(space, steps, s, norm)
+                _update(weights, steps.rates[s], factor, size * k // pieces, size * (k + 1) // pieces)
+                crew.done(own)
+        before += pieces
+    return steps.rates.shape[0]
+
+
+@njit
+def _norm(squares, scale):
+    total = 0.0
+    for k in range(squares.size):
+        total += squares[k]
+    return math.sqrt(total) * scale
+
+
+@njit(error_model="numpy")
+def _log(space, steps, s, norm):
+    steps.norms[s] = norm
+    if steps.logged[s]:
+        for r in range(steps.batch):
+            steps.losses[s] += space.kl[r] / steps.batch

@@ -1,0 +1,221 @@
+"""The operations of dense layers in compiled code: what numpy_ops does in several passes, here in one. Formulas: derivation, section 12.
+
+All loops run over the units of a row, so that they vectorise, and rows follow one another, so that sums over rows have one order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bdiff_np.kernels.compiled_numba import njit
+from bdiff_np.kernels.float32_numba import exp
+
+NONE, RELU, SILU, GELU, TANH, SIGMOID = range(6)
+CODES = {None: NONE, "relu": RELU, "silu": SILU, "gelu": GELU, "tanh": TANH, "sigmoid": SIGMOID}
+GELU_1, GELU_3 = (2 / np.pi) ** 0.5, (2 / np.pi) ** 0.5 * 0.044715
+FUSED = {"contract"}  # multiply and add in one instruction; nothing else of fast-math, which would change sums
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def act(code, y, slope):
+    """y holds v on entry and act(v) on return; slope receives act'(v). Both 1-D, of one dtype."""
+    one, half = y.dtype.type(1), y.dtype.type(0.5)
+    if code == RELU:
+        for j in range(y.size):
+            slope[j] = one if y[j] > 0 else 0
+            y[j] = y[j] if y[j] > 0 else 0
+    elif code == SILU:
+        for j in range(y.size):
+            s = one / (one + exp(-y[j]))
+            y[j] = y[j] * s
+            slope[j] = s + y[j] * (one - s)
+    elif code == GELU:
+        c1, c3 = y.dtype.type(GELU_1), y.dtype.type(GELU_3)
+        three = y.dtype.type(3)
+        for j in range(y.size):
+            v = y[j]
+            w = one - (one + one) / (one + exp((one + one) * v * (c1 + c3 * v * v)))
+            y[j] = half * v * (one + w)
+            slope[j] = half * (one + w) + half * v * (one - w * w) * (c1 + three * c3 * v * v)
+    elif code == TANH:
+        for j in range(y.size):
+            w = one - (one + one) / (one + exp((one + one) * y[j]))
+            y[j] = w
+            slope[j] = one - w * w
+    elif code == SIGMOID:
+        for j in range(y.size):
+            s = one / (one + exp(-y[j]))
+            y[j] = s
+            slope[j] = s * (one - s)
+    else:
+        for j in range(y.size):
+            slope[j] = one
+
+
+@njit(fastmath=FUSED)
+def affine(u, bias, y):
+    """u holds z on entry; u = y = z + bias, each row."""
+    for r in range(u.shape[0]):
+        for j in range(u.shape[1]):
+            v = u[r, j] + bias[j]
+            u[r, j] = v
+            y[r, j] = v
+
+
+@njit(fastmath=FUSED)
+def film(u, bias, table, y):
+    """u holds z on entry; u = z + bias, y = u * (1 + scale) + shift, each row. table (B, 2H) is scale beside shift."""
+    H = u.shape[1]
+    one = u.dtype.type(1)
+    for r in range(u.shape[0]):
+        scale, shift = table[r, :H], table[r, H:]
+        for j in range(H):
+            v = u[r, j] + bias[j]
+            u[r, j] = v
+            y[r, j] = v * (one + scale[j]) + shift[j]
+
+
+@njit(fastmath=FUSED)
+def film_shared(u, bias, scale, shift, y):
+    """y = (u + bias) * (1 + scale) + shift, with one scale and one shift (H,) for all rows."""
+    one = u.dtype.type(1)
+    for r in range(u.shape[0]):
+        for j in range(u.shape[1]):
+            y[r, j] = (u[r, j] + bias[j]) * (one + scale[j]) + shift[j]
+
+
+@njit(fastmath=FUSED)
+def film_backward(dz, slope, u, table):
+    """dz holds dy on entry; on return dz is the gradient of z, and the table that of itself."""
+    H = dz.shape[1]
+    one = dz.dtype.type(1)
+    for r in range(dz.shape[0]):
+        # Three loops: in one, more pairs of arrays could overlap than LLVM is willing to check before it runs in vectors.
+        for j in range(H):
+            table[r, H + j] = dz[r, j] * slope[r, j]
+        for j in range(H):
+            dz[r, j] = table[r, H + j] * (one + table[r, j])
+        for j in range(H):
+            table[r, j] = table[r, H + j] * u[r, j]
+
+
+@njit
+def add_bias(u, bias):
+    """u += bias, each row."""
+    for r in range(u.shape[0]):
+        for j in range(u.shape[1]):
+            u[r, j] += bias[j]
+
+
+@njit
+def scale_by(x, factor):
+    """x *= factor, two arrays of one shape."""
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[r, j] *= factor[r, j]
+
+
+@njit
+def add_to(x, more):
+    """x += more, 1-D."""
+    for i in range(x.size):
+        x[i] += more[i]
+
+
+@njit
+def column_sums(x, out, add):
+    """Sum over the rows of x, into `out` or, if `add`, on top of it."""
+    if not add:
+        out[:] = 0
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[j] += x[r, j]
+
+
+@njit(fastmath=FUSED)
+def layer_norm(x, gain, shift, eps, y, unit, rate):
+    """y = gain * unit + shift, unit the rows of x at mean 0 and variance 1; rate (B, 1) is 1 over their deviation."""
+    H = x.shape[1]
+    for r in range(x.shape[0]):
+        mean = square = x.dtype.type(0)
+        for j in range(H):
+            mean += x[r, j]
+        mean /= x.dtype.type(H)
+        for j in range(H):
+            unit[r, j] = x[r, j] - mean
+            square += unit[r, j] * unit[r, j]
+        rate[r, 0] = x.dtype.type(1) / np.sqrt(square / x.dtype.type(H) + x.dtype.type(eps))
+        for j in range(H):
+            unit[r, j] *= rate[r, 0]
+            y[r, j] = unit[r, j] * gain[j] + shift[j]
+
+
+@njit(fastmath=FUSED)
+def layer_norm_backward(dy, unit, rate, gain, dx, dgain, dshift):
+    """dx (B, H), and the sums over rows dgain and dshift (H,)."""
+    H = dy.shape[1]
+    dgain[:] = 0
+    dshift[:] = 0
+    for r in range(dy.shape[0]):
+        mean = along = dy.dtype.type(0)
+        for j in range(H):
+            dgain[j] += dy[r, j] * unit[r, j]
+            dshift[j] += dy[r, j]
+            mean += dy[r, j] * gain[j]
+            along += dy[r, j] * gain[j] * unit[r, j]
+        mean /= dy.dtype.type(H)
+        along /= dy.dtype.type(H)
+        for j in range(H):
+            dx[r, j] = rate[r, 0] * (dy[r, j] * gain[j] - mean - unit[r, j] * along)
+
+
+@njit
+def keep_mask(words, threshold, kept, out):
+    """0 where a word is below the threshold, else `kept`; 1-D."""
+    for i in range(words.size):
+        out[i] = kept if words[i] >= threshold else 0
+
+
+@njit(fastmath={"reassoc", "contract"})
+def square_sum(x):
+    """Sum of squares of a 1-D array, float64."""
+    total = 0.0
+    for i in range(x.size):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
+
+
+class Rates(NamedTuple):
+    """The numbers of one AdamW step, of the buffers' dtype."""
+
+    scale: float  # of the gradient
+    m: float  # 1 - beta1
+    v: float  # 1 - beta2
+    step: float  # lr / (1 - beta1**step)
+    root: float  # 1 / sqrt(1 - beta2**step)
+    eps: float
+    decay: float  # lr * weight_decay
+    ema: float  # 1 - ema_decay
+
+
+def rates(kind, *, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> Rates:
+    """The Rates of a step, numbers of type `kind`, from what the operation `adamw` is told."""
+    found = scale, 1 - beta1, 1 - beta2, lr / (1 - beta1**step), 1 / (1 - beta2**step) ** 0.5, eps, lr * weight_decay, 1 - ema_decay
+    return Rates(*map(kind, found))
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def adamw(params, grads, m, v, ema, decayed, rates):
+    """One AdamW step with its moving average of the weights, in one pass over flat buffers. Derivation, section 13."""
+    one = params.dtype.type(1)
+    for i in range(params.size):
+        g = grads[i] * rates.scale
+        m_i = m[i] + rates.m * (g - m[i])
+        v_i = v[i] + rates.v * (g * g - v[i])
+        p = params[i] * (one - rates.decay * decayed[i]) - rates.step * m_i / (np.sqrt(v_i) * rates.root + rates.eps)
+        m[i] = m_i
+        v[i] = v_i
+        params[i] = p
+        ema[i] += rates.ema * (p - ema[i])
