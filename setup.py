@@ -10,7 +10,7 @@ if __name__ == "__main__":
     setup(
         name="bdiff_np",
         version="0.1.0",
-        description="Diffusion models for binary data from scratch: hand-written network, backward pass and kernels on NumPy",
+        description="Diffusion models for binary data from scratch: hand-written network, backward pass and kernels on NumPy and Numba",
         long_description=open("README.md", encoding="utf-8").read(),
         long_description_content_type="text/markdown",
         license="MIT",
@@ -20,6 +20,8 @@ if __name__ == "__main__":
         package_data={"bdiff_np": ["py.typed"], "bdiff_np.kernels": ["*.cu", "*.cuh"]},
         install_requires=[
             "numpy>=1.24",
+            "numba>=0.60",
+            "llvmlite",
             "click>=8.1",
             "pyyaml>=6",
             "pydantic>=2.7",

@@ -75,6 +75,20 @@ def _target(target: Path | None):
     return found
 
 
+def _open(found, backend: str, choose):
+    """The model of a checkpoint on a back end; for auto, `choose` tells which, and stderr says it with the reason."""
+    from bdiff_np.auto import AUTO
+    from bdiff_np.model import Model
+
+    if backend != AUTO:
+        return Model.open(found, backend=backend)
+    model = Model.open(found)
+    choice = choose(model)
+    if choice.backend != model.ops.name:
+        click.echo(f"back end {choice.backend} (auto: {choice.reason})", err=True)
+    return model.on(choice.backend)
+
+
 def _seed(default: int | None = 0):
     text = f"Seed of the random words; the same seed gives the same output.{'' if default is None else '  [default: 0]'}"
     return click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=default, help=text)
@@ -82,7 +96,9 @@ def _seed(default: int | None = 0):
 
 _steps = click.option("--steps", type=click.IntRange(1), help="Take K of the chain's T steps: faster, a little worse.  [default: all]", metavar="K")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-_backend = click.option("--backend", default="numpy", show_default=True, help="What computes: numpy.")
+_backend = click.option(
+    "--backend", default="auto", show_default=True, help="What computes: numpy, numba, or auto, the fastest for the work at hand."
+)
 
 
 # train ----------------------------------------------------------------------------------------------------------------------------------
@@ -156,14 +172,13 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
     python cli.py sample runs/heartbeat_paper -n 5 --seed 1
     python cli.py sample -n 100000 --steps 200 --out rows.npy
     """
-    from bdiff_np import data, files
+    from bdiff_np import auto, data, files
     from bdiff_np import sample as sampler
-    from bdiff_np.model import Model
 
     if out is not None:
         files.check_folder(out)
         data.check_out(out)
-    model = Model.open(_target(target), backend=backend)
+    model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
     with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     if out is None:
@@ -195,12 +210,11 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
     python cli.py evaluate runs/heartbeat_paper --evaluations 4000000
     python cli.py evaluate runs/heartbeat_paper --bound paper --json
     """
+    from bdiff_np import auto, report
     from bdiff_np import evaluate as evaluation
-    from bdiff_np import report
-    from bdiff_np.model import Model
 
     found = _target(target)
-    model = Model.open(found, backend=backend)
+    model = _open(found, backend, lambda m: auto.for_evaluation(m, evaluations))
     name, rows, population = report.rows_to_evaluate(model, found, file, split)
     with progress(evaluation.GROUPS, "evaluating", leave=False) as bar:
         bound = evaluation.bound(
@@ -228,14 +242,13 @@ def validate(target, n, steps, seed, as_json, backend):
     \b
     python cli.py validate runs/repeating_patterns_len_20_per_10 -n 50000
     """
-    from bdiff_np import data, report
+    from bdiff_np import auto, data, report
     from bdiff_np import evaluate as evaluation
     from bdiff_np import sample as sampler
     from bdiff_np import validate as validation
-    from bdiff_np.model import Model
 
     found = _target(target)
-    model = Model.open(found, backend=backend)
+    model = _open(found, backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
     train_rows, val_rows = report.rows_of_run(found)
     evaluation.check_width(model, train_rows)
     with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling", leave=False) as bar:

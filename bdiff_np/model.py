@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def backend_names() -> list[str]:
 def load_ops(backend: str):
     """The module of shared operations of a back end. Raises InputError for a name that this version has not."""
     if backend not in backend_names():
-        raise InputError(f"back end {backend!r} is not part of this version; there is: {', '.join(backend_names())}")
+        raise InputError(f"back end {backend!r} is not part of this version; there is: auto, {', '.join(backend_names())}")
     return importlib.import_module(f"bdiff_np.backends.{backend.replace('-', '_')}_ops")
 
 
@@ -84,6 +84,14 @@ class Model:
         except (KeyError, ValueError) as fault:
             raise InputError(f"{found.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?") from None
         return model
+
+    def on(self, backend: str) -> Model:
+        """The same model on another back end."""
+        if backend == self.ops.name:
+            return self
+        ops = load_ops(backend)
+        params = Params(ops, self.net.shapes, self.net.dtype).fill({name: self.ops.to_host(array) for name, array in self.params.items()})
+        return replace(self, ops=ops, params=params)
 
     @property
     def family(self):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 CALL_SECONDS = 0.1  # of compiled work, until Ctrl-C is seen and the bar moves
 QUIET_SECONDS = 5.0  # between two lines where there is no terminal
@@ -57,3 +59,13 @@ class Lines:
 def pace(count: int, seconds: float) -> int:
     """How many steps to take in the next compiled call, `count` having taken so long: CALL_SECONDS' worth, and at most four times as many."""
     return max(1, min(4 * count, int(count * CALL_SECONDS / max(seconds, 1e-9))))
+
+
+@contextmanager
+def compiling(function: str) -> Iterator[None]:
+    """Around the first call of a compiled function, named file.function: tells why nothing happens for a while, if that is so."""
+    from bdiff_np.kernels.compiled import is_compiled
+
+    if not is_compiled(function):
+        print("compiling kernels, once on this machine; a quarter of a minute or so", file=sys.stderr, flush=True)
+    yield

@@ -24,7 +24,7 @@ def plan(job: training.Run) -> str:
     val = f", {len(job.val_rows)} held out" if job.val_rows is not None else ""
     return (
         f"{job.folder}: {len(job.train_rows)} rows of {job.train_rows.D} bits{val}; T = {t.T}, {t.model.params.flat.size} parameters, "
-        f"back end {t.model.ops.name}\n"
+        f"back end {t.model.ops.name}{f' (auto: {job.chosen_because})' if job.chosen_because else ''}\n"
         f"{settings.training.epochs} epochs of {t.steps_per_epoch} steps, {t.batch_rows} rows x {t.repeats} timesteps each"
         + (f", from step {t.optimizer.taken}" if t.optimizer.taken else "")
         + (f"\nresults: {job.results}" if job.results != Path() else "")

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bdiff_np import __version__, checkpoint, data, evaluate, plots, rundir, sample, validate
+from bdiff_np import __version__, auto, checkpoint, data, evaluate, plots, rundir, sample, validate
 from bdiff_np import config as configuration
+from bdiff_np.auto import AUTO
 from bdiff_np.errors import InputError
 from bdiff_np.files import write_whole
 from bdiff_np.generators import Rule, make_rule
@@ -56,7 +57,13 @@ class Run:
         if faults:
             raise InputError("\n".join(f"{configuration.place(source, path)}: {path}: {reason}" for path, reason in faults))
         pi = stationary_law(settings.model, self.train_rows)
-        self.training = Training(Model.build(settings, self.train_rows.D, pi, backend=backend, code=code), self.train_rows)
+        self._build = lambda name: Training(Model.build(settings, self.train_rows.D, pi, backend=name, code=code), self.train_rows)
+        self.auto, self.chosen_because = backend == AUTO, ""
+        self.training = self._build("numpy" if self.auto else backend)
+        if self.auto:
+            choice = auto.for_training(self.training)
+            self.chosen_because = choice.reason
+            self._use(choice.backend)
         self.net_file = CODE if code else settings.model.net
         self.census = validate.Census(self.train_rows, self.val_rows, self.rule)
         self.history: dict[str, list] = {name: [] for name in COLUMNS}
@@ -65,6 +72,11 @@ class Run:
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
         self.stop = False
         self._at_once = 1  # steps between two looks at Ctrl-C and the progress bar
+
+    def _use(self, backend: str) -> None:
+        """Another back end, before the first step."""
+        if backend != self.training.model.ops.name:
+            self.training = self._build(backend)
 
     @property
     def epoch(self) -> int:
@@ -96,6 +108,7 @@ class Run:
         total = self.training.total_steps
         before = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._on_interrupt)
+        self.training.compile()
         bar = progress(total, "training", self.training.optimizer.taken, quiet=3 * QUIET_SECONDS)  # lines of the epochs come first
         self._clock = time.monotonic()
         try:
@@ -239,6 +252,7 @@ class Run:
         meta = {
             "step": self.training.optimizer.taken, "epoch": self.epoch, "D": self.train_rows.D, "net": self.net_file,
             "config": self.settings.model_dump(mode="json"), "data": self._fingerprints(), "version": __version__,
+            "backend": self.training.model.ops.name,
             "loss_sum": self.loss_sum, "loss_count": self.loss_count, "seconds": self.seconds, "best": self.best,
             "grad_norm": self.training.optimizer.grad_norm, "wall_seconds": self.wall_seconds,
         }  # fmt: skip
@@ -261,6 +275,13 @@ class Run:
             return
         if meta["data"] != self._fingerprints():
             raise InputError(f"{self.folder}: the rows of train or val have changed since {path.name} was saved; start anew, without --resume")
+        begun_on = meta.get("backend", "numpy")
+        if self.auto and begun_on != self.training.model.ops.name:  # another one rounds differently: to go on exactly takes the same
+            try:
+                self._use(begun_on)
+                self.chosen_because = "it was begun on it"
+            except InputError as fault:
+                print(f"{fault}; going on with {self.training.model.ops.name}, not bit for bit", file=sys.stderr)
         self.training.restore(tensors, meta["step"])
         self.training.optimizer.grad_norm, self.wall_seconds = meta["grad_norm"], meta["wall_seconds"]
         self.loss_sum, self.loss_count, self.seconds = meta["loss_sum"], meta["loss_count"], meta["seconds"]

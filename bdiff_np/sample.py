@@ -8,7 +8,7 @@ import numpy as np
 
 from bdiff_np import rng
 from bdiff_np.errors import InputError
-from bdiff_np.progress import pace
+from bdiff_np.progress import compiling, pace
 from bdiff_np.rng import Key
 
 BATCH, BITS = 4096, 1 << 21  # rows, and bits, that meet the network together at most; which rows share a batch changes nothing
@@ -36,7 +36,11 @@ def draw(
     batch = min(batch or BATCH, rows_at_once(model.D))
     known = None if known is None else check_known(known, n, model.D)
     written = model.fused("chain")
-    walk = (written and written.build(model, kernels)) or _walk_by_steps(model, kernels, chain)
+    fused = written and written.build(model, kernels)
+    if fused:
+        with compiling(fused.function):
+            fused(np.zeros((1, model.D), np.uint8), chain.T, 1, seed=seed)
+    walk = fused or _walk_by_steps(model, kernels, chain)
     rows, at_once = np.empty((n, model.D), np.uint8), 10
     for first in range(0, n, batch):
         part = rows[first : first + batch]

@@ -14,6 +14,7 @@ from bdiff_np.data import Rows
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model, module
 from bdiff_np.optim import AdamW
+from bdiff_np.progress import compiling
 from bdiff_np.rng import Key
 
 MOST_STEPS = 1000  # of an epoch whose length the configuration leaves open: what a user waits for between two looks
@@ -80,6 +81,12 @@ class Training:
         if taken < count:
             optimizer.check(first + taken, float("nan"))
         return [self.T * float(loss) for loss in losses[logged]]
+
+    def compile(self) -> None:
+        """Compiles what `advance` needs and is not compiled yet, and says so on stderr; it comes with the first step otherwise."""
+        if self.fused is not None:
+            with compiling(self.fused.function):
+                self.fused(self.rows.take(slice(0)).reshape(0, self.batch_rows, -1), 1, [], np.zeros(0, bool))
 
     def logged(self, step: int) -> bool:
         """Whether the loss of a step is worked out, which costs logarithms: of every eighth where an epoch has steps enough."""

@@ -188,9 +188,10 @@ class Ours:
         return training.T * float(kl.mean()), {name: value * training.optimizer.scale for name, value in grads.items()}
 
     def run(self, steps: int) -> None:
-        with self.training.model.threads:
-            for _ in range(steps):
-                self.training.step()
+        training = self.training
+        with training.model.threads:
+            for left in range(steps, 0, -training.most_at_once):
+                training.advance(min(left, training.most_at_once))
 
     def sample(self, n: int, steps: int) -> np.ndarray:
         return self.training.model.sample(n, seed=SEED, steps=steps)
@@ -223,9 +224,10 @@ class Sgemm:
 
 
 class Entry(NamedTuple):
-    """A contestant's name in the tables, where its class stands, and how it is made."""
+    """A contestant's name in the tables, who it belongs to ("" for this project), where its class stands, and what it is made with."""
 
     name: str
+    family: str
     module: str
     cls: str
     mode: str
@@ -235,8 +237,8 @@ class Entry(NamedTuple):
 class Worker:
     """A contestant in a process of its own, where no other library's threads are."""
 
-    def __init__(self, entry: Entry, problem: Problem | None):
-        self.entry, self.problem = entry, problem
+    def __init__(self, entry: Entry):
+        self.entry = entry
         self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_keep_to, initargs=(entry.threads,))
 
     def __enter__(self) -> Worker:
@@ -245,9 +247,9 @@ class Worker:
     def __exit__(self, *_) -> None:
         self.pool.shutdown()
 
-    def build(self, problem: Problem | None = None) -> float:
-        """Makes the contestant, anew if need be. Returns the seconds of import, construction and, of a training, its first step."""
-        return self.pool.submit(_build, self.entry, problem or self.problem).result()
+    def build(self, problem: Problem | None) -> float:
+        """Makes the contestant, in place of the one before. Returns the seconds of import, construction and, with a problem, its first step."""
+        return self.pool.submit(_build, self.entry, problem).result()
 
     def call(self, method: str, *arguments: Any) -> tuple[float, Any]:
         """Seconds and result of one of the contestant's methods."""

@@ -1,8 +1,8 @@
 """The reverse chain of Bernoulli diffusion with a perceptron, many steps for many rows in one compiled call.
 
-Each thread walks its rows through all the steps. A bit of x_t flips if its random word lies below p 2**32, and p = a agree + b disagree with a + b = 1
-is never above `disagree`, whatever the network says. So the network is asked only for rows that have a word below that: with 20 bits and 2000 steps
-it is one row in eight, with the same result as asking for all.
+Each thread walks its rows through all the steps. A bit of x_t flips if its random word lies below p 2**32, and p = a agree + b disagree with
+a + b = 1 is never above `disagree`, whatever the network says. So the network is asked only for rows that have a word below that: with 20 bits
+and 2000 steps it is one row in eight, with the same result as asking for all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from bdiff_np import rng
 from bdiff_np.kernels import bernoulli_numba as bernoulli
 from bdiff_np.kernels import blas_numba, philox_numba
 from bdiff_np.kernels import crew_numba as crew
-from bdiff_np.kernels import dense_numba as dense
 from bdiff_np.kernels import mlp_numba as mlp
 from bdiff_np.kernels.compiled_numba import njit
 
@@ -51,6 +50,8 @@ class Walk(NamedTuple):
 
 class FusedChain:
     """Walks rows back through the chain. model : of the weights to use. kernels : of the chain to walk, which may leave steps out"""
+
+    function = "bernoulli_chain_numba.walk_back"  # what takes long to compile
 
     def __init__(self, model, kernels, threads: int | None = None):
         self.net, self.params, self.chain, self.law = model.net, model.params, kernels.chain, kernels.law

@@ -32,6 +32,8 @@ class FusedSteps:
     batch : rows of a step, repeats included. threads : of the crew, as many as there are cores by default
     """
 
+    function = "bernoulli_step_numba.take"  # what takes long to compile
+
     def __init__(self, net, kernels, params, optimizer, *, batch: int, seed: int, threads: int | None = None):
         rows = min(batch, 128 if net.width > WIDE else max(32, min(128, batch // 4)))
         P, D = params.flat.size, net.D
@@ -59,7 +61,7 @@ class FusedSteps:
         taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms : (steps,) of the gradients
         """
         losses, norms = np.zeros(len(x0)), np.full(len(x0), np.nan)
-        rates = np.array([dense.rates(np.float32, **step) for step in numbers])
+        rates = np.array([dense.rates(np.float32, **step) for step in numbers], np.float32).reshape(-1, len(dense.Rates._fields))
         steps = Steps(x0, rates, logged, losses, norms, first, self.batch, self.seed, self.clip)
         with blas_numba.one_thread():
             taken = min(crew.run(self.threads, self.tasks, take, self.plan, self.law, self.weights, self.space, steps))

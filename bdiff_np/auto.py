@@ -1,0 +1,74 @@
+"""Which back end `--backend auto` takes: the fastest here for the work at hand, the wait for a compiler included.
+
+The rule, from the measurements in benchmarks/RESULTS.md: estimate what the work takes on NumPy. The compiled back end saves the better part of
+that and costs its set-up, about a second where its kernels have been compiled before and up to half a minute where not. It is taken if it saves
+more than it costs. A network that the compiled back end cannot fuse stays on NumPy.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import NamedTuple
+
+AUTO = "auto"  # the name with which a user asks for it
+
+# Seconds on NumPy, one core of a 2.1 GHz Xeon: of a training step whatever its size, of a row for each parameter, of a row for each unit.
+STEP, PARAMETER, UNIT = 3e-4, 2e-11, 8e-9
+TRAINING = 2.5  # a training row, forward and backward, in forward rows
+LOAD = 1.0  # seconds, of kernels that have been compiled before
+
+
+class Work(NamedTuple):
+    """What is to be done, by the compiled function that would do it."""
+
+    function: str
+    saved: float  # of NumPy's time, at least
+    compile: float  # seconds
+
+
+TRAIN = Work("step_numba.take", 0.6, 22.0)  # with the sampler, which a training uses too
+SAMPLE = Work("chain_numba.walk_back", 0.8, 7.0)
+EVALUATE = Work("numba.values", 0.3, 6.0)
+
+
+class Choice(NamedTuple):
+    """A back end and, in words, why."""
+
+    backend: str
+    reason: str
+
+
+def for_training(training) -> Choice:
+    """For all steps of a train.Training."""
+    rows = training.total_steps * training.batch_rows * training.repeats
+    return _choose(training.model, training.total_steps * STEP + TRAINING * _seconds(training.model, rows), TRAIN)
+
+
+def for_sampling(model, rows: int, steps: int) -> Choice:
+    """For walking rows back through so many steps of the chain."""
+    return _choose(model, _seconds(model, rows * steps), SAMPLE)
+
+
+def for_evaluation(model, evaluations: int) -> Choice:
+    """For so many values of the KL."""
+    return _choose(model, _seconds(model, evaluations), EVALUATE)
+
+
+def _seconds(model, rows: float) -> float:
+    """For rows through the network once, on NumPy."""
+    units = sum(shape[-1] for shape in model.net.shapes.values() if len(shape) > 1)
+    return rows * (PARAMETER * model.params.flat.size + UNIT * units)
+
+
+def _choose(model, seconds: float, work: Work) -> Choice:
+    if find_spec("numba") is None:
+        return Choice("numpy", "Numba is not installed")
+    if getattr(model.net, "dense", None) is None:
+        return Choice("numpy", "this network has no compiled form")
+    from bdiff_np.kernels.compiled import is_compiled
+
+    there = is_compiled(f"{model.config.model.family}_{work.function}")
+    cost = LOAD if there else work.compile
+    about = f"about {seconds:.0f} s on NumPy" if seconds >= 1 else "less than a second on NumPy"
+    kernels = "Numba's kernels are compiled already" if there else f"to compile Numba's kernels takes {cost:.0f} s, once"
+    return Choice("numba" if work.saved * seconds > cost else "numpy", f"{about}; {kernels}")

@@ -1,0 +1,294 @@
+"""Speed: one training step and the sampler, side by side on every back end, PyTorch and JAX.
+
+    python benchmarks/run.py                                    everything, under ten minutes on two cores
+    python benchmarks/run.py --sizes 20-50-50-20@64 --backends numba,jax --parts steps
+    python benchmarks/run.py --out docs/pictures --json speed.json
+
+All take the same step: same net and starting weights, same data, fresh noise, same loss, AdamW, clipping, average of the weights: that of train.py
+with its defaults. First, all losses and gradients must agree with the float64 definition. Each contestant has a process of its own, and each
+repetition goes around all of them, so that what else the machine does meets all alike.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from contextlib import ExitStack
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import speed_table as table
+from contestants import SHORT, Entry, Ours, Problem, Size, Worker, make_problem
+
+SIZES = "20-50-50-20@64,20-50-50-50-20@64,20-128-128-20@512,784-512x3-784@256,784-1024x3-784@512"
+PAPER, ROWS = Size.parse("20-50-50-50-20@64"), 1000  # of the sampler
+SCALING = {
+    "batch": {str(2**k): Size(20, (50, 50), 2**k) for k in range(4, 17, 2)},
+    "width": {str(width): Size(20, (width, width), 256) for width in (32, 64, 128, 256, 512, 1024)},
+}
+AXES = {"batch": "rows of a batch (20-50-50-20)", "width": "width of both hidden layers (20 bits, batch 256)"}
+TOLERANCE = 1e-4  # of losses and gradients in float32, relative
+PARTS = ("steps", "sampler", "scaling")
+PEERS = {"torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu", "jax": "pip install jax"}
+TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set by hand they would tune the BLAS of one contestant
+
+
+# Who takes part ---------------------------------------------------------------------------------------------------------------------------
+
+
+def lineup(names: list[str] | None, threads: int) -> list[Entry]:
+    """The contestants, those of all back ends and peers for None. Raises click.BadParameter for a name that is neither."""
+    from bdiff_np.model import backend_names
+
+    ours = sorted(backend_names(), key=lambda name: name != "numpy")
+    if unknown := set(names or ()) - {*ours, *PEERS}:
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: there is {', '.join((*ours, *PEERS))}", param_hint="--backends")
+    entries = [Entry(name, "", "contestants", "Ours", name, threads) for name in ours]
+    entries += [Entry(f"torch {mode}", "PyTorch", "peer_torch", "Torch", mode, threads) for mode in ("eager", "compile")]
+    entries += [Entry(f"jax {mode}", "JAX", "peer_jax", "Jax", mode, threads) for mode in ("jit", "scan")]
+    if threads > 1:  # small nets are faster so; PyTorch's are not
+        entries.append(Entry("jax scan, 1 core", "JAX", "peer_jax", "Jax", "scan", 1))
+    found = []
+    for entry in entries:
+        package = entry.name.split()[0]
+        if names and package not in names:
+            continue
+        if package in PEERS and not util.find_spec(package):
+            say(f"Left out: {entry.name}, which is not installed; {PEERS[package]}")
+            continue
+        found.append(entry)
+    return found
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Where and with what this runs."""
+    processor = platform.processor()
+    if os.path.exists("/proc/cpuinfo"):
+        processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), processor)
+    packages = ("numpy", "numba", "torch", "jax", "jaxlib")
+    versions = {name: metadata.version(name) for name in packages if util.find_spec(name)}
+    return {
+        "processor": processor, "cores": cores(), "threads": threads, "python": platform.python_version(), "versions": versions,
+        "date": datetime.datetime.now().isoformat(" ", "minutes"), "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+    }  # fmt: skip
+
+
+def say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+# Measuring --------------------------------------------------------------------------------------------------------------------------------
+
+
+class Benchmark:
+    """What all measurements share.
+
+    seconds : of one repetition. bar : told of every contestant that is done with something
+    """
+
+    def __init__(self, entries: list[Entry], threads: int, seconds: float, repetitions: int, bar):
+        self.entries, self.threads, self.seconds, self.repetitions, self.bar = entries, threads, seconds, repetitions, bar
+
+    def build(self, stack: ExitStack, problem: Problem, entries: list[Entry]) -> dict[str, tuple[Worker, float]]:
+        """Workers and seconds of set-up by name, without those that do not work here."""
+        ready = {}
+        for entry in entries:
+            worker = stack.enter_context(Worker(entry))
+            try:
+                ready[entry.name] = worker, worker.build(problem)
+            except Exception as fault:  # of a library that is not ours to know
+                say(f"Left out: {entry.name} at {problem.size}: {str(fault).strip().splitlines()[0] if str(fault) else type(fault).__name__}")
+            self.bar.update(1)
+        if not ready:
+            raise click.ClickException(f"nothing works here at {problem.size}")
+        return ready
+
+    def steps(self, size: Size) -> dict[str, Any]:
+        """Checks, then times the training step of all contestants, and the machine's sgemm before and after."""
+        problem = make_problem(size)
+        with ExitStack() as stack:
+            gemms = [stack.enter_context(Worker(Entry(f"sgemm {k}", "", "contestants", "Sgemm", str(k), k))) for k in sorted({1, self.threads})]
+            for gemm in gemms:
+                gemm.build(None)
+            ready = self.build(stack, problem, self.entries)
+            workers = {name: worker for name, (worker, _) in ready.items()}
+            agree(problem, workers)
+            rates = [[gemm.call("best", self.seconds / 2)[1] for gemm in gemms]]
+            times = self.time(workers, self.seconds, self.repetitions)
+            rates.append([gemm.call("best", self.seconds / 2)[1] for gemm in gemms])
+        found = {name: table.figures(problem, setup, times[name]) for name, (_, setup) in ready.items()}
+        sgemm = {gemm.entry.mode: max(rate) for gemm, rate in zip(gemms, zip(*rates))}
+        return {"flop": problem.flop, "sgemm_gflops": sgemm, "contestants": found}
+
+    def time(self, workers: dict[str, Worker], seconds: float, repetitions: int) -> dict[str, list[float]]:
+        """Seconds per step of each repetition, by name. A repetition lasts `seconds`, or one step."""
+        counts = {}
+        for name, worker in workers.items():
+            count, elapsed = 1, worker.call("run", 1)[0]
+            while elapsed < seconds / 2:  # a guess from a shorter call is too low
+                count = max(count + 1, min(10 * count, int(count * seconds / elapsed)))
+                elapsed = worker.call("run", count)[0]
+            counts[name] = max(1, round(count * seconds / elapsed))
+        times: dict[str, list[float]] = {name: [] for name in workers}
+        for _ in range(repetitions):
+            for name, worker in workers.items():
+                times[name].append(worker.call("run", counts[name])[0] / counts[name])
+        for _ in workers:
+            self.bar.update(1)
+        return times
+
+    def sampler(self, n: int, lengths: tuple[int, ...]) -> dict[str, dict[str, float]]:
+        """Seconds to draw n rows by each length of the chain; the better of two, after a first that compiles."""
+        problem, found = make_problem(PAPER), {}
+        entries = [entry for entry in self.entries if entry.name != "jax jit"]  # its sampler is that of jax scan
+        marginals: dict[int, tuple[str, np.ndarray]] = {}
+        with ExitStack() as stack:
+            for name, (worker, _) in self.build(stack, problem, entries).items():
+                found[name] = {}
+                for K in lengths:
+                    _, rows = worker.call("sample", n, K)
+                    found[name][str(K)] = min(worker.call("sample", n, K)[0] for _ in range(2))
+                    other, mean = marginals.setdefault(K, (name, rows.mean(0)))
+                    far = np.abs(rows.mean(0) - mean).max() / (0.5 / n) ** 0.5
+                    if far > 6:  # standard deviations, the largest of all bits
+                        raise click.ClickException(f"{name} and {other} draw different rows by {K} steps: a bit's mean is {far:.0f} sigma off")
+                self.bar.update(1)
+        return found
+
+    def scaling(self, sizes: dict[str, Size]) -> dict[str, dict[str, float]]:
+        """us per step by contestant and point. Compiling PyTorch anew for each would take minutes."""
+        found: dict[str, dict[str, float]] = {}
+        entries = [entry for entry in self.entries if entry.name not in ("torch compile", "jax jit")]
+        with ExitStack() as stack:
+            workers = {entry.name: stack.enter_context(Worker(entry)) for entry in entries}
+            for point, size in sizes.items():
+                problem = make_problem(size)
+                for worker in workers.values():
+                    worker.build(problem)
+                for name, seconds in self.time(workers, self.seconds / 2, 3).items():
+                    found.setdefault(name, {})[point] = 1e6 * float(np.median(seconds))
+        return found
+
+
+def agree(problem: Problem, workers: dict[str, Worker]) -> None:
+    """Raises click.ClickException unless every contestant finds the definition's loss and gradient on one batch."""
+    definition = Ours(problem, "numpy", 1, np.float64)
+    x0, t = definition.training.batch(1)
+    noisy = np.random.default_rng(0).random(x0.shape) < problem.chain.noise[t, None]
+    loss, grads = definition.loss_and_grads(x0, x0 ^ noisy, t)
+    for name, worker in workers.items():
+        _, (its_loss, its_grads) = worker.call("loss_and_grads", x0, x0 ^ noisy, t)
+        difference = np.sqrt(sum(((its_grads[part] - grad) ** 2).sum() for part, grad in grads.items()))
+        off = {"loss": abs(its_loss / loss - 1), "gradient": difference / np.sqrt(sum((grad**2).sum() for grad in grads.values()))}
+        for what, error in off.items():
+            if not error < TOLERANCE:
+                raise click.ClickException(f"{name} at {problem.size}: its {what} is {error:.1e} from the float64 definition's; nothing was timed")
+
+
+# The command ------------------------------------------------------------------------------------------------------------------------------
+
+
+class Sizes(click.ParamType):
+    """A list of sizes with commas between them."""
+
+    name = "sizes"
+
+    def convert(self, value, param, ctx):
+        try:
+            return [Size.parse(part) for part in value.split(",")]
+        except ValueError as fault:
+            self.fail(str(fault), param, ctx)
+
+
+class Names(click.ParamType):
+    """A list of names with commas between them, out of `known` if that is given."""
+
+    name = "names"
+
+    def __init__(self, known: tuple[str, ...] = ()):
+        self.known = known
+
+    def convert(self, value, param, ctx):
+        names = value.split(",") if isinstance(value, str) else value
+        if unknown := [name for name in names if self.known and name not in self.known]:
+            self.fail(f"{', '.join(unknown)}: there is {', '.join(self.known)}", param, ctx)
+        return names
+
+
+@click.command()
+@click.option("--sizes", type=Sizes(), multiple=True, help=f"Networks and batches, with commas between them.  [default: {SIZES}]")
+@click.option("--backends", type=Names(), help="Back ends and peers, with commas between them: numpy, numba, torch, jax.  [default: all]")
+@click.option("--parts", type=Names(PARTS), default=",".join(PARTS), show_default=True, help="What to measure.")
+@click.option("--threads", type=click.IntRange(1, cores()), default=min(2, cores()), show_default=True, help="Threads and cores of each contestant.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=0.2, show_default=True, help="Time of one repetition.")
+@click.option("--repetitions", type=click.IntRange(1), default=7, show_default=True, help="Repetitions of a training step's timing.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for all figures.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the picture, such as docs/pictures.")
+@click.option("--quick", is_flag=True, help="One size, two short repetitions, a small sampler, no scaling.")
+def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, quick):
+    """Time one training step and the sampler on every back end, on PyTorch and on JAX, and print Markdown tables.
+
+    \b
+    python benchmarks/run.py --sizes 20-50-50-20@64,784-512x3-784@256 --backends numpy,torch
+    """
+    from bdiff_np.files import check_folder, write_whole
+    from bdiff_np.progress import progress
+
+    if json_path:
+        check_folder(json_path)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    chosen = [size for part in sizes for size in part] or Sizes().convert(SIZES, None, None)
+    n, lengths = ROWS, (2000, SHORT)
+    if quick:
+        chosen, parts, seconds, repetitions, n, lengths = chosen[:1], [p for p in parts if p != "scaling"], min(seconds, 0.02), 2, 50, (SHORT,)
+    for name in TUNING:
+        os.environ.pop(name, None)
+    os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    entries = lineup(backends, threads)
+    result: dict[str, Any] = {"machine": machine(threads), "seconds": seconds, "repetitions": repetitions}
+    click.echo(heading(result["machine"]))
+    click.echo(f"Medians of {repetitions} repetitions of {seconds:g} s, taken in turn. {' and '.join(TUNING)} are not set.")
+    total = len(entries) * (2 * len(chosen) * ("steps" in parts) + 2 * ("sampler" in parts) + 13 * ("scaling" in parts))
+    with progress(total, "benchmark") as bar:
+        benchmark = Benchmark(entries, threads, seconds, repetitions, bar)
+        if "steps" in parts:
+            result["steps"] = {}
+            for size in chosen:
+                found = result["steps"][str(size)] = benchmark.steps(size)
+                rates = found["sgemm_gflops"]
+                shown = ", ".join(f"{rate:.0f} GFLOP/s on {k} thread{'s' if k != '1' else ''}" for k, rate in rates.items())
+                click.echo(f"\n## {size}\n\n{1e-6 * found['flop']:.1f} MFLOP a step; sgemm {shown}.\n")
+                click.echo(table.steps_table(found["contestants"], rates[str(threads)]) + "\n\n" + table.verdict(found["contestants"], entries))
+        if "sampler" in parts:
+            result["sampler"] = {"rows": n, "seconds": benchmark.sampler(n, lengths)}
+            click.echo(f"\n## Sampler, {PAPER}\n\n{table.sampler_table(result['sampler']['seconds'], n, lengths)}\n")
+            for K in lengths:
+                click.echo(f"{K} steps: {table.verdict(result['sampler']['seconds'], entries, str(K))}")
+        if "scaling" in parts:
+            result["scaling"] = {what: benchmark.scaling(points) for what, points in SCALING.items()}
+            for what, curves in result["scaling"].items():
+                click.echo(f"\n## Against {AXES[what]}\n\n{table.scaling_table(curves, what)}")
+    if json_path:
+        write_whole(json_path, json.dumps(result, indent=1).encode())
+    if out and "scaling" in result:
+        table.picture(out / "speed.png", [(AXES[what], result["scaling"][what]) for what in ("width", "batch")])
+
+
+def heading(m: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+    load = "" if m["load_average"] is None else f", load average {m['load_average'][0]:.2f} at the start"
+    return f"{m['processor']}, {m['cores']} cores, {m['threads']} threads each; Python {m['python']}, {versions}; {m['date']}{load}."
+
+
+if __name__ == "__main__":
+    main()
