@@ -86,7 +86,7 @@ class Training:
         """Compiles what `advance` needs and is not compiled yet, and says so on stderr; it comes with the first step otherwise."""
         if self.fused is not None:
             with compiling(self.fused.function):
-                self.fused(self.rows.take(slice(0)).reshape(0, self.batch_rows, -1), 1, [], np.zeros(0, bool))
+                self.fused(np.zeros((0, self.batch_rows, self.model.D), np.uint8), 1, [], np.zeros(0, bool))
 
     def logged(self, step: int) -> bool:
         """Whether the loss of a step is worked out, which costs logarithms: of every eighth where an epoch has steps enough."""
