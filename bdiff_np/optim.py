@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from bdiff_np.params import Params
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
@@ -34,25 +36,25 @@ class AdamW:
         self.taken = 0
         self.grad_norm = math.nan
 
-    def learning_rate(self, step: int) -> float:
-        """Of step 1..total_steps: linear warm-up, then constant or half a cosine down to 0."""
+    def learning_rate(self, step):
+        """Of step 1..total_steps, a number or an array: linear warm-up, then constant or half a cosine down to 0."""
         s = self.settings
-        rate = s.lr * min(1.0, step / max(1, s.warmup_steps))
+        rate = s.lr * np.minimum(1.0, step / max(1, s.warmup_steps))
         if s.lr_schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
+            rate = rate * (0.5 * (1 + np.cos(math.pi * np.minimum(1.0, step / self.total_steps))))
         return rate
 
-    def numbers(self, step: int) -> dict[str, float]:
-        """What ops.adamw is told of step 1..total_steps, before clipping."""
+    def numbers(self, step) -> dict:
+        """What ops.adamw is told of step 1..total_steps, a number or an array, before clipping."""
         s = self.settings
         return {
             "lr": self.learning_rate(step), "scale": self.scale, "beta1": BETA1, "beta2": BETA2, "eps": EPS,
-            "weight_decay": s.weight_decay, "ema_decay": min(s.ema, (1 + step) / (10 + step)), "step": step,
+            "weight_decay": s.weight_decay, "ema_decay": np.minimum(s.ema, (1 + step) / (10 + step)), "step": step,
         }  # fmt: skip
 
     def step(self, ops, params: Params, grads: Params) -> None:
         """One step, in place on `params`. Raises Diverged, with nothing changed, if the gradient's norm is not finite."""
-        most, numbers = self.settings.clip_thresh, self.numbers(self.taken + 1)
+        most, numbers = self.settings.clip_thresh, {name: float(value) for name, value in self.numbers(self.taken + 1).items()}
         norm = ops.norm(grads.flat) * self.scale
         self.check(self.taken + 1, norm)
         numbers["scale"] *= 1.0 if most is None or norm <= most else most / norm

@@ -69,13 +69,13 @@ class Training:
 
     def advance(self, count: int) -> list[float]:
         """`count` optimiser steps, in one compiled call where the back end has one. Returns the logged ones' losses; raises as `step`."""
-        if self.fused is None:
+        if self.fused is None or not count:
             return [loss for _ in range(count) if (loss := self.step()) is not None]
         optimizer, first = self.optimizer, self.optimizer.taken + 1
-        steps = range(first, first + count)
-        logged = np.array([self.logged(step) for step in steps])
+        steps = np.arange(first, first + count)
+        logged = self.logged(steps)
         x0 = self.rows.take(self._index(first, count)).reshape(count, self.batch_rows, -1)
-        taken, losses, norms = self.fused(x0, first, [optimizer.numbers(step) for step in steps], logged)
+        taken, losses, norms = self.fused(x0, first, optimizer.numbers(steps), logged)
         if taken:
             optimizer.taken, optimizer.grad_norm = first + taken - 1, float(norms[taken - 1])
         if taken < count:
@@ -86,10 +86,10 @@ class Training:
         """Compiles what `advance` needs and is not compiled yet, and says so on stderr; it comes with the first step otherwise."""
         if self.fused is not None:
             with compiling(self.fused.function):
-                self.fused(np.zeros((0, self.batch_rows, self.model.D), np.uint8), 1, [], np.zeros(0, bool))
+                self.fused(np.zeros((0, self.batch_rows, self.model.D), np.uint8), 1, self.optimizer.numbers(np.zeros(0)), np.zeros(0, bool))
 
-    def logged(self, step: int) -> bool:
-        """Whether the loss of a step is worked out, which costs logarithms: of every eighth where an epoch has steps enough."""
+    def logged(self, step):
+        """Whether the loss of a step, a number or an array, is worked out, which costs logarithms: of every eighth where an epoch has steps enough."""
         return step % max(1, min(8, self.steps_per_epoch // 32)) == 0
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,10 +107,10 @@ class Training:
         position = np.arange((first - 1) * b, (first - 1 + count) * b)
         passes = position // N
         low, high = int(passes[0]), int(passes[-1])
-        new = [p for p in range(low, high + 1) if p not in self._orders]
         self._orders = {p: order for p, order in self._orders.items() if low <= p <= high}
-        if new:
-            self._orders |= zip(new, self._shuffled(new[0], len(new)))
+        start = next((p for p in range(low, high + 1) if p not in self._orders), high + 1)
+        if start <= high:
+            self._orders |= zip(range(start, high + 1), self._shuffled(start, high + 1 - start))
         return np.stack([self._orders[p] for p in range(low, high + 1)])[passes - low, position % N]
 
     def _shuffled(self, first: int, passes: int) -> np.ndarray:

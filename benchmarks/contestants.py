@@ -5,6 +5,7 @@ A peer (peer_torch.py, peer_jax.py) is given a Problem and nothing of bdiff_np. 
     __init__(problem, mode, threads)
     loss_and_grads(x0, x_t, t)   of the starting weights: loss in nats per row, and by name the gradient of the scaled loss, before clipping
     run(steps)                   that many training steps; returns when they are done
+    weights()                    the averaged weights by name
     sample(n, steps)             n rows by that many steps of the reverse chain, (n, D) uint8
 """
 
@@ -192,6 +193,9 @@ class Ours:
         with training.model.threads:
             for left in range(steps, 0, -training.most_at_once):
                 training.advance(min(left, training.most_at_once))
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: np.array(value) for name, value in self.training.optimizer.ema.items()}
 
     def sample(self, n: int, steps: int) -> np.ndarray:
         return self.training.model.sample(n, seed=SEED, steps=steps)

@@ -85,6 +85,9 @@ class Jax:
             self.state = self.loop(self.state, steps)
         jax.block_until_ready(self.state)
 
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: np.asarray(value) for name, value in self.unflatten(self.state[3]).items()}
+
     def sample(self, n: int, steps: int) -> np.ndarray:
         chain = jax.tree.map(jnp.asarray, self.problem.chains[steps])
         return np.asarray(self._chain(self.state[0], chain, jax.random.key(contestants.SEED), n))

@@ -17,7 +17,7 @@ from torch.optim.adamw import adamw
 
 
 class Torch:
-    """mode : "eager", or "compile", the whole step through torch.compile"""
+    """mode : "eager"; "compile", the whole step through torch.compile; "whole", the same uncompiled, for tests"""
 
     def __init__(self, problem: contestants.Problem, mode: str, threads: int):
         torch.set_num_threads(threads)
@@ -36,7 +36,7 @@ class Torch:
         self.bases = [torch.cat([torch.ones(H), torch.zeros(H)]) for H in problem.size.hidden]  # what scale and shift are without t
         self.features = problem.chain.features.shape[1]
         self.ramp = torch.arange(problem.size.batch) * problem.T
-        self.step, self.back = self.eager, _back
+        self.step, self.back = self.eager if mode == "eager" else self.whole, _back
         if mode == "compile":
             fast = {"fullgraph": True, "options": {"cpp_wrapper": True}}  # no Python between the kernels
             self.step, self.back = torch.compile(self.whole, **fast), torch.compile(_back, **fast)
@@ -104,6 +104,9 @@ class Torch:
     def run(self, steps: int) -> None:
         for _ in range(steps):
             self.step()
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in self.named(self.ema).items()}
 
     @torch.inference_mode()
     def sample(self, n: int, steps: int) -> np.ndarray:

@@ -98,15 +98,18 @@ class Benchmark:
     def __init__(self, entries: list[Entry], threads: int, seconds: float, repetitions: int, bar):
         self.entries, self.threads, self.seconds, self.repetitions, self.bar = entries, threads, seconds, repetitions, bar
 
-    def build(self, stack: ExitStack, problem: Problem, entries: list[Entry]) -> dict[str, tuple[Worker, float]]:
-        """Workers and seconds of set-up by name, without those that do not work here."""
+    def start(self, stack: ExitStack, *left_out: str) -> list[Worker]:
+        return [stack.enter_context(Worker(entry)) for entry in self.entries if entry.name not in left_out]
+
+    def build(self, workers: list[Worker], problem: Problem) -> dict[str, tuple[Worker, float]]:
+        """Workers and seconds of set-up by name, without those that fail here. Raises click.ClickException if all do."""
         ready = {}
-        for entry in entries:
-            worker = stack.enter_context(Worker(entry))
+        for worker in workers:
             try:
-                ready[entry.name] = worker, worker.build(problem)
-            except Exception as fault:  # of a library that is not ours to know
-                say(f"Left out: {entry.name} at {problem.size}: {str(fault).strip().splitlines()[0] if str(fault) else type(fault).__name__}")
+                ready[worker.entry.name] = worker, worker.build(problem)
+            except Exception as fault:  # of any kind: most of the libraries are not ours
+                reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+                say(f"Left out: {worker.entry.name} at {problem.size}: {reason}")
             self.bar.update(1)
         if not ready:
             raise click.ClickException(f"nothing works here at {problem.size}")
@@ -119,7 +122,7 @@ class Benchmark:
             gemms = [stack.enter_context(Worker(Entry(f"sgemm {k}", "", "contestants", "Sgemm", str(k), k))) for k in sorted({1, self.threads})]
             for gemm in gemms:
                 gemm.build(None)
-            ready = self.build(stack, problem, self.entries)
+            ready = self.build(self.start(stack), problem)
             workers = {name: worker for name, (worker, _) in ready.items()}
             agree(problem, workers)
             rates = [[gemm.call("best", self.seconds / 2)[1] for gemm in gemms]]
@@ -142,17 +145,15 @@ class Benchmark:
         for _ in range(repetitions):
             for name, worker in workers.items():
                 times[name].append(worker.call("run", counts[name])[0] / counts[name])
-        for _ in workers:
-            self.bar.update(1)
+        self.bar.update(len(workers))
         return times
 
     def sampler(self, n: int, lengths: tuple[int, ...]) -> dict[str, dict[str, float]]:
         """Seconds to draw n rows by each length of the chain; the better of two, after a first that compiles."""
         problem, found = make_problem(PAPER), {}
-        entries = [entry for entry in self.entries if entry.name != "jax jit"]  # its sampler is that of jax scan
         marginals: dict[int, tuple[str, np.ndarray]] = {}
         with ExitStack() as stack:
-            for name, (worker, _) in self.build(stack, problem, entries).items():
+            for name, (worker, _) in self.build(self.start(stack, "jax jit"), problem).items():  # whose sampler is that of jax scan
                 found[name] = {}
                 for K in lengths:
                     _, rows = worker.call("sample", n, K)
@@ -165,16 +166,13 @@ class Benchmark:
         return found
 
     def scaling(self, sizes: dict[str, Size]) -> dict[str, dict[str, float]]:
-        """us per step by contestant and point. Compiling PyTorch anew for each would take minutes."""
+        """us per step by contestant and point. Without compiled PyTorch, which at ten seconds a point would take minutes."""
         found: dict[str, dict[str, float]] = {}
-        entries = [entry for entry in self.entries if entry.name not in ("torch compile", "jax jit")]
         with ExitStack() as stack:
-            workers = {entry.name: stack.enter_context(Worker(entry)) for entry in entries}
+            workers = self.start(stack, "torch compile", "jax jit")
             for point, size in sizes.items():
-                problem = make_problem(size)
-                for worker in workers.values():
-                    worker.build(problem)
-                for name, seconds in self.time(workers, self.seconds / 2, 3).items():
+                ready = {name: worker for name, (worker, _) in self.build(workers, make_problem(size)).items()}
+                for name, seconds in self.time(ready, self.seconds / 2, 3).items():
                     found.setdefault(name, {})[point] = 1e6 * float(np.median(seconds))
         return found
 
@@ -258,7 +256,8 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
     result: dict[str, Any] = {"machine": machine(threads), "seconds": seconds, "repetitions": repetitions}
     click.echo(heading(result["machine"]))
     click.echo(f"Medians of {repetitions} repetitions of {seconds:g} s, taken in turn. {' and '.join(TUNING)} are not set.")
-    total = len(entries) * (2 * len(chosen) * ("steps" in parts) + 2 * ("sampler" in parts) + 13 * ("scaling" in parts))
+    points = sum(map(len, SCALING.values()))
+    total = len(entries) * 2 * (len(chosen) * ("steps" in parts) + ("sampler" in parts) + points * ("scaling" in parts))
     with progress(total, "benchmark") as bar:
         benchmark = Benchmark(entries, threads, seconds, repetitions, bar)
         if "steps" in parts:

@@ -67,9 +67,10 @@ def sampler_table(found: Mapping[str, dict[str, Any]], n: int, lengths: Sequence
 
 def scaling_table(found: Mapping[str, Mapping[str, float]], what: str) -> str:
     """us per step: contestants down, points across."""
-    points = list(next(iter(found.values())))
+    points = list(dict.fromkeys(point for curve in found.values() for point in curve))
     lines = [f"| us/step at {what} | {' | '.join(points)} |", "|---" + "|--:" * len(points) + "|"]
-    lines += [f"| {name} | {' | '.join(short(curve[point]) for point in points)} |" for name, curve in found.items()]
+    for name, curve in found.items():
+        lines.append(f"| {name} | {' | '.join(short(curve[point]) if point in curve else '-' for point in points)} |")
     return "\n".join(lines)
 
 
@@ -95,7 +96,7 @@ def picture(path: Path, panels: Sequence[tuple[str, Mapping[str, Mapping[str, fl
         for ax, (label, curves) in zip(axes, panels):
             for colour, (name, curve) in zip(colours, curves.items()):
                 ax.loglog([int(point) for point in curve], [1e6 / us for us in curve.values()], color=colour, marker="o", markersize=3.5, label=name)
-            points = [int(point) for point in next(iter(curves.values()))]
+            points = sorted({int(point) for curve in curves.values() for point in curve})
             ax.set_xscale("log", base=2)
             ax.set_xticks(points, [str(point) for point in points])
             ax.minorticks_off()

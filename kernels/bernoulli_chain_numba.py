@@ -21,6 +21,7 @@ from bdiff_np.kernels.compiled_numba import njit
 
 u64 = np.uint64
 ROWS = 128  # that a thread walks together
+BLOCK = 256  # of steps, whose tables are worked out together
 MARGIN = 1e-5  # relative, on the largest probability of a flip: float32 may round p above it
 
 
@@ -56,6 +57,7 @@ class FusedChain:
     def __init__(self, model, kernels, threads: int | None = None):
         self.net, self.params, self.chain, self.law = model.net, model.params, kernels.chain, kernels.law
         self.plan, self.threads = mlp.make_plan(model.net, blas_numba.sgemm()), threads or numba.config.NUMBA_NUM_THREADS
+        self._blocks: dict[int, np.ndarray] = {}
         n, R, D = self.threads, ROWS, model.D
         self.room = Room(
             np.zeros((n, R * int(self.plan.slots[1])), np.float32), np.zeros((n, 6 * R * D), np.float32), np.zeros((n, R * D), np.float32),
@@ -65,14 +67,21 @@ class FusedChain:
     def __call__(self, x: np.ndarray, first: int, steps: int, *, seed: int, first_row: int = 0, known: np.ndarray | None = None) -> None:
         """Takes x (B, D) uint8, in place, from x_first to x_{first - steps}. known : (B, D) bool, bits that stay as they are"""
         t = np.arange(first, first - steps, -1)
-        features = self.net.features[self.chain.time[t]]
-        tables = [features @ self.params[f"{layer.name}/F"] for layer in self.net.dense if layer.film]
-        tables = np.concatenate([*tables, np.zeros((steps, 0), np.float32)], axis=1)
         free = np.zeros((0, x.shape[1]), np.uint8) if known is None else (~known).astype(np.uint8)
-        walk = Walk(first, self.chain.time, tables, self._limits(t), seed, first_row, free)
+        walk = Walk(first, self.chain.time, self._tables(t), self._limits(t), seed, first_row, free)
         tasks = -(-len(x) // ROWS)
         with blas_numba.one_thread():
             crew.run(min(self.threads, tasks), tasks, walk_back, self.plan, self.law, self.params.flat, self.room, walk, x)
+
+    def _tables(self, t: np.ndarray) -> np.ndarray:
+        """Scale and shift of every hidden layer at t. By blocks of t that are always the same: BLAS rounds by the number of rows."""
+        low, high = t[-1] // BLOCK, t[0] // BLOCK
+        self._blocks = {b: self._blocks[b] if b in self._blocks else self._block(b) for b in range(low, high + 1)}
+        return np.concatenate([self._blocks[b] for b in range(low, high + 1)])[t - low * BLOCK]
+
+    def _block(self, b: int) -> np.ndarray:
+        features = self.net.features[self.chain.time[b * BLOCK : (b + 1) * BLOCK]]
+        return np.concatenate([features @ self.params[f"{layer.name}/F"] for layer in self.net.dense[:-1]], axis=1)
 
     def _limits(self, t: np.ndarray) -> np.ndarray:
         D = self.room.x.shape[2]
@@ -125,7 +134,7 @@ def _step(plan, law, params, room, walk, where, x):
     for r in range(count):
         every[r] = t
     mlp.read_at(plan, x_t, walk.time[t], buffer)
-    mlp.forward_at(plan, params, walk.tables[s], buffer, count)
+    mlp.forward(plan, params, buffer, count, walk.tables[s])
     logits = mlp.room(plan, buffer, plan.layers[plan.layers.shape[0] - 1, mlp.U], count, D)
     columns, p = room.columns[rank, : 6 * count * D].reshape(6, count * D), room.p[rank, : count * D]
     bernoulli.look_up(law, every, x_t, columns)

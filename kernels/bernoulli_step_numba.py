@@ -51,21 +51,21 @@ class FusedSteps:
             words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(pieces),
         )  # fmt: skip
 
-    def __call__(self, x0: np.ndarray, first: int, numbers: list[dict], logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    def __call__(self, x0: np.ndarray, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         """Steps first, first + 1, ..., in place on the optimiser's buffers.
 
-        x0 : (steps, b, D) uint8. numbers : of AdamW, one dict a step. logged : (steps,) bool, whether a step's loss is wanted
+        x0 : (steps, b, D) uint8. numbers : what ops.adamw is told, of each step. logged : (steps,) bool, whether a step's loss is wanted
 
         Returns
         -------
         taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms : (steps,) of the gradients
         """
         losses, norms = np.zeros(len(x0)), np.full(len(x0), np.nan)
-        rates = np.array([dense.rates(np.float32, **step) for step in numbers], np.float32).reshape(-1, len(dense.Rates._fields))
+        rates = np.stack(np.broadcast_arrays(np.zeros(len(x0)), *dense.rates(**numbers))[1:], axis=1).astype(np.float32)
         steps = Steps(x0, rates, logged, losses, norms, first, self.batch, self.seed, self.clip)
         with blas_numba.one_thread():
-            taken = min(crew.run(self.threads, self.tasks, take, self.plan, self.law, self.weights, self.space, steps))
-        return taken, losses, norms
+            crew.run(self.threads, self.tasks, take, self.plan, self.law, self.weights, self.space, steps)
+        return int(np.isfinite(norms).sum()), losses, norms
 
     def orders(self, first: int, passes: int, N: int) -> np.ndarray:
         """rng.permutation of N rows for so many passes over the data, (passes, N) int64."""
@@ -143,7 +143,7 @@ def _slice(plan, law, weights, space, steps, where):
     philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
     bernoulli.noise(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
     mlp.read(plan, x_t, t, buffer)
-    mlp.forward(plan, weights.params, buffer, B)
+    mlp.forward(plan, weights.params, buffer, B, buffer[:0])
     last = plan.layers[plan.layers.shape[0] - 1]
     logits, dlogits = mlp.room(plan, buffer, last[mlp.U], B, D), mlp.room(plan, buffer, last[mlp.DZ], B, D)
     columns = space.columns[rank, : 6 * B * D].reshape(6, B * D)
@@ -182,13 +182,13 @@ def _update(weights, row, factor, lo, hi):
 
 @njit(nogil=True)
 def take(own, plan, law, weights, space, steps):
-    """One thread's part in taking the steps; `own` is its crew_numba.Crew. The least number that the threads return is that of the steps taken:
-    fewer than asked if a gradient is not finite, which ends them before its step."""
+    """One thread's part in taking the steps; `own` is its crew_numba.Crew. A gradient that is not finite ends them before its step; those taken
+    have left a norm."""
     groups, pieces, size = weights.grads.shape[0], space.squares.size, weights.params.size
     before = 0
     for s in range(steps.rates.shape[0]):
         if not crew.ready(own, before):
-            return s
+            return
         for i in range(groups):
             group = (i + crew.first(own, groups)) % groups
             if not crew.taken(own, group, 3 * s):
@@ -196,7 +196,7 @@ def take(own, plan, law, weights, space, steps):
                 crew.done(own)
         before += groups
         if not crew.ready(own, before):
-            return s
+            return
         for i in range(pieces):
             k = (i + crew.first(own, pieces)) % pieces
             if not crew.taken(own, k, 3 * s + 1):
@@ -204,11 +204,11 @@ def take(own, plan, law, weights, space, steps):
                 crew.done(own)
         before += pieces
         if not crew.ready(own, before):
-            return s
+            return
         norm = _norm(space.squares, steps.rates[s, 0])
         if not math.isfinite(norm):
             crew.stop(own)
-            return s
+            return
         factor = np.float32(1.0 if norm <= steps.clip else steps.clip / norm)
         for i in range(pieces):
             k = (i + crew.first(own, pieces)) % pieces
@@ -218,7 +218,6 @@ def take(own, plan, law, weights, space, steps):
                 _update(weights, steps.rates[s], factor, size * k // pieces, size * (k + 1) // pieces)
                 crew.done(own)
         before += pieces
-    return steps.rates.shape[0]
 
 
 @njit

@@ -16,6 +16,7 @@ under Numba costs several us.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -43,19 +44,25 @@ class Crew(NamedTuple):
     pause: int  # address of the system's call with which a thread offers its core to others
 
 
-def run(threads: int, tasks: int, work, *arguments) -> list:
-    """work(crew, *arguments) in so many threads at once; what each returned.
+def run(threads: int, tasks: int, work, *arguments) -> None:
+    """work(crew, *arguments) in so many threads at once, this one among them; returns when all have.
 
     tasks : of the largest phase. work : compiled with nogil=True
     """
     shared = np.zeros(2 * APART, np.int64), np.full(tasks * APART, -1, np.int64), pause()
     others = [_pool(threads).submit(work, Crew(rank, threads, *shared), *arguments) for rank in range(1, threads)]
-    return [work(Crew(0, threads, *shared), *arguments), *(other.result() for other in others)]
+    work(Crew(0, threads, *shared), *arguments)
+    for other in others:
+        other.result()
 
 
 @lru_cache(1)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="bdiff")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not come along into a forked process
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @lru_cache(1)

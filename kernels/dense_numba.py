@@ -19,39 +19,84 @@ FUSED = {"contract"}  # multiply and add in one instruction; nothing else of fas
 
 
 @njit(fastmath=FUSED, error_model="numpy")
+def _silu(v, one):
+    s = one / (one + exp(-v))
+    return v * s, s + v * s * (one - s)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def _gelu(v, one, c1, c3):
+    half = one / (one + one)
+    w = one - (one + one) / (one + exp((one + one) * v * (c1 + c3 * v * v)))
+    return half * v * (one + w), half * (one + w) + half * v * (one - w * w) * (c1 + (one + one + one) * c3 * v * v)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def _tanh(v, one):
+    w = one - (one + one) / (one + exp((one + one) * v))
+    return w, one - w * w
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def _sigmoid(v, one):
+    s = one / (one + exp(-v))
+    return s, s * (one - s)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
 def act(code, y, slope):
     """y holds v on entry and act(v) on return; slope receives act'(v). Both 1-D, of one dtype."""
-    one, half = y.dtype.type(1), y.dtype.type(0.5)
+    zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
     if code == RELU:
         for j in range(y.size):
-            slope[j] = one if y[j] > 0 else 0
-            y[j] = y[j] if y[j] > 0 else 0
+            slope[j] = one if y[j] > 0 else zero
+            y[j] = zero if y[j] <= 0 else y[j]  # what is no number stays none
     elif code == SILU:
         for j in range(y.size):
-            s = one / (one + exp(-y[j]))
-            y[j] = y[j] * s
-            slope[j] = s + y[j] * (one - s)
+            y[j], slope[j] = _silu(y[j], one)
     elif code == GELU:
-        c1, c3 = y.dtype.type(GELU_1), y.dtype.type(GELU_3)
-        three = y.dtype.type(3)
         for j in range(y.size):
-            v = y[j]
-            w = one - (one + one) / (one + exp((one + one) * v * (c1 + c3 * v * v)))
-            y[j] = half * v * (one + w)
-            slope[j] = half * (one + w) + half * v * (one - w * w) * (c1 + three * c3 * v * v)
+            y[j], slope[j] = _gelu(y[j], one, c1, c3)
     elif code == TANH:
         for j in range(y.size):
-            w = one - (one + one) / (one + exp((one + one) * y[j]))
-            y[j] = w
-            slope[j] = one - w * w
-    elif code == SIGMOID:
-        for j in range(y.size):
-            s = one / (one + exp(-y[j]))
-            y[j] = s
-            slope[j] = s * (one - s)
+            y[j], slope[j] = _tanh(y[j], one)
     else:
         for j in range(y.size):
-            slope[j] = one
+            y[j], slope[j] = _sigmoid(y[j], one)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def film_act(code, u, scale, shift, y):
+    """y = act(v) and, in the place of shift, act'(v), for v = u * (1 + scale) + shift; all 1-D, of one dtype."""
+    zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
+    if code == RELU:
+        for j in range(y.size):
+            v = u[j] * (one + scale[j]) + shift[j]
+            y[j] = zero if v <= 0 else v
+            shift[j] = one if v > 0 else zero
+    elif code == SILU:
+        for j in range(y.size):
+            y[j], shift[j] = _silu(u[j] * (one + scale[j]) + shift[j], one)
+    elif code == GELU:
+        for j in range(y.size):
+            y[j], shift[j] = _gelu(u[j] * (one + scale[j]) + shift[j], one, c1, c3)
+    elif code == TANH:
+        for j in range(y.size):
+            y[j], shift[j] = _tanh(u[j] * (one + scale[j]) + shift[j], one)
+    else:
+        for j in range(y.size):
+            y[j], shift[j] = _sigmoid(u[j] * (one + scale[j]) + shift[j], one)
+
+
+@njit(fastmath=FUSED)
+def film_act_backward(dz, u, scale, slope):
+    """dz holds dy on entry and the gradient of z = u on return; scale and slope are replaced by the gradients of scale and shift. All 1-D."""
+    one = dz.dtype.type(1)
+    for j in range(dz.size):
+        dv = dz[j] * slope[j]
+        dz[j] = dv * (one + scale[j])
+        scale[j] = dv * u[j]
+        slope[j] = dv
 
 
 @njit(fastmath=FUSED)
@@ -78,15 +123,6 @@ def film(u, bias, table, y):
 
 
 @njit(fastmath=FUSED)
-def film_shared(u, bias, scale, shift, y):
-    """y = (u + bias) * (1 + scale) + shift, with one scale and one shift (H,) for all rows."""
-    one = u.dtype.type(1)
-    for r in range(u.shape[0]):
-        for j in range(u.shape[1]):
-            y[r, j] = (u[r, j] + bias[j]) * (one + scale[j]) + shift[j]
-
-
-@njit(fastmath=FUSED)
 def film_backward(dz, slope, u, table):
     """dz holds dy on entry; on return dz is the gradient of z, and the table that of itself."""
     H = dz.shape[1]
@@ -99,14 +135,6 @@ def film_backward(dz, slope, u, table):
             dz[r, j] = table[r, H + j] * (one + table[r, j])
         for j in range(H):
             table[r, j] = table[r, H + j] * u[r, j]
-
-
-@njit
-def add_bias(u, bias):
-    """u += bias, each row."""
-    for r in range(u.shape[0]):
-        for j in range(u.shape[1]):
-            u[r, j] += bias[j]
 
 
 @njit
@@ -200,10 +228,9 @@ class Rates(NamedTuple):
     ema: float  # 1 - ema_decay
 
 
-def rates(kind, *, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> Rates:
-    """The Rates of a step, numbers of type `kind`, from what the operation `adamw` is told."""
-    found = scale, 1 - beta1, 1 - beta2, lr / (1 - beta1**step), 1 / (1 - beta2**step) ** 0.5, eps, lr * weight_decay, 1 - ema_decay
-    return Rates(*map(kind, found))
+def rates(*, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> Rates:
+    """The Rates of a step, or of many if the arguments are arrays, from what the operation `adamw` is told."""
+    return Rates(scale, 1 - beta1, 1 - beta2, lr / (1 - beta1**step), 1 / (1 - beta2**step) ** 0.5, eps, lr * weight_decay, 1 - ema_decay)
 
 
 @njit(fastmath=FUSED, error_model="numpy")

@@ -1,7 +1,9 @@
 """A perceptron of dense layers in compiled code, on a slice of the rows at a time: forward and backward.
 
-What nets/layers.py does layer by layer with new arrays happens here inside one buffer, laid out once: all that a slice needs stays in the cache of
-the core that works on it.
+What nets/layers.py does layer by layer with new arrays happens here inside one buffer, laid out once: all that a slice needs stays in the cache
+of the core that works on it. Two tricks save passes over it. A layer's input has one more column, of ones, so that the product with W and the row
+b that follows it in the parameters brings the bias, and its transpose with dz the gradient of both. And hidden arrays are that much wider too,
+so that what happens between two products is one loop over all rows, without ends of rows in it; the column too many stays finite and unused.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from bdiff_np.kernels.blas_numba import multiply, multiply_left, multiply_right
 from bdiff_np.kernels.compiled_numba import njit
 
 ALIGN = 16  # floats of a cache line
-N_IN, N_OUT, CODE, FILMED, W, BIAS, F, X, U, Y, SLOPE, TABLE, DZ = range(13)  # columns of Plan.layers
+N_IN, N_OUT, CODE, W, F, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
 f32 = np.float32
 
 
 class Plan(NamedTuple):
     """Where everything lies, for compiled code. Offsets into the parameters count floats, those into the buffer count floats per row."""
 
-    layers: np.ndarray  # (L, 13) int64, one row a layer: its widths, its activation, offsets of its parameters and of its arrays
+    layers: np.ndarray  # (L, 11) int64, one row a layer: its widths, its activation, offsets of its parameters and of its arrays
     features: np.ndarray  # (T + 1, n) float32, features of time
     odds: np.ndarray  # (T + 1,) float32, or empty
     slots: np.ndarray  # (2,) int64: offset of the features in the buffer, and all floats of a row
@@ -45,18 +47,19 @@ def make_plan(net, sgemm: int) -> Plan:
         used += -(-width // ALIGN) * ALIGN
         return used - -(-width // ALIGN) * ALIGN
 
-    inputs, features = take(net.dense[0].shapes[f"{net.dense[0].name}/W"][0]), take(net.features.shape[1])
+    inputs, features = take(net.dense[0].shapes[f"{net.dense[0].name}/W"][0] + 1), take(net.features.shape[1])
     rows = []
-    for k, layer in enumerate(net.dense):
+    for layer in net.dense:
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
-        hidden = k + 1 < len(net.dense)
-        row = np.zeros(13, np.int64)
-        row[[N_IN, N_OUT, CODE, FILMED]] = n_in, n_out, dense.CODES[layer.activation], layer.film > 0
-        row[[W, BIAS, F]] = places[f"{layer.name}/W"], places[f"{layer.name}/b"], places.get(f"{layer.name}/F", 0)
-        row[[X, U, DZ]] = inputs, take(n_out), take(n_out)
-        row[[Y, SLOPE]] = (take(n_out), take(n_out)) if hidden else (row[U], row[U])
-        row[TABLE] = take(2 * n_out) if layer.film else 0
-        inputs = row[Y]
+        assert places[f"{layer.name}/b"] == places[f"{layer.name}/W"] + n_in * n_out, "b follows W"
+        row = np.zeros(11, np.int64)
+        row[[N_IN, N_OUT, CODE, W]] = n_in, n_out, dense.CODES[layer.activation], places[f"{layer.name}/W"]
+        if layer is net.dense[-1]:
+            row[[X, U, DZ]] = inputs, take(n_out), take(n_out)
+        else:
+            row[F] = places[f"{layer.name}/F"]
+            row[[X, U, Y, SCALE, SHIFT, DZ]] = inputs, *(take(n_out + 1) for _ in range(5))
+            inputs = row[Y]
         rows.append(row)
     odds = np.zeros(0, f32) if net.odds is None else net.odds
     slots = np.array((features, used), np.int64)
@@ -73,24 +76,27 @@ def matrix(flat, start, height, width):
 def read(plan, x_t, t, buffer):
     """The network's input, bits as -1 and +1, and the features of time, for rows x_t (B, D) at t (B,)."""
     B, D = x_t.shape
-    inputs = room(plan, buffer, plan.layers[0, X], B, plan.layers[0, N_IN])
-    features = room(plan, buffer, plan.slots[0], B, plan.features.shape[1])
+    n_in = plan.layers[0, N_IN]
+    inputs, features = room(plan, buffer, plan.layers[0, X], B, n_in + 1), room(plan, buffer, plan.slots[0], B, plan.features.shape[1])
     for r in range(B):
         _choose_sign(x_t[r], f32(1), inputs[r, :D])
         if plan.odds.size > 0:
             _choose_sign(x_t[r], plan.odds[t[r]], inputs[r, D:])
+        inputs[r, n_in] = f32(1)
         copy(plan.features[t[r]], features[r])
 
 
 @njit
 def read_at(plan, x_t, t, buffer):
-    """The network's input for rows that are all at one t; no features, which forward_at does not need."""
+    """The network's input for rows that are all at one t."""
     B, D = x_t.shape
-    inputs = room(plan, buffer, plan.layers[0, X], B, plan.layers[0, N_IN])
+    n_in = plan.layers[0, N_IN]
+    inputs = room(plan, buffer, plan.layers[0, X], B, n_in + 1)
     for r in range(B):
         _choose_sign(x_t[r], f32(1), inputs[r, :D])
         if plan.odds.size > 0:
             _choose_sign(x_t[r], plan.odds[t], inputs[r, D:])
+        inputs[r, n_in] = f32(1)
 
 
 @njit
@@ -119,47 +125,36 @@ def weight(flat, start, height, width):
 
 
 @njit
-def forward(plan, params, buffer, B):
-    """All layers, for B rows."""
-    count, last = plan.features.shape[1], plan.layers.shape[0] - 1
+def forward(plan, params, buffer, B, shared):
+    """All layers, for B rows.
+
+    shared : (n,) scale beside shift of each hidden layer, if all rows are at one t; then `features` are not needed. Else empty
+    """
+    count = plan.features.shape[1]
     features = room(plan, buffer, plan.slots[0], B, count)
-    for k in range(last + 1):
-        layer = plan.layers[k]
-        n_in, n_out = layer[N_IN], layer[N_OUT]
-        u, bias = room(plan, buffer, layer[U], B, n_out), params[layer[BIAS] : layer[BIAS] + n_out]
-        multiply(plan.sgemm, room(plan, buffer, layer[X], B, n_in), weight(params, layer[W], n_in, n_out), u, f32(0))
-        if k == last:
-            dense.add_bias(u, bias)
-            continue
-        y = room(plan, buffer, layer[Y], B, n_out)
-        if layer[FILMED] != 0:
-            table = room(plan, buffer, layer[TABLE], B, 2 * n_out)
-            multiply(plan.sgemm, features, weight(params, layer[F], count, 2 * n_out), table, f32(0))
-            dense.film(u, bias, table, y)
-        else:
-            dense.affine(u, bias, y)
-        dense.act(layer[CODE], y.reshape(-1), room(plan, buffer, layer[SLOPE], B, n_out).reshape(-1))
-
-
-@njit
-def forward_at(plan, params, tables, buffer, B):
-    """All layers, for B rows at one t: `tables` (n,) has the scale and shift that they share, layer after layer."""
     start = 0
     for k in range(plan.layers.shape[0]):
         layer = plan.layers[k]
         n_in, n_out = layer[N_IN], layer[N_OUT]
-        u, bias = room(plan, buffer, layer[U], B, n_out), params[layer[BIAS] : layer[BIAS] + n_out]
-        multiply(plan.sgemm, room(plan, buffer, layer[X], B, n_in), weight(params, layer[W], n_in, n_out), u, f32(0))
+        x, matrix = room(plan, buffer, layer[X], B, n_in + 1), weight(params, layer[W], n_in + 1, n_out)
         if k + 1 == plan.layers.shape[0]:
-            dense.add_bias(u, bias)
-            continue
-        y = room(plan, buffer, layer[Y], B, n_out)
-        if layer[FILMED] != 0:
-            dense.film_shared(u, bias, tables[start : start + n_out], tables[start + n_out : start + 2 * n_out], y)
+            multiply(plan.sgemm, x, matrix, room(plan, buffer, layer[U], B, n_out), f32(0))
+            return
+        u, y = room(plan, buffer, layer[U], B, n_out + 1), room(plan, buffer, layer[Y], B, n_out + 1)
+        scale, shift = room(plan, buffer, layer[SCALE], B, n_out + 1), room(plan, buffer, layer[SHIFT], B, n_out + 1)
+        multiply(plan.sgemm, x, matrix, u[:, :n_out], f32(0))
+        if shared.size > 0:
+            for r in range(B):
+                copy(shared[start : start + n_out], scale[r, :n_out])
+                copy(shared[start + n_out : start + 2 * n_out], shift[r, :n_out])
             start += 2 * n_out
         else:
-            dense.affine(u, bias, y)
-        dense.act(layer[CODE], y.reshape(-1), room(plan, buffer, layer[SLOPE], B, n_out).reshape(-1))
+            table = weight(params, layer[F], count, 2 * n_out)
+            multiply(plan.sgemm, features, table[:, :n_out], scale[:, :n_out], f32(0))
+            multiply(plan.sgemm, features, table[:, n_out:], shift[:, :n_out], f32(0))
+        dense.film_act(layer[CODE], u.reshape(-1), scale.reshape(-1), shift.reshape(-1), y.reshape(-1))
+        for r in range(B):
+            y[r, n_out] = f32(1)
 
 
 @njit
@@ -167,20 +162,19 @@ def backward(plan, params, buffer, B, grads, add):
     """Gradients of all parameters from the last layer's dz, for B rows, into `grads` or, if `add`, on top of it."""
     count, beta = plan.features.shape[1], f32(1) if add else f32(0)
     features = room(plan, buffer, plan.slots[0], B, count)
-    for k in range(plan.layers.shape[0] - 1, -1, -1):
+    last = plan.layers.shape[0] - 1
+    for k in range(last, -1, -1):
         layer = plan.layers[k]
         n_in, n_out = layer[N_IN], layer[N_OUT]
-        dz = room(plan, buffer, layer[DZ], B, n_out)
-        if k + 1 < plan.layers.shape[0]:
-            slope = room(plan, buffer, layer[SLOPE], B, n_out)
-            if layer[FILMED] != 0:
-                table = room(plan, buffer, layer[TABLE], B, 2 * n_out)
-                dense.film_backward(dz, slope, room(plan, buffer, layer[U], B, n_out), table)
-                multiply_left(plan.sgemm, features, table, weight(grads, layer[F], count, 2 * n_out), beta)
-            else:
-                dense.scale_by(dz, slope)
-        dense.column_sums(dz, grads[layer[BIAS] : layer[BIAS] + n_out], add)
-        multiply_left(plan.sgemm, room(plan, buffer, layer[X], B, n_in), dz, weight(grads, layer[W], n_in, n_out), beta)
+        dz = room(plan, buffer, layer[DZ], B, n_out if k == last else n_out + 1)
+        if k < last:
+            u, scale = room(plan, buffer, layer[U], B, n_out + 1), room(plan, buffer, layer[SCALE], B, n_out + 1)
+            slope = room(plan, buffer, layer[SHIFT], B, n_out + 1)
+            dense.film_act_backward(dz.reshape(-1), u.reshape(-1), scale.reshape(-1), slope.reshape(-1))
+            table = weight(grads, layer[F], count, 2 * n_out)
+            multiply_left(plan.sgemm, features, scale[:, :n_out], table[:, :n_out], beta)
+            multiply_left(plan.sgemm, features, slope[:, :n_out], table[:, n_out:], beta)
+        multiply_left(plan.sgemm, room(plan, buffer, layer[X], B, n_in + 1), dz[:, :n_out], weight(grads, layer[W], n_in + 1, n_out), beta)
         if k > 0:
-            below = room(plan, buffer, plan.layers[k - 1, DZ], B, n_in)
-            multiply_right(plan.sgemm, dz, weight(params, layer[W], n_in, n_out), below, f32(0))
+            below = room(plan, buffer, plan.layers[k - 1, DZ], B, n_in + 1)
+            multiply_right(plan.sgemm, dz[:, :n_out], weight(params, layer[W], n_in, n_out), below[:, :n_in], f32(0))

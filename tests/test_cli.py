@@ -740,7 +740,7 @@ def test_faulty_options(run, option, says):
 def test_back_end_that_is_not_there(trained, command):
     """The sentence says which there are."""
     said = refused(trained.run, command, trained.run, "--backend", "cupy")
-    assert "back end 'cupy' is not part of this version; there is: numpy\n" in said
+    assert "back end 'cupy' is not part of this version; there is: auto, numba, numpy\n" in said
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Kernels on NumPy against the float64 definition in diffusion/bernoulli.py: the same bits, values, gradients and probabilities."""
+"""Kernels of every back end against the float64 definition in diffusion/bernoulli.py: the same bits, values, gradients and probabilities."""
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from itertools import product
 
@@ -10,14 +11,34 @@ import pytest
 
 from bdiff_np import rng
 from bdiff_np.diffusion import bernoulli
-from bdiff_np.diffusion.bernoulli import WORD, make_chain
-from bdiff_np.kernels.bernoulli_numpy import Kernels
+from bdiff_np.diffusion.bernoulli import WORD, Chain, make_chain
+from bdiff_np.model import backend_names
 from bdiff_np.rng import Key
 
 SHAPES = [(1, 1), (7, 8), (8, 7), (3, 9), (20, 20), (5, 65)]
 KEY = Key(11, rng.Q_NOISE, 3)
 DEFINED = {np.float64: 1e-9, np.float32: 2e-5}  # relative tolerance of a dtype
 EVERY = list(product((1, 2, 7, 2000), ("x0", "x_prev"), (True, False), ("scalar", "per bit")))
+
+
+def kernels_of(backend: str):
+    """The family's kernels on a back end."""
+    return importlib.import_module(f"bdiff_np.kernels.bernoulli_{backend.replace('-', '_')}")
+
+
+@pytest.fixture(params=backend_names())
+def Kernels(request):
+    return kernels_of(request.param).Kernels
+
+
+def give_words(monkeypatch, words):
+    """All draws are of these words, (B, D) uint32, on every back end."""
+
+    def fill(seed, stream, step, first, out):
+        out.view(np.uint32).reshape(len(words), -1)[:, : words.shape[1]] = words
+
+    monkeypatch.setattr(rng, "words", lambda *_: words)
+    monkeypatch.setattr("bdiff_np.kernels.philox_numba.fill", fill)
 
 
 def law(kind, D):
@@ -46,7 +67,7 @@ def defined(chain, predict, skip, logits, x0, x_t, t):
 @pytest.mark.parametrize("B, D", SHAPES)
 @pytest.mark.parametrize("T", [1, 2, 7, 2000])
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
-def test_noisy_bits_are_the_definitions(B, D, T, pi):
+def test_noisy_bits_are_the_definitions(Kernels, B, D, T, pi):
     """q_sample gives bit for bit what the definition gives for the same words, from the first row on that is asked for."""
     chain = make_chain("paper", T, law(pi, D))
     x0, _, t, _ = batch(T, B, D)
@@ -57,7 +78,7 @@ def test_noisy_bits_are_the_definitions(B, D, T, pi):
 
 
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
-def test_thresholds_are_exact_words(pi, monkeypatch):
+def test_thresholds_are_exact_words(Kernels, pi, monkeypatch):
     """The word below the threshold of the documentation gives a 1, the threshold itself a 0, for either bit and every t."""
     T, D = 50, 9
     chain = make_chain("paper", T, law(pi, D))
@@ -67,13 +88,42 @@ def test_thresholds_are_exact_words(pi, monkeypatch):
     share = [round(float(p) * WORD) for p in np.broadcast_to(chain.pi, D)]
     threshold = np.array([[lost[s] * share[d] // WORD + int(x0[i, d]) * (WORD - lost[s]) for d in range(D)] for i, s in enumerate(t)])
     for below in (1, 0):
-        monkeypatch.setattr(rng, "words", lambda *_: (threshold - below).astype(np.uint32))  # noqa: B023
+        give_words(monkeypatch, (threshold - below).astype(np.uint32))
         np.testing.assert_array_equal(Kernels(chain).q_sample(x0, t, KEY), np.full_like(x0, below))
+
+
+@pytest.mark.parametrize("pi", [2.0**-32, np.full(3, 2.0**-32)])
+@pytest.mark.parametrize("word", [0, 2**32 - 1])
+def test_thresholds_beyond_all_words(Kernels, pi, word, monkeypatch):
+    """A threshold of 0 gives no word a 1, not even the word 0; one of 2**32 gives a 1 to all of them, also to the last."""
+    chain = Chain(np.array([1.0, 1 - 1e-12, 0.5, 0.0]), pi)
+    x0 = np.array([[0, 1, 0], [0, 1, 0]], np.uint8)
+    give_words(monkeypatch, np.full((2, 3), word, np.uint32))
+    found = Kernels(chain).q_sample(x0, np.array([1, 2]), KEY)
+    np.testing.assert_array_equal(found[0], x0[0])  # less than 2**-33 is lost: thresholds 0 and 2**32
+    np.testing.assert_array_equal(found[1], x0[1] if word == 0 else 0)  # thresholds 0 and 2**31
+
+
+@pytest.mark.parametrize("key", [KEY, Key(0, 0, 0), Key(2**63 - 1, rng.DROPOUT + (3 << 8), 2**40 + 1)])
+@pytest.mark.parametrize("T", [1, 7, 100_000])
+@pytest.mark.parametrize("pi", ["scalar", "per bit"])
+@pytest.mark.parametrize("backend", [name for name in backend_names() if name != "numpy"])
+def test_back_ends_draw_the_same_bits(backend, pi, T, key):
+    """Noisy bits and prior are those of NumPy, bit for bit, for ragged shapes, large steps and rows beyond 2**32."""
+    for B, D in (*SHAPES, (300, 70)):
+        chain = make_chain("paper", T, law(pi, D))
+        x0, _, t, _ = batch(T, B, D)
+        one, other = (kernels_of(name).Kernels(chain) for name in ("numpy", backend))
+        for first_row in (0, 3, 2**32 - 2, 2**50 + 1):
+            expected = one.q_sample(x0, t, key, first_row)
+            assert B * D < 100 or 0.1 < expected.mean() < 0.9
+            np.testing.assert_array_equal(other.q_sample(x0, t, key, first_row), expected)
+            np.testing.assert_array_equal(other.prior(B, D, key, first_row), one.prior(B, D, key, first_row))
 
 
 @pytest.mark.parametrize("dtype", DEFINED)
 @pytest.mark.parametrize("T, predict, skip, pi", EVERY)
-def test_kl_and_gradient_are_the_definitions(T, predict, skip, pi, dtype):
+def test_kl_and_gradient_are_the_definitions(Kernels, T, predict, skip, pi, dtype):
     """Row by row and entry by entry, for ragged shapes; the value is float64, the gradient of the kernels' dtype."""
     for B, D in SHAPES:
         chain = make_chain("paper", T, law(pi, D))
@@ -86,9 +136,22 @@ def test_kl_and_gradient_are_the_definitions(T, predict, skip, pi, dtype):
         np.testing.assert_allclose(gradient, slope, rtol=tolerance, atol=tolerance * 1e-2)
 
 
+@pytest.mark.parametrize("dtype", DEFINED)
+@pytest.mark.parametrize("T, predict, skip, pi", EVERY)
+def test_gradient_alone_is_the_same_gradient(Kernels, T, predict, skip, pi, dtype):
+    """Without the value, which is then None, the gradient is bit for bit what comes with it."""
+    for B, D in SHAPES:
+        x0, x_t, t, logits = batch(T, B, D, dtype=dtype)
+        kernels = Kernels(make_chain("paper", T, law(pi, D)), predict, skip, dtype=dtype)
+        value, gradient = kernels.kl_grad(logits, x0, x_t, t)
+        none, alone = kernels.kl_grad(logits, x0, x_t, t, value=False)
+        assert none is None and value is not None and alone.dtype == dtype and gradient.any()
+        np.testing.assert_array_equal(alone, gradient)
+
+
 @pytest.mark.parametrize("name", bernoulli.SCHEDULES)
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
-def test_kl_is_the_definitions_for_every_schedule(name, predict):
+def test_kl_is_the_definitions_for_every_schedule(Kernels, name, predict):
     """Also for chains that keep some signal at T."""
     chain = make_chain(name, 100, 0.5)
     x0, x_t, t, logits = batch(100, 64, 9)
@@ -99,7 +162,7 @@ def test_kl_is_the_definitions_for_every_schedule(name, predict):
 
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
-def test_small_kls_survive_float32(predict):
+def test_small_kls_survive_float32(Kernels, predict):
     """t = 2, T = 2000, all bits agree, the net's flip odds 10 % off: 4.233e-10 bits a bit (specification 1.1.4), to 1e-4 in float32."""
     chain = make_chain("paper", 2000, 0.5)
     x, t = np.array([[0, 1, 0, 1]], np.uint8), np.array([2])
@@ -115,7 +178,7 @@ def test_small_kls_survive_float32(predict):
 @pytest.mark.parametrize("T", [1, 2, 50, 2000, 100_000])
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 @pytest.mark.parametrize("size", [10.0, 30.0, 80.0])
-def test_extreme_logits_are_finite_and_right(dtype, T, predict, size):
+def test_extreme_logits_are_finite_and_right(Kernels, dtype, T, predict, size):
     """A net that is sure, rightly or wrongly, pays what the definition says, without a warning, for every pair of bits."""
     chain = make_chain("paper", T, 0.5)
     pairs = np.array([[0, 0, 1, 1, 0, 0, 1, 1]], np.uint8), np.array([[0, 1, 0, 1, 0, 1, 0, 1]], np.uint8)
@@ -139,7 +202,7 @@ def test_extreme_logits_are_finite_and_right(dtype, T, predict, size):
 
 @pytest.mark.parametrize("dtype", DEFINED)
 @pytest.mark.parametrize("T, predict, skip, pi", EVERY)
-def test_flip_probabilities_are_the_definitions(T, predict, skip, pi, dtype):
+def test_flip_probabilities_are_the_definitions(Kernels, T, predict, skip, pi, dtype):
     """p(x_{t-1} != x_t | x_t) to full relative precision, however small."""
     for B, D in SHAPES:
         chain = make_chain("paper", T, law(pi, D))
@@ -151,7 +214,7 @@ def test_flip_probabilities_are_the_definitions(T, predict, skip, pi, dtype):
 
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
-def test_reverse_step_flips_where_the_word_is_below(predict):
+def test_reverse_step_flips_where_the_word_is_below(Kernels, predict):
     """x_{t-1} differs from x_t exactly where word / 2**32 < p_flip, the row's own word from the first row on that is asked for."""
     chain = make_chain("paper", 7, 0.2)
     _, x_t, t, logits = batch(7, 200, 9)
@@ -163,15 +226,15 @@ def test_reverse_step_flips_where_the_word_is_below(predict):
 
 
 @pytest.mark.parametrize("word, flips", [(0, 1), (2**31 - 1, 1), (2**31, 0), (2**32 - 1, 0)])
-def test_reverse_step_compares_exact_words(word, flips, monkeypatch):
+def test_reverse_step_compares_exact_words(Kernels, word, flips, monkeypatch):
     """A flip of probability 1/2 is that of the words below 2**31."""
-    monkeypatch.setattr(rng, "words", lambda key, rows, count, first_row: np.full((rows, count), word, np.uint32))
+    give_words(monkeypatch, np.full((1, 2), word, np.uint32))
     x_t = np.array([[0, 1]], np.uint8)
     found = Kernels(make_chain("paper", 7, 0.5), "x_prev", skip=False, dtype=np.float64).p_sample(np.zeros((1, 2)), x_t, np.array([3]), KEY)
     np.testing.assert_array_equal(found, x_t ^ flips)
 
 
-def test_reverse_step_is_sure_where_the_net_is():
+def test_reverse_step_is_sure_where_the_net_is(Kernels):
     """Logits of +-80 with predict x_prev give x_{t-1} itself, whatever x_t and the words."""
     chain = make_chain("paper", 7, 0.5)
     _, x_t, t, _ = batch(7, 500, 9)
@@ -182,7 +245,7 @@ def test_reverse_step_is_sure_where_the_net_is():
 
 
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
-def test_prior_draws_the_stationary_law(pi):
+def test_prior_draws_the_stationary_law(Kernels, pi):
     """Bits are 1 where the word is below pi, so that their mean is pi within 4 standard errors; rows do not depend on the slice."""
     chain = make_chain("paper", 7, law(pi, 9))
     kernels = Kernels(chain)
@@ -194,7 +257,7 @@ def test_prior_draws_the_stationary_law(pi):
 
 
 @pytest.mark.parametrize("name", ["q_sample", "p_sample"])
-def test_draws_do_not_depend_on_how_rows_are_split(name):
+def test_draws_do_not_depend_on_how_rows_are_split(Kernels, name):
     """Halves, each told its first row, joined give the whole."""
     chain = make_chain("paper", 7, 0.3)
     x0, x_t, t, logits = batch(7, 21, 13)
@@ -211,7 +274,7 @@ def test_draws_do_not_depend_on_how_rows_are_split(name):
 @pytest.mark.parametrize("T", [1, 2, 7, 2000])
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("weight", [0.5, 3.0])
-def test_auxiliary_cross_entropy_enters_the_gradient_alone(T, skip, weight):
+def test_auxiliary_cross_entropy_enters_the_gradient_alone(Kernels, T, skip, weight):
     """The gradient is that of T KL + weight * cross entropy of x_0, divided by T; the value stays the KL."""
     chain = make_chain("paper", T, 0.2)
     x0, x_t, t, logits = batch(T, 20, 9)
@@ -228,7 +291,7 @@ def test_auxiliary_cross_entropy_enters_the_gradient_alone(T, skip, weight):
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
-def test_kernels_leave_their_inputs_alone(predict, pi):
+def test_kernels_leave_their_inputs_alone(Kernels, predict, pi):
     """No kernel writes into an array that it was given: all are read-only here."""
     chain = make_chain("paper", 7, law(pi, 9))
     for dtype in DEFINED:
@@ -243,3 +306,17 @@ def test_kernels_leave_their_inputs_alone(predict, pi):
             kernels.p_sample(logits, x_t, t, KEY)
             for again, before in zip(kernels.kl_grad(logits, x0, x_t, t), first):  # nor into its own tables
                 np.testing.assert_array_equal(again, before)
+
+
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+@pytest.mark.parametrize("pi", ["scalar", "per bit"])
+def test_kernels_take_views(Kernels, predict, pi):
+    """Every second column of wider arrays gives what their copies give."""
+    chain = make_chain("paper", 7, law(pi, 9))
+    views = [array[:, ::2] if array.ndim == 2 else array for array in batch(7, 20, 18, dtype=np.float32)]
+    kernels, found = Kernels(chain, predict), []
+    for x0, x_t, t, logits in (views, [array.copy() for array in views]):
+        draws = kernels.q_sample(x0, t, KEY), kernels.p_sample(logits, x_t, t, KEY), kernels.p_flip(logits, x_t, t)
+        found.append([*draws, *kernels.kl_grad(logits, x0, x_t, t)])
+    for one, other in zip(*found):
+        np.testing.assert_array_equal(one, other)

@@ -18,7 +18,7 @@ from test_cli import examples, parse  # noqa: F401  (a fixture)
 import bdiff_np
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ["numpy", "numba", "cupy", "matplotlib", "pydantic", "safetensors", "PIL", "yaml", "tqdm", "threadpoolctl"]
+HEAVY = ["numpy", "numba", "llvmlite", "cupy", "matplotlib", "pydantic", "safetensors", "PIL", "yaml", "tqdm", "threadpoolctl"]
 SETUP = {
     keyword.arg: keyword.value
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")))
@@ -132,8 +132,7 @@ def test_setup_agrees_with_the_package():
             )
             used |= {name.partition(".")[0] for name in names}
     used -= {"bdiff_np", *sys.stdlib_module_names}
-    optional = {"numba", "cupy"}  # of back ends; a user of those installs them
-    assert {called.get(name, name) for name in asked} == used - optional
+    assert {called.get(name, name) for name in asked} == used
 
 
 def test_console_script_is_a_function():

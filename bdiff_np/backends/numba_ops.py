@@ -73,6 +73,6 @@ def norm(flat) -> float:
 
 def adamw(params, grads, m, v, ema, decayed, *, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> None:
     rates = dense.rates(
-        params.dtype.type, lr=lr, scale=scale, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, ema_decay=ema_decay, step=step
+        lr=lr, scale=scale, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, ema_decay=ema_decay, step=step
     )
-    dense.adamw(params, grads, m, v, ema, decayed, rates)
+    dense.adamw(params, grads, m, v, ema, decayed, dense.Rates(*map(params.dtype.type, rates)))

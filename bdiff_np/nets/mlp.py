@@ -60,8 +60,9 @@ class MLP:
 
     @property
     def dense(self) -> list[Dense] | None:
-        """The layers if all are Dense, which is what compiled steps know; else None."""
-        return self.layers if all(type(layer) is Dense for layer in self.layers) else None
+        """The layers if all are Dense and time scales and shifts the hidden ones, which is what compiled steps know; else None."""
+        known = all(type(layer) is Dense for layer in self.layers) and all(layer.film for layer in self.layers[:-1])
+        return self.layers if known else None
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
         """First values of all parameters, float64, from the seed alone."""

@@ -1,0 +1,162 @@
+"""benchmarks/run.py: sizes, counted operations, the check before the timing, peers that train as we do, and a short run of the whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.append(str(BENCHMARKS))  # as for `python benchmarks/run.py`, and inherited by the contestants' processes
+
+import contestants  # noqa: E402
+from contestants import Entry, Ours, Size, Worker  # noqa: E402
+
+SMALL = Size(6, (8, 5), 32)
+PEERS = {"torch": ("peer_torch", "Torch", ("eager", "whole")), "jax": ("peer_jax", "Jax", ("jit", "scan"))}
+
+
+@pytest.fixture(scope="module")
+def run():
+    """benchmarks/run.py as a module."""
+    spec = importlib.util.spec_from_file_location("benchmark_run", BENCHMARKS / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return contestants.make_problem(SMALL)
+
+
+@pytest.fixture(scope="module", params=PEERS)
+def peer(request, problem):
+    """A peer in its own process, in each of its modes: mode -> Worker."""
+    if not importlib.util.find_spec(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    module, cls, modes = PEERS[request.param]
+    with Worker(Entry(request.param, request.param, module, cls, "", 1)) as worker:
+        yield worker, modes
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(BENCHMARKS / "run.py"), *arguments], capture_output=True, text=True)
+
+
+def test_sizes_are_read_and_written():
+    assert Size.parse("20-50-50-20@64") == Size(20, (50, 50), 64)
+    assert Size.parse("784-512x3-784@256") == Size(784, (512, 512, 512), 256)
+    for text in ("20-50-50-20@64", "20-50-50-50-20@64", "784-512x3-784@256", "784-1024x3-784@512", "1-1-1@1"):
+        assert str(Size.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "20-50-50-20", "20-20@64", "20-50-19@64", "20-0-20@64", "20-50-20@0", "20x2-50-20x2@64", "20-50-20@6.4"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="is not a size"):
+        Size.parse(text)
+
+
+def test_operations_are_those_counted_by_hand():
+    """3-4-5-3 at batch 2 with 16 time features: each product of (B, n) and (n, m) costs 2 B n m."""
+    forward = 3 * 4 + 16 * 8 + 4 * 5 + 16 * 10 + 5 * 3
+    inputs = 4 * 5 + 5 * 3  # not of the first layer, nor of the time features
+    assert contestants.make_problem(Size(3, (4, 5), 2)).flop == 2 * 2 * (2 * forward + inputs)
+
+
+def test_the_loss_is_the_cross_entropy_less_the_entropy(problem):
+    """What peers subtract: at T nothing is known, and a bit of x_{T-1} flips with q, by hand."""
+    x0, x_t, t = np.array([[0, 1]]), np.array([[0, 0]]), np.array([problem.T])
+    expected = 0.0
+    for q in (problem.chain.agree[problem.T], problem.chain.disagree[problem.T]):
+        expected -= q * np.log(q) + (1 - q) * np.log(1 - q)
+    assert problem.entropy(x0, x_t, t) == pytest.approx(expected, rel=1e-6)
+    assert problem.entropy(x0, x_t, np.array([1])) == 0
+
+
+def test_peers_find_the_same_loss_and_gradient(run, peer, problem):
+    worker, modes = peer
+    for mode in modes:
+        worker.entry = worker.entry._replace(mode=mode)
+        worker.build(problem)
+        run.agree(problem, {mode: worker})
+
+
+def test_a_wrong_gradient_is_found(run, problem):
+    """Of one parameter among many, off by a thousandth of the whole."""
+
+    class Wrong:
+        def call(self, method, *arguments):
+            loss, grads = Ours(problem, "numpy", 1).loss_and_grads(*arguments)
+            grads["out/b"] = grads["out/b"] * self.factor
+            return 0.0, (loss, grads)
+
+    wrong = Wrong()
+    wrong.factor = 1
+    run.agree(problem, {"right": wrong})
+    wrong.factor = 1.002
+    with pytest.raises(click.ClickException, match="gradient"):
+        run.agree(problem, {"wrong": wrong})
+
+
+# Numbers that each make a difference within a few hundred steps.
+HARSH = {"lr": 0.01, "warmup_steps": 100, "weight_decay": 0.5, "clip": 0.05, "ema": 0.99, "total_steps": 500}
+
+
+def test_peers_train_as_we_do(peer, problem):
+    """After 400 steps the averaged weights are as good as ours and as long: learning rate, moments, clipping, decay, average."""
+    worker, modes = peer
+    steps, ours = 400, Ours(problem, "numpy", 1)
+    start = quality(ours.weights())
+    optimizer, settings = ours.training.optimizer, {**HARSH, "clip_thresh": HARSH["clip"]}
+    optimizer.total_steps = settings.pop("total_steps")
+    optimizer.settings = optimizer.settings.model_copy(update=settings)
+    ours.run(steps)
+    loss = quality(ours.weights())
+    assert loss < 0.9 * start
+    for mode in modes:
+        worker.entry = worker.entry._replace(mode=mode)
+        worker.build(dataclasses.replace(problem, optimizer=problem.optimizer._replace(**HARSH)))
+        worker.call("run", steps - 1)  # the first is part of the set-up
+        weights = worker.call("weights")[1]
+        print(mode, loss, quality(weights), [(n, np.linalg.norm(w), np.linalg.norm(weights[n])) for n, w in ours.weights().items()])
+        assert quality(weights) == pytest.approx(loss, rel=0.03)
+
+
+def quality(weights: dict[str, np.ndarray]) -> float:
+    """Loss in nats per row, of many rows."""
+    ours = Ours(contestants.make_problem(SMALL), "numpy", 1)
+    x0 = np.tile(ours.training.rows.all()[:1000], (8, 1))
+    t = np.random.default_rng(0).integers(1, ours.training.T + 1, len(x0))
+    x_t = x0 ^ (np.random.default_rng(1).random(x0.shape) < t[:, None] / ours.training.T / 2)
+    ours.start = weights
+    return ours.loss_and_grads(x0, x_t, t)[0]
+
+
+def test_a_short_run(tmp_path):
+    """One command: Markdown on stdout, every figure in the JSON."""
+    done = command("--quick", "--sizes", str(SMALL), "--backends", "numpy", "--threads", "1", "--json", str(tmp_path / "speed.json"))
+    assert done.returncode == 0, done.stderr
+    assert f"## {SMALL}" in done.stdout and "| numpy |" in done.stdout and "No peer was measured" in done.stdout
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["machine"]["threads"] == 1 and found["machine"]["versions"]["numpy"] == np.__version__
+    figures = found["steps"][str(SMALL)]["contestants"]["numpy"]
+    assert len(figures["us"]) == 2 and min(figures["us"]) <= figures["us_median"] <= max(figures["us"])
+    assert figures["rows_per_s"] == pytest.approx(1e6 * SMALL.batch / figures["us_median"])
+    assert figures["gflops"] == pytest.approx(1e-3 * found["steps"][str(SMALL)]["flop"] / figures["us_median"])
+    assert found["sampler"]["seconds"]["numpy"]["100"] > 0
+
+
+def test_help_and_faults():
+    shown = command("--help")
+    assert shown.returncode == 0 and "python benchmarks/run.py --sizes" in shown.stdout
+    for arguments, reason in ((("--sizes", "20-50@64"), "is not a size"), (("--backends", "numpy,tpu"), "tpu: there is numpy")):
+        refused = command(*arguments)
+        assert refused.returncode == 2 and reason in refused.stderr
