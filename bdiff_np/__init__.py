@@ -24,11 +24,12 @@ if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "bernoulli_n
     __path__.append(str(_here.parent))
 
 
-def load(target: str | _Path) -> Model:
+def load(target: str | _Path, backend: str = "numpy") -> Model:
     """A trained model.
 
-    target : a checkpoint, a results folder or a run folder (then its newest results). Raises InputError where there is none.
+    target : a checkpoint, a results folder or a run folder (then its newest results). backend : "numpy", or "numba", which samples many times
+    faster once it has compiled. Raises InputError where there is none.
     """
     from bdiff_np.model import Model
 
-    return Model.load(target)
+    return Model.load(target, backend=backend)

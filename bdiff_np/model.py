@@ -133,11 +133,14 @@ class Model:
         """The network's output, (B, D), for x_t (B, D) bits and t (B,) in the chain's own time."""
         return self.net.forward(self.ops, self.params, x_t, t)[0]
 
-    def sample(self, n: int, seed: int = 0, steps: int | None = None) -> np.ndarray:
-        """n new rows, (n, D) uint8. A row depends on the seed and its number alone, not on n. steps: fewer steps of the chain."""
+    def sample(self, n: int, seed: int = 0, steps: int | None = None, known: np.ndarray | None = None) -> np.ndarray:
+        """n new rows, (n, D) uint8. A row depends on the seed and its number alone, not on n.
+
+        steps : fewer steps of the chain. known : (D,) or (n, D), 0 or 1 where a bit is known and stays, -1 where it is to be drawn
+        """
         from bdiff_np import sample
 
-        return sample.draw(self, n, seed=seed, steps=steps)
+        return sample.draw(self, n, seed=seed, steps=steps, known=known)
 
     def score(self, rows: np.ndarray, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
         """Upper bounds on -log2 p(row), (N,) bits, unbiased estimates from `evaluations` steps of the chain a row, for bits (N, D).

@@ -68,6 +68,16 @@ def check_known(known: np.ndarray, n: int, D: int) -> np.ndarray:
     return np.broadcast_to(known, (n, D))
 
 
+def parse_known(text: str, D: int) -> np.ndarray:
+    """A row in which ? stands for a bit to be drawn, as (D,) int8 for `draw`. Raises InputError, naming the place."""
+    for place, sign in enumerate(text, start=1):
+        if sign not in "01?":
+            raise InputError(f"--known: {sign!r} at place {place}; write 0, 1 or ? for each bit")
+    if len(text) != D:
+        raise InputError(f"--known: {len(text)} places, but rows of this model have {D} bits; write 0, 1 or ? for each")
+    return np.array(["01".find(sign) for sign in text], np.int8)
+
+
 def _walk_by_steps(model, kernels, chain):
     """What kernels/*_chain_* do in one call, step by step."""
 

@@ -89,7 +89,7 @@ class Training:
                 self.fused(np.zeros((0, self.batch_rows, self.model.D), np.uint8), 1, self.optimizer.numbers(np.zeros(0)), np.zeros(0, bool))
 
     def logged(self, step):
-        """Whether the loss of a step, a number or an array, is worked out, which costs logarithms: of every eighth where an epoch has steps enough."""
+        """Whether the loss of a step, a number or an array, is worked out, which takes logarithms: every eighth in an epoch with steps enough."""
         return step % max(1, min(8, self.steps_per_epoch // 32)) == 0
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,7 @@ SCALING = {
 }
 AXES = {"batch": "rows of a batch (20-50-50-20)", "width": "width of both hidden layers (20 bits, batch 256)"}
 TOLERANCE = 1e-4  # of losses and gradients in float32, relative
+CHECKED, TOLERANCE_MOVED = 3, 0.01  # Adam's first steps are signs, and those of gradients near zero are a matter of rounding
 PARTS = ("steps", "sampler", "scaling")
 PEERS = {"torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu", "jax": "pip install jax"}
 TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set by hand they would tune the BLAS of one contestant
@@ -178,18 +179,32 @@ class Benchmark:
 
 
 def agree(problem: Problem, workers: dict[str, Worker]) -> None:
-    """Raises click.ClickException unless every contestant finds the definition's loss and gradient on one batch."""
+    """Raises click.ClickException unless every contestant finds the definition's loss and gradient on one batch.
+
+    Back ends of this project draw the same noise and may have a fused step of their own: after CHECKED steps they must stand at the same weights.
+    """
     definition = Ours(problem, "numpy", 1, np.float64)
     x0, t = definition.training.batch(1)
     noisy = np.random.default_rng(0).random(x0.shape) < problem.chain.noise[t, None]
     loss, grads = definition.loss_and_grads(x0, x0 ^ noisy, t)
+    definition.run(CHECKED)
+    moved = {name: value - definition.start[name] for name, value in definition.weights().items()}
     for name, worker in workers.items():
         _, (its_loss, its_grads) = worker.call("loss_and_grads", x0, x0 ^ noisy, t)
-        difference = np.sqrt(sum(((its_grads[part] - grad) ** 2).sum() for part, grad in grads.items()))
-        off = {"loss": abs(its_loss / loss - 1), "gradient": difference / np.sqrt(sum((grad**2).sum() for grad in grads.values()))}
+        off = {"loss": abs(its_loss / loss - 1) / TOLERANCE, "gradient": _error(its_grads, grads) / TOLERANCE}
+        if not worker.entry.family:
+            worker.call("run", CHECKED - 1)  # the first was part of the set-up
+            its_moved = {part: value - definition.start[part] for part, value in worker.call("weights")[1].items()}
+            off[f"change in {CHECKED} steps"] = _error(its_moved, moved) / TOLERANCE_MOVED
         for what, error in off.items():
-            if not error < TOLERANCE:
-                raise click.ClickException(f"{name} at {problem.size}: its {what} is {error:.1e} from the float64 definition's; nothing was timed")
+            if not error < 1:
+                limit = f"{error:.1f} times as far from the float64 definition's as rounding explains"
+                raise click.ClickException(f"{name} at {problem.size}: its {what} is {limit}; nothing was timed")
+
+
+def _error(found: dict[str, np.ndarray], true: dict[str, np.ndarray]) -> float:
+    """Distance of all arrays together, in units of the true ones' length."""
+    return (sum(((found[name] - value) ** 2).sum() for name, value in true.items()) / sum((value**2).sum() for value in true.values())) ** 0.5
 
 
 # The command ------------------------------------------------------------------------------------------------------------------------------

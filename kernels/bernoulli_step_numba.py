@@ -35,15 +35,16 @@ class FusedSteps:
     function = "bernoulli_step_numba.take"  # what takes long to compile
 
     def __init__(self, net, kernels, params, optimizer, *, batch: int, seed: int, threads: int | None = None):
-        rows = min(batch, 128 if net.width > WIDE else max(32, min(128, batch // 4)))
+        # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add. Measured: RESULTS.md.
+        rows = max(128, min(256, batch // 2)) if net.width > WIDE else max(64, min(128, batch // 4))
         P, D = params.flat.size, net.D
-        groups = max(1, min(64, batch // rows, (1 << 26) // P))
+        groups = max(1, min(64, batch // rows, (1 << 24) // P))
         pieces = max(1, min(groups, 2), P >> 14)
         self.tasks, self.seed, self.batch, self.clip = max(groups, pieces), seed, batch, optimizer.settings.clip_thresh or np.inf
         self.threads = n = min(threads or numba.config.NUMBA_NUM_THREADS, groups)
         self.plan, self.law, R = mlp.make_plan(net, blas_numba.sgemm()), kernels.law, min(128, -(-batch // groups))
         self.weights = Weights(
-            params.flat, np.zeros((groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat, optimizer.decayed
+            params.flat, np.zeros((groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat, optimizer.decayed.astype(np.uint8)
         )
         self.space = Space(
             buffer=np.zeros((n, R * int(self.plan.slots[1])), np.float32), columns=np.zeros((n, 6 * R * D), np.float32),
@@ -97,7 +98,7 @@ class Weights(NamedTuple):
     m: np.ndarray
     v: np.ndarray
     ema: np.ndarray
-    decayed: np.ndarray
+    decayed: np.ndarray  # uint8, a fourth of what there is to read
 
 
 class Space(NamedTuple):
