@@ -172,7 +172,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, known: str
     \b
     python cli.py sample runs/heartbeat_paper -n 5 --seed 1
     python cli.py sample -n 100000 --steps 200 --out rows.npy
-    python cli.py sample runs/heartbeat_paper -n 5 --known "1????0??????????????"
+    python cli.py sample runs/heartbeat_paper -n 5 --known "1???????????????????"
     """
     from bdiff_np import auto, data, files
     from bdiff_np import sample as sampler

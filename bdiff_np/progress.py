@@ -30,7 +30,10 @@ class Lines:
         self.start = self.last = time.monotonic()
 
     def update(self, n: int = 1) -> None:
+        """n more are done; 0 before the first says that the work begins now."""
         self.done += n
+        if self.done == self.initial:
+            self.start = self.last = time.monotonic()
         if self.silence() > self.quiet and self.done > self.initial:
             left = (time.monotonic() - self.start) / (self.done - self.initial) * (self.total - self.done)
             self.say(f"{self.desc}: {self.done / self.total:.0%}, about {left:.0f} s left{self.note}")

@@ -40,6 +40,8 @@ def draw(
     if fused:
         with compiling(fused.function):
             fused(np.zeros((1, model.D), np.uint8), chain.T, 1, seed=seed)
+        if progress:
+            progress(0)
     walk = fused or _walk_by_steps(model, kernels, chain)
     rows, at_once = np.empty((n, model.D), np.uint8), 10
     for first in range(0, n, batch):

@@ -89,8 +89,8 @@ class Training:
                 self.fused(np.zeros((0, self.batch_rows, self.model.D), np.uint8), 1, self.optimizer.numbers(np.zeros(0)), np.zeros(0, bool))
 
     def logged(self, step):
-        """Whether the loss of a step, a number or an array, is worked out, which takes logarithms: every eighth in an epoch with steps enough."""
-        return step % max(1, min(8, self.steps_per_epoch // 32)) == 0
+        """Whether the loss of a step, a number or an array, is worked out, which takes logarithms: one in 32 of an epoch with steps enough."""
+        return step % max(1, min(32, self.steps_per_epoch // 32)) == 0
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows x0 (B, D) and their timesteps t (B,) of an optimiser step, B = batch_rows * repeats.

@@ -259,6 +259,10 @@ class Worker:
         """Seconds and result of one of the contestant's methods."""
         return self.pool.submit(_call, method, *arguments).result()
 
+    def cpu(self) -> float:
+        """Seconds of processor time that the contestant has used, all threads together."""
+        return self.pool.submit(time.process_time).result()
+
 
 def _keep_to(threads: int) -> None:
     """Before any library starts its threads. JAX has no other way to be told their number."""

@@ -15,6 +15,7 @@ import datetime
 import json
 import os
 import platform
+import time
 from contextlib import ExitStack
 from importlib import metadata, util
 from pathlib import Path
@@ -83,6 +84,14 @@ def machine(threads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def processor_seconds() -> float | None:
+    """Used by everything on the machine, and by its host in its place; None where that is not told."""
+    if not os.path.exists("/proc/stat"):
+        return None
+    user, nice, system, _, _, *rest = map(int, open("/proc/stat").readline().split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
 def say(line: str) -> None:
     click.echo(line, err=True)
 
@@ -127,14 +136,17 @@ class Benchmark:
             workers = {name: worker for name, (worker, _) in ready.items()}
             agree(problem, workers)
             rates = [[gemm.call("best", self.seconds / 2)[1] for gemm in gemms]]
-            times = self.time(workers, self.seconds, self.repetitions)
+            times, others = self.time(workers, self.seconds, self.repetitions)
             rates.append([gemm.call("best", self.seconds / 2)[1] for gemm in gemms])
         found = {name: table.figures(problem, setup, times[name]) for name, (_, setup) in ready.items()}
         sgemm = {gemm.entry.mode: max(rate) for gemm, rate in zip(gemms, zip(*rates))}
-        return {"flop": problem.flop, "sgemm_gflops": sgemm, "contestants": found}
+        return {"flop": problem.flop, "sgemm_gflops": sgemm, "others": others, "contestants": found}
 
-    def time(self, workers: dict[str, Worker], seconds: float, repetitions: int) -> dict[str, list[float]]:
-        """Seconds per step of each repetition, by name. A repetition lasts `seconds`, or one step."""
+    def time(self, workers: dict[str, Worker], seconds: float, repetitions: int) -> tuple[dict[str, list[float]], float | None]:
+        """Seconds per step of each repetition, by name, and the share of all cores that other work took meanwhile.
+
+        A repetition lasts `seconds`, or one step.
+        """
         counts = {}
         for name, worker in workers.items():
             count, elapsed = 1, worker.call("run", 1)[0]
@@ -143,11 +155,18 @@ class Benchmark:
                 elapsed = worker.call("run", count)[0]
             counts[name] = max(1, round(count * seconds / elapsed))
         times: dict[str, list[float]] = {name: [] for name in workers}
+        start, before = time.perf_counter(), self.foreign(workers)
         for _ in range(repetitions):
             for name, worker in workers.items():
                 times[name].append(worker.call("run", counts[name])[0] / counts[name])
+        after, seconds = self.foreign(workers), time.perf_counter() - start
         self.bar.update(len(workers))
-        return times
+        return times, None if after is None else max(0.0, after - before) / (os.cpu_count() * seconds)
+
+    def foreign(self, workers: dict[str, Worker]) -> float | None:
+        """Seconds of processor time that others have used."""
+        total = processor_seconds()
+        return None if total is None else total - time.process_time() - sum(worker.cpu() for worker in workers.values())
 
     def sampler(self, n: int, lengths: tuple[int, ...]) -> dict[str, dict[str, float]]:
         """Seconds to draw n rows by each length of the chain; the better of two, after a first that compiles."""
@@ -173,7 +192,7 @@ class Benchmark:
             workers = self.start(stack, "torch compile", "jax jit")
             for point, size in sizes.items():
                 ready = {name: worker for name, (worker, _) in self.build(workers, make_problem(size)).items()}
-                for name, seconds in self.time(ready, self.seconds / 2, 3).items():
+                for name, seconds in self.time(ready, self.seconds / 2, 3)[0].items():
                     found.setdefault(name, {})[point] = 1e6 * float(np.median(seconds))
         return found
 
@@ -260,6 +279,7 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
         check_folder(json_path)
     if out:
         out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
     chosen = [size for part in sizes for size in part] or Sizes().convert(SIZES, None, None)
     n, lengths = ROWS, (2000, SHORT)
     if quick:
@@ -271,6 +291,7 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
     result: dict[str, Any] = {"machine": machine(threads), "seconds": seconds, "repetitions": repetitions}
     click.echo(heading(result["machine"]))
     click.echo(f"Medians of {repetitions} repetitions of {seconds:g} s, taken in turn. {' and '.join(TUNING)} are not set.")
+    click.echo(f"Every loss and gradient is within {TOLERANCE:g} of the float64 definition's, or nothing is timed.")
     points = sum(map(len, SCALING.values()))
     total = len(entries) * 2 * (len(chosen) * ("steps" in parts) + ("sampler" in parts) + points * ("scaling" in parts))
     with progress(total, "benchmark") as bar:
@@ -282,16 +303,21 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
                 rates = found["sgemm_gflops"]
                 shown = ", ".join(f"{rate:.0f} GFLOP/s on {k} thread{'s' if k != '1' else ''}" for k, rate in rates.items())
                 click.echo(f"\n## {size}\n\n{1e-6 * found['flop']:.1f} MFLOP a step; sgemm {shown}.\n")
-                click.echo(table.steps_table(found["contestants"], rates[str(threads)]) + "\n\n" + table.verdict(found["contestants"], entries))
+                click.echo(table.steps_table(found["contestants"], rates[str(threads)]) + "\n")
+                click.echo(table.verdict(found["contestants"], entries))
+                if found["others"] is not None:
+                    click.echo(f"Other work took {found['others']:.0%} of all cores meanwhile.")
         if "sampler" in parts:
             result["sampler"] = {"rows": n, "seconds": benchmark.sampler(n, lengths)}
             click.echo(f"\n## Sampler, {PAPER}\n\n{table.sampler_table(result['sampler']['seconds'], n, lengths)}\n")
             for K in lengths:
-                click.echo(f"{K} steps: {table.verdict(result['sampler']['seconds'], entries, str(K))}")
+                click.echo(f"{K} steps, the better of two draws: {table.verdict(result['sampler']['seconds'], entries, str(K))}")
         if "scaling" in parts:
             result["scaling"] = {what: benchmark.scaling(points) for what, points in SCALING.items()}
             for what, curves in result["scaling"].items():
                 click.echo(f"\n## Against {AXES[what]}\n\n{table.scaling_table(curves, what)}")
+    result["took_s"] = time.perf_counter() - start
+    click.echo(f"\nAll in {result['took_s']:.0f} s.")
     if json_path:
         write_whole(json_path, json.dumps(result, indent=1).encode())
     if out and "scaling" in result:

@@ -1,8 +1,9 @@
 """Many optimiser steps of Bernoulli diffusion with a perceptron in one compiled call: the five lines of train.py, fused.
 
-A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward, into a gradient of the group's own;
-then the groups' gradients are summed, and AdamW runs over the flat buffers, piece by piece. Groups, slices and pieces are fixed by the sizes
-alone and sums have one order, so the weights that result do not depend on the number of threads.
+A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward. With a narrow net each group has a
+gradient of its own, and these are summed; with a wide one, whose gradient is large, every slice is kept, and the gradient is worked out once, tile
+by tile over all slices. Then AdamW runs over the flat buffers, piece by piece. Groups, slices, tiles and pieces are fixed by the sizes alone and
+sums have one order, so the weights that result do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from bdiff_np.kernels import mlp_numba as mlp
 from bdiff_np.kernels.compiled_numba import njit
 
 u64 = np.uint64
-WIDE = 256  # width from which slices must be large for matrix products to run at full rate
+WIDE = 256  # width from which slices must be large for matrix products to run at full rate, and gradients are too large to have several
+KEPT = 1 << 26  # floats of all slices together, up to which they are kept
 
 
 class FusedSteps:
@@ -35,21 +37,26 @@ class FusedSteps:
     function = "bernoulli_step_numba.take"  # what takes long to compile
 
     def __init__(self, net, kernels, params, optimizer, *, batch: int, seed: int, threads: int | None = None):
+        self.plan, self.law, D, P = mlp.make_plan(net, blas_numba.sgemm()), kernels.law, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add. Measured: RESULTS.md.
         rows = max(128, min(256, batch // 2)) if net.width > WIDE else max(64, min(128, batch // 4))
-        P, D = params.flat.size, net.D
-        groups = max(1, min(64, batch // rows, (1 << 24) // P))
+        groups, floats = max(1, batch // rows), int(self.plan.slots[1])
+        self.keeps = net.width > WIDE and groups > 1 and batch * floats <= KEPT
+        if not self.keeps:
+            groups = min(groups, 64, max(1, (1 << 24) // P))
         pieces = max(1, min(groups, 2), P >> 14)
-        self.tasks, self.seed, self.batch, self.clip = max(groups, pieces), seed, batch, optimizer.settings.clip_thresh or np.inf
-        self.threads = n = min(threads or numba.config.NUMBA_NUM_THREADS, groups)
-        self.plan, self.law, R = mlp.make_plan(net, blas_numba.sgemm()), kernels.law, min(128, -(-batch // groups))
+        sums = len(self.plan.tiles) if self.keeps else pieces
+        self.tasks, self.seed, self.batch, self.clip = max(groups, pieces, sums), seed, batch, optimizer.settings.clip_thresh or np.inf
+        self.threads = min(threads or numba.config.NUMBA_NUM_THREADS, groups)
+        n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(128, -(-batch // groups)))
         self.weights = Weights(
-            params.flat, np.zeros((groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat, optimizer.decayed.astype(np.uint8)
-        )
+            params.flat, np.zeros((1 if self.keeps else groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat,
+            optimizer.decayed.astype(np.uint8),
+        )  # fmt: skip
         self.space = Space(
-            buffer=np.zeros((n, R * int(self.plan.slots[1])), np.float32), columns=np.zeros((n, 6 * R * D), np.float32),
+            buffer=np.zeros((n, R * floats), np.float32), columns=np.zeros((n, 6 * R * D), np.float32),
             x0=np.zeros((n, R, D), np.uint8), x_t=np.zeros((n, R, D), np.uint8), t=np.zeros((n, R), np.int64),
-            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(pieces),
+            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums), groups=groups, pieces=pieces,
         )  # fmt: skip
 
     def __call__(self, x0: np.ndarray, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
@@ -102,16 +109,18 @@ class Weights(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Room for the slice that each thread works on, of R rows at most; and what the threads tell each other."""
+    """Room for n slices of R rows at most: one for each thread, or one for each group where slices are kept. And what threads tell each other."""
 
-    buffer: np.ndarray  # (threads, R * floats) float32, the network's
-    columns: np.ndarray  # (threads, 6 * R * D) float32, the law of each bit
-    x0: np.ndarray  # (threads, R, D) uint8
-    x_t: np.ndarray  # (threads, R, D) uint8
-    t: np.ndarray  # (threads, R) int64
-    words: np.ndarray  # (threads, R * blocks, 4) uint64
+    buffer: np.ndarray  # (n, R * floats) float32, the network's
+    columns: np.ndarray  # (n, 6 * R * D) float32, the law of each bit
+    x0: np.ndarray  # (n, R, D) uint8
+    x_t: np.ndarray  # (n, R, D) uint8
+    t: np.ndarray  # (n, R) int64
+    words: np.ndarray  # (n, R * blocks, 4) uint64
     kl: np.ndarray  # (batch,) float64, nats
-    squares: np.ndarray  # (pieces,) float64, of the gradient
+    squares: np.ndarray  # (tiles or pieces,) float64, of the gradient
+    groups: int
+    pieces: int
 
 
 class Steps(NamedTuple):
@@ -130,12 +139,12 @@ class Steps(NamedTuple):
 
 @njit(error_model="numpy")
 def _slice(plan, law, weights, space, steps, where):
-    """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, by thread `rank`, into the gradient of `group`."""
-    s, lo, hi, group, add, rank = where
+    """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the space."""
+    s, lo, hi, place = where
     B, D, T, step = hi - lo, space.x_t.shape[2], law.lost.size - 1, u64(steps.first + s)
-    x0, x_t, t, buffer = space.x0[rank, :B], space.x_t[rank, :B], space.t[rank, :B], space.buffer[rank]
+    x0, x_t, t, buffer = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place]
     blocks = (D + 7) // 8
-    raw = space.words[rank, : B * blocks]
+    raw = space.words[place, : B * blocks]
     philox_numba.fill(u64(steps.seed), u64(rng.TIME), step, u64(0), raw[:1])
     offset = np.int64(((raw[0, 0] & u64(0xFFFFFFFF)) * u64(T)) >> u64(32))
     for r in range(B):
@@ -147,30 +156,56 @@ def _slice(plan, law, weights, space, steps, where):
     mlp.forward(plan, weights.params, buffer, B, buffer[:0])
     last = plan.layers[plan.layers.shape[0] - 1]
     logits, dlogits = mlp.room(plan, buffer, last[mlp.U], B, D), mlp.room(plan, buffer, last[mlp.DZ], B, D)
-    columns = space.columns[rank, : 6 * B * D].reshape(6, B * D)
+    columns = space.columns[place, : 6 * B * D].reshape(6, B * D)
     bernoulli.look_up(law, t, x_t, columns)
     bernoulli.gradient(law, logits.reshape(-1), (x0.reshape(-1), x_t.reshape(-1)), columns, dlogits.reshape(-1))
     if steps.logged[s]:
         bernoulli.values(law, t, logits, (x0, x_t), columns, space.kl[lo:hi])
-    mlp.backward(plan, weights.params, buffer, B, weights.grads[group], add)
+    mlp.backward(plan, weights.params, buffer, B)
+
+
+@njit
+def _rows(steps, space, group):
+    """First and last row of a group."""
+    return steps.batch * group // space.groups, steps.batch * (group + 1) // space.groups
 
 
 @njit
 def _group(plan, law, weights, space, steps, task):
-    """All rows of a group, in slices of R rows at most."""
+    """All rows of a group: one slice that is kept, or slices of R rows at most and their gradient."""
     s, group, rank = task
-    groups, R = weights.grads.shape[0], space.t.shape[1]
-    start, stop = steps.batch * group // groups, steps.batch * (group + 1) // groups
+    (start, stop), R = _rows(steps, space, group), space.t.shape[1]
+    if weights.grads.shape[0] < space.groups:
+        _slice(plan, law, weights, space, steps, (s, start, stop, group))
+        return
     for lo in range(start, stop, R):
-        _slice(plan, law, weights, space, steps, (s, lo, min(lo + R, stop), group, lo > start, rank))
+        hi = min(lo + R, stop)
+        _slice(plan, law, weights, space, steps, (s, lo, hi, rank))
+        for k in range(plan.tiles.shape[0]):
+            mlp.weight_gradient(plan, space.buffer[rank], hi - lo, plan.tiles[k], weights.grads[group], lo > start)
 
 
 @njit
-def _sum(grads, lo, hi):
-    """The groups' gradients of parameters lo .. hi - 1 into the first group's; returns the sum of their squares."""
-    for group in range(1, grads.shape[0]):
-        dense.add_to(grads[0, lo:hi], grads[group, lo:hi])
+def _sum(plan, weights, space, steps, k):
+    """Part k of the whole gradient, into the first of the gradients; returns the sum of its squares."""
+    grads = weights.grads
+    if grads.shape[0] < space.groups:
+        tile = plan.tiles[k]
+        for group in range(space.groups):
+            start, stop = _rows(steps, space, group)
+            mlp.weight_gradient(plan, space.buffer[group], stop - start, tile, grads[0], group > 0)
+        lo, hi = tile[mlp.START], tile[mlp.STOP]
+    else:
+        lo, hi = _piece(space, grads.shape[1], k)
+        for group in range(1, space.groups):
+            dense.add_to(grads[0, lo:hi], grads[group, lo:hi])
     return dense.square_sum(grads[0, lo:hi])
+
+
+@njit
+def _piece(space, size, k):
+    """First and last parameter of a piece."""
+    return size * k // space.pieces, size * (k + 1) // space.pieces
 
 
 @njit
@@ -185,7 +220,7 @@ def _update(weights, row, factor, lo, hi):
 def take(own, plan, law, weights, space, steps):
     """One thread's part in taking the steps; `own` is its crew_numba.Crew. A gradient that is not finite ends them before its step; those taken
     have left a norm."""
-    groups, pieces, size = weights.grads.shape[0], space.squares.size, weights.params.size
+    groups, sums, pieces = space.groups, space.squares.size, space.pieces
     before = 0
     for s in range(steps.rates.shape[0]):
         if not crew.ready(own, before):
@@ -198,12 +233,12 @@ def take(own, plan, law, weights, space, steps):
         before += groups
         if not crew.ready(own, before):
             return
-        for i in range(pieces):
-            k = (i + crew.first(own, pieces)) % pieces
+        for i in range(sums):
+            k = (i + crew.first(own, sums)) % sums
             if not crew.taken(own, k, 3 * s + 1):
-                space.squares[k] = _sum(weights.grads, size * k // pieces, size * (k + 1) // pieces)
+                space.squares[k] = _sum(plan, weights, space, steps, k)
                 crew.done(own)
-        before += pieces
+        before += sums
         if not crew.ready(own, before):
             return
         norm = _norm(space.squares, steps.rates[s, 0])
@@ -216,7 +251,7 @@ def take(own, plan, law, weights, space, steps):
             if not crew.taken(own, k, 3 * s + 2):
                 if k == 0:
                     _log(space, steps, s, norm)
-                _update(weights, steps.rates[s], factor, size * k // pieces, size * (k + 1) // pieces)
+                _update(weights, steps.rates[s], factor, *_piece(space, weights.params.size, k))
                 crew.done(own)
         before += pieces
 

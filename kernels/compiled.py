@@ -24,7 +24,7 @@ def place() -> Path:
     every = hashlib.sha256(f"{_numba_version()} {sys.version}".encode())
     constants = [find_spec(f"bdiff_np.{name}").origin for name in ("rng", "diffusion.bernoulli")]
     for path in [*sorted(FOLDER.glob("*_numba.py")), *map(Path, constants)]:
-        every.update(path.read_bytes())
+        every.update(path.name.encode() + b"\0" + path.read_bytes())
     name = f"bdiff_np-{every.hexdigest()[:12]}"
     if os.environ.get("NUMBA_CACHE_DIR"):
         return Path(os.environ["NUMBA_CACHE_DIR"]) / name

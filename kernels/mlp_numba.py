@@ -18,6 +18,8 @@ from bdiff_np.kernels.compiled_numba import njit
 
 ALIGN = 16  # floats of a cache line
 N_IN, N_OUT, CODE, W, F, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
+LAYER, OF_FILM, FIRST, LAST, START, STOP = range(6)  # columns of Plan.tiles
+TILE = 1 << 17  # parameters of a tile, about
 f32 = np.float32
 
 
@@ -25,6 +27,7 @@ class Plan(NamedTuple):
     """Where everything lies, for compiled code. Offsets into the parameters count floats, those into the buffer count floats per row."""
 
     layers: np.ndarray  # (L, 11) int64, one row a layer: its widths, its activation, offsets of its parameters and of its arrays
+    tiles: np.ndarray  # (n, 6) int64: layer, whether of F or of W and b, first and last row of these, first and last parameter
     features: np.ndarray  # (T + 1, n) float32, features of time
     odds: np.ndarray  # (T + 1,) float32, or empty
     slots: np.ndarray  # (2,) int64: offset of the features in the buffer, and all floats of a row
@@ -48,8 +51,8 @@ def make_plan(net, sgemm: int) -> Plan:
         return used - -(-width // ALIGN) * ALIGN
 
     inputs, features = take(net.dense[0].shapes[f"{net.dense[0].name}/W"][0] + 1), take(net.features.shape[1])
-    rows = []
-    for layer in net.dense:
+    rows, tiles = [], []
+    for k, layer in enumerate(net.dense):
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
         assert places[f"{layer.name}/b"] == places[f"{layer.name}/W"] + n_in * n_out, "b follows W"
         row = np.zeros(11, np.int64)
@@ -61,15 +64,13 @@ def make_plan(net, sgemm: int) -> Plan:
             row[[X, U, Y, SCALE, SHIFT, DZ]] = inputs, *(take(n_out + 1) for _ in range(5))
             inputs = row[Y]
         rows.append(row)
+        for of_film, height, width, at in ((0, n_in + 1, n_out, row[W]), (1, layer.film, 2 * n_out, row[F])):
+            parts = -(-height * width // TILE)
+            edges = [height * part // parts for part in range(parts + 1)] if height else []
+            tiles += [(k, of_film, first, last, at + first * width, at + last * width) for first, last in zip(edges, edges[1:])]
     odds = np.zeros(0, f32) if net.odds is None else net.odds
     slots = np.array((features, used), np.int64)
-    return Plan(np.array(rows), net.features, odds, slots, sgemm)
-
-
-@njit(inline="always")
-def matrix(flat, start, height, width):
-    """A view of `height` rows of `width` entries."""
-    return flat[start : start + height * width].reshape(height, width)
+    return Plan(np.array(rows), np.array(tiles, np.int64), net.features, odds, slots, sgemm)
 
 
 @njit
@@ -158,23 +159,32 @@ def forward(plan, params, buffer, B, shared):
 
 
 @njit
-def backward(plan, params, buffer, B, grads, add):
-    """Gradients of all parameters from the last layer's dz, for B rows, into `grads` or, if `add`, on top of it."""
-    count, beta = plan.features.shape[1], f32(1) if add else f32(0)
-    features = room(plan, buffer, plan.slots[0], B, count)
+def backward(plan, params, buffer, B):
+    """From the last layer's dz down to the first's, for B rows; the gradients of scale and shift take their places."""
     last = plan.layers.shape[0] - 1
-    for k in range(last, -1, -1):
-        layer = plan.layers[k]
-        n_in, n_out = layer[N_IN], layer[N_OUT]
-        dz = room(plan, buffer, layer[DZ], B, n_out if k == last else n_out + 1)
-        if k < last:
-            u, scale = room(plan, buffer, layer[U], B, n_out + 1), room(plan, buffer, layer[SCALE], B, n_out + 1)
-            slope = room(plan, buffer, layer[SHIFT], B, n_out + 1)
-            dense.film_act_backward(dz.reshape(-1), u.reshape(-1), scale.reshape(-1), slope.reshape(-1))
-            table = weight(grads, layer[F], count, 2 * n_out)
-            multiply_left(plan.sgemm, features, scale[:, :n_out], table[:, :n_out], beta)
-            multiply_left(plan.sgemm, features, slope[:, :n_out], table[:, n_out:], beta)
-        multiply_left(plan.sgemm, room(plan, buffer, layer[X], B, n_in + 1), dz[:, :n_out], weight(grads, layer[W], n_in + 1, n_out), beta)
-        if k > 0:
-            below = room(plan, buffer, plan.layers[k - 1, DZ], B, n_in + 1)
-            multiply_right(plan.sgemm, dz[:, :n_out], weight(params, layer[W], n_in, n_out), below[:, :n_in], f32(0))
+    for k in range(last - 1, -1, -1):
+        layer, above = plan.layers[k], plan.layers[k + 1]
+        n_out, n_above = layer[N_OUT], above[N_OUT]
+        dz, dz_above = room(plan, buffer, layer[DZ], B, n_out + 1), room(plan, buffer, above[DZ], B, n_above if k + 1 == last else n_above + 1)
+        multiply_right(plan.sgemm, dz_above[:, :n_above], weight(params, above[W], n_out, n_above), dz[:, :n_out], f32(0))
+        u, scale = room(plan, buffer, layer[U], B, n_out + 1), room(plan, buffer, layer[SCALE], B, n_out + 1)
+        slope = room(plan, buffer, layer[SHIFT], B, n_out + 1)
+        dense.film_act_backward(dz.reshape(-1), u.reshape(-1), scale.reshape(-1), slope.reshape(-1))
+
+
+@njit
+def weight_gradient(plan, buffer, B, tile, grads, add):
+    """One tile of the parameters' gradients, for B rows, into `grads` or, if `add`, on top of it; backward has been there."""
+    k, first, last = tile[LAYER], tile[FIRST], tile[LAST]
+    layer, beta = plan.layers[k], f32(1) if add else f32(0)
+    n_in, n_out = layer[N_IN], layer[N_OUT]
+    if tile[OF_FILM] != 0:
+        count = plan.features.shape[1]
+        features, table = room(plan, buffer, plan.slots[0], B, count), weight(grads, layer[F], count, 2 * n_out)
+        scale, shift = room(plan, buffer, layer[SCALE], B, n_out + 1), room(plan, buffer, layer[SHIFT], B, n_out + 1)
+        multiply_left(plan.sgemm, features[:, first:last], scale[:, :n_out], table[first:last, :n_out], beta)
+        multiply_left(plan.sgemm, features[:, first:last], shift[:, :n_out], table[first:last, n_out:], beta)
+    else:
+        dz = room(plan, buffer, layer[DZ], B, n_out if k + 1 == plan.layers.shape[0] else n_out + 1)
+        x = room(plan, buffer, layer[X], B, n_in + 1)
+        multiply_left(plan.sgemm, x[:, first:last], dz[:, :n_out], weight(grads, layer[W], n_in + 1, n_out)[first:last], beta)

@@ -14,7 +14,7 @@ from bdiff_np.kernels import crew_numba as crew
 from bdiff_np.kernels.compiled_numba import njit
 
 THREADS, TASKS = (1, 2, 3, 5), (1, 2, 7)  # more than there are cores, more than there are tasks
-MODULUS, WIDTH, PHASES = 1_000_003, 40, 3000
+MODULUS, WIDTH, PHASES = 1_000_003, 40, 20_000
 SOON = 60  # seconds within which what is not stuck has come to its end, on any machine
 
 
@@ -51,7 +51,8 @@ def relay(own, meet, sizes, sums, marks):
 @njit(nogil=True)
 def stopped(own, tasks, last, reached):
     """One task of phase `last` is never done: its thread stops the crew. reached : (threads,) the phase that each thread has come to"""
-    before = 0
+    crew.done(own)
+    before = own.threads  # all have begun
     for s in range(2 * last + 100):
         if not crew.ready(own, before):
             return
@@ -67,22 +68,32 @@ def stopped(own, tasks, last, reached):
         before += tasks
 
 
+@njit(nogil=True)
+def ready(own, before):
+    return crew.ready(own, before)
+
+
+def returned(crews, call, *arguments):
+    """What a call gives, which has to come back: if it does not, the threads of `crews` are freed, and the test fails."""
+    with ThreadPoolExecutor(1) as runner:
+        running = runner.submit(call, *arguments)
+        try:
+            return running.result(SOON)
+        except TimeoutError:
+            for own in crews:
+                own.counters[crew.DONE] = 1 << 62
+            pytest.fail("threads still wait")
+
+
 def run(threads, tasks, work, *arguments):
-    """crew.run, which has to come back: threads that do not are freed, and the test fails."""
+    """crew.run, which has to come back."""
     crews = []
 
     def watched(own, *given):
         crews.append(own)
         work(own, *given)
 
-    with ThreadPoolExecutor(1) as runner:
-        running = runner.submit(crew.run, threads, tasks, watched, *arguments)
-        try:
-            running.result(SOON)
-        except TimeoutError:
-            for own in crews:
-                own.counters[crew.DONE] = 1 << 62
-            pytest.fail("threads still wait")
+    returned(crews, crew.run, threads, tasks, watched, *arguments)
 
 
 def phases(tasks):
@@ -123,12 +134,12 @@ def test_a_task_is_taken_once():
 def test_ready_tells_done_from_never():
     """Ready when as many tasks are done as are needed, even in a crew that was stopped; not ready in a stopped crew that lacks some."""
     own = start(1, 1)[0]
-    assert crew.ready(own, 0)
+    assert returned([own], ready, own, 0)
     for _ in range(3):
         crew.done(own)
-    assert crew.ready(own, 3)
+    assert returned([own], ready, own, 3)
     crew.stop(own)
-    assert crew.ready(own, 2) and crew.ready(own, 3) and not crew.ready(own, 4)
+    assert [returned([own], ready, own, before) for before in (2, 3, 4)] == [True, True, False]
 
 
 @pytest.mark.parametrize("threads, tasks, expected", [(1, 7, [0]), (2, 7, [0, 3]), (3, 7, [0, 2, 4]), (3, 3, [0, 1, 2]), (4, 2, [0, 0, 1, 1])])
@@ -146,7 +157,6 @@ def test_every_task_is_done_once_after_all_that_it_needs(threads, tasks):
     """Over thousands of phases: marks are 1 for each task, and numbers made from all of the phase before are those of one thread."""
     sizes, (sums, marks) = phases(tasks), room(threads, tasks)
     run(threads, tasks, relay, True, sizes, sums, marks)
-    print(threads,tasks,marks.sum((1,2)))
     np.testing.assert_array_equal(marks.sum(0), np.arange(tasks) < sizes[:, None])
     np.testing.assert_array_equal(sums, expected(tasks))
 

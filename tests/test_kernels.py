@@ -201,6 +201,22 @@ def test_extreme_logits_are_finite_and_right(Kernels, dtype, T, predict, size):
 
 
 @pytest.mark.parametrize("dtype", DEFINED)
+@pytest.mark.parametrize("T", [1, 2, 2000])
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+def test_gradient_of_a_net_that_is_surer_than_exp_can_say(Kernels, dtype, T, predict):
+    """At logits of +-1e4, whose exp is 0 or infinite in float64 too, it is the limit: at t = 1 it is 1 if the net is wrong, and 0 if it is right."""
+    chain = make_chain("paper", T, 0.2)
+    x0, x_t, right = (x.reshape(1, 8).astype(np.uint8) for x in np.indices((2, 2, 2)))
+    logits = np.where(right == x0, 1e4, -1e4).astype(dtype)
+    for t in np.unique([1, min(2, T), T]):
+        _, gradient = Kernels(chain, predict, dtype=dtype).kl_grad(logits, x0, x_t, np.array([t]), value=False)
+        _, slope = defined(chain, predict, True, logits, x0, x_t, np.array([t]))
+        np.testing.assert_allclose(gradient, slope, rtol=DEFINED[dtype], atol=1e-30)
+        if t == 1:
+            np.testing.assert_allclose(gradient, (logits > 0) - x0.astype(float), atol=1e-30)
+
+
+@pytest.mark.parametrize("dtype", DEFINED)
 @pytest.mark.parametrize("T, predict, skip, pi", EVERY)
 def test_flip_probabilities_are_the_definitions(Kernels, T, predict, skip, pi, dtype):
     """p(x_{t-1} != x_t | x_t) to full relative precision, however small."""
@@ -254,6 +270,15 @@ def test_prior_draws_the_stationary_law(Kernels, pi):
     assert np.all(np.abs(found.mean(0) - law(pi, 9)) < 4 * np.sqrt(chain.pi * (1 - chain.pi) / 20_000))
     np.testing.assert_array_equal(kernels.prior(10, 9, KEY, 500), found[500:510])
     assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize("pi", ["scalar", "per bit"])
+def test_prior_compares_exact_words(Kernels, pi, monkeypatch):
+    """The word below round(pi 2**32) gives a 1, that word itself a 0."""
+    threshold = np.array([[round(float(p) * WORD) for p in np.broadcast_to(law(pi, 9), 9)]])
+    for below in (1, 0):
+        give_words(monkeypatch, (threshold - below).astype(np.uint32))
+        np.testing.assert_array_equal(Kernels(make_chain("paper", 7, law(pi, 9))).prior(1, 9, KEY), np.full((1, 9), below))
 
 
 @pytest.mark.parametrize("name", ["q_sample", "p_sample"])
