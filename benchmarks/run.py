@@ -35,6 +35,7 @@ SCALING = {
 AXES = {"batch": "rows of a batch (20-50-50-20)", "width": "width of both hidden layers (20 bits, batch 256)"}
 TOLERANCE = 1e-4  # of losses and gradients in float32, relative
 CHECKED, TOLERANCE_MOVED = 3, 0.01  # Adam's first steps are signs, and those of gradients near zero are a matter of rounding
+QUIET = 0.05  # share of the cores that others may take before a table says that it is not to be trusted
 PARTS = ("steps", "sampler", "scaling")
 PEERS = {"torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu", "jax": "pip install jax"}
 TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set by hand they would tune the BLAS of one contestant
@@ -306,7 +307,8 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
                 click.echo(table.steps_table(found["contestants"], rates[str(threads)]) + "\n")
                 click.echo(table.verdict(found["contestants"], entries))
                 if found["others"] is not None:
-                    click.echo(f"Other work took {found['others']:.0%} of all cores meanwhile.")
+                    warning = "; these figures are of a busy machine, and threads that wait for one another suffer most" * (found["others"] > QUIET)
+                    click.echo(f"Other work took {found['others']:.0%} of all cores meanwhile{warning}.")
         if "sampler" in parts:
             result["sampler"] = {"rows": n, "seconds": benchmark.sampler(n, lengths)}
             click.echo(f"\n## Sampler, {PAPER}\n\n{table.sampler_table(result['sampler']['seconds'], n, lengths)}\n")

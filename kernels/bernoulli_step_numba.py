@@ -213,7 +213,7 @@ def _update(weights, row, factor, lo, hi):
     """AdamW on parameters lo .. hi - 1."""
     rates = dense.Rates(row[0] * factor, row[1], row[2], row[3], row[4], row[5], row[6], row[7])
     p, g, m, v, ema, decayed = weights
-    dense.adamw(p[lo:hi], g[0, lo:hi], m[lo:hi], v[lo:hi], ema[lo:hi], decayed[lo:hi], rates)
+    dense.adamw((p[lo:hi], g[0, lo:hi], m[lo:hi], v[lo:hi], ema[lo:hi]), decayed[lo:hi], rates)
 
 
 @njit(nogil=True)

@@ -153,18 +153,18 @@ def add_to(x, more):
 
 
 @njit
-def column_sums(x, out, add):
-    """Sum over the rows of x, into `out` or, if `add`, on top of it."""
-    if not add:
-        out[:] = 0
+def column_sums(x, out):
+    """Sum over the rows of x."""
+    out[:] = 0
     for r in range(x.shape[0]):
         for j in range(x.shape[1]):
             out[j] += x[r, j]
 
 
 @njit(fastmath=FUSED)
-def layer_norm(x, gain, shift, eps, y, unit, rate):
-    """y = gain * unit + shift, unit the rows of x at mean 0 and variance 1; rate (B, 1) is 1 over their deviation."""
+def layer_norm(x, gain, shift, eps, out):
+    """y = gain * unit + shift, unit the rows of x at mean 0 and variance 1; rate (B, 1) is 1 over their deviation. out : (y, unit, rate)"""
+    y, unit, rate = out
     H = x.shape[1]
     for r in range(x.shape[0]):
         mean = square = x.dtype.type(0)
@@ -181,8 +181,10 @@ def layer_norm(x, gain, shift, eps, y, unit, rate):
 
 
 @njit(fastmath=FUSED)
-def layer_norm_backward(dy, unit, rate, gain, dx, dgain, dshift):
-    """dx (B, H), and the sums over rows dgain and dshift (H,)."""
+def layer_norm_backward(dy, tape, out):
+    """tape : (unit, rate, gain). out : (dx, dgain, dshift), dx (B, H) and two sums over rows (H,)"""
+    unit, rate, gain = tape
+    dx, dgain, dshift = out
     H = dy.shape[1]
     dgain[:] = 0
     dshift[:] = 0
@@ -234,8 +236,12 @@ def rates(*, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> Rat
 
 
 @njit(fastmath=FUSED, error_model="numpy")
-def adamw(params, grads, m, v, ema, decayed, rates):
-    """One AdamW step with its moving average of the weights, in one pass over flat buffers. Derivation, section 13."""
+def adamw(buffers, decayed, rates):
+    """One AdamW step with its moving average of the weights, in one pass. Derivation, section 13.
+
+    buffers : (params, grads, m, v, ema), flat. decayed : as long, of any type, 1 where weight decay applies
+    """
+    params, grads, m, v, ema = buffers
     one = params.dtype.type(1)
     for i in range(params.size):
         g = grads[i] * rates.scale

@@ -100,9 +100,10 @@ def test_the_compiler_counts(monkeypatch, choose):
         answers = [choice.backend for choice in choices.values()]
         assert answers == sorted(answers, reverse=True) and set(answers) == {"numpy", "numba"}
         turn[already] = 2 ** (1 + answers.index("numba"))
-        seconds = int(re.match(r"about (\d+) s on NumPy; ", choices[turn[already]].reason)[1])
+        told = re.match(r"(?:less than a second|about (\d+) s) on NumPy; ", choices[turn[already]].reason)
+        seconds = int(told[1] or 0)
         least = 0 if already else int(re.search(r"to compile Numba's kernels takes (\d+) s, once$", choices[2].reason)[1])
-        assert least < seconds <= 10 * max(1, least)
+        assert least <= seconds <= 10 * max(1, least)
         assert already == choices[turn[already]].reason.endswith("Numba's kernels are compiled already")
     assert 3 * turn[True] <= turn[False] <= 64 * turn[True]
 

@@ -44,20 +44,19 @@ def activate_backward(dy, tape, dbias) -> tuple[np.ndarray, np.ndarray | None]:
         dense.film_backward(dz, np.ones_like(u) if slope is None else slope, u, dfilm)
     elif slope is not None:
         dense.scale_by(dz, slope)
-    dense.column_sums(dz, dbias, False)
+    dense.column_sums(dz, dbias)
     return dz, dfilm
 
 
 def layer_norm(x, gain, shift) -> tuple[np.ndarray, tuple]:
     y, unit, rate = np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), x.dtype)
-    dense.layer_norm(x, gain, shift, LAYER_NORM_EPS, y, unit, rate)
+    dense.layer_norm(x, gain, shift, LAYER_NORM_EPS, (y, unit, rate))
     return y, (unit, rate, gain)
 
 
 def layer_norm_backward(dy, tape, dgain, dshift) -> np.ndarray:
-    unit, rate, gain = tape
     dx = np.empty_like(dy)
-    dense.layer_norm_backward(dy, unit, rate, gain, dx, dgain, dshift)
+    dense.layer_norm_backward(dy, tape, (dx, dgain, dshift))
     return dx
 
 
@@ -75,4 +74,4 @@ def adamw(params, grads, m, v, ema, decayed, *, lr, scale, beta1, beta2, eps, we
     rates = dense.rates(
         lr=lr, scale=scale, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, ema_decay=ema_decay, step=step
     )
-    dense.adamw(params, grads, m, v, ema, decayed, dense.Rates(*map(params.dtype.type, rates)))
+    dense.adamw((params, grads, m, v, ema), decayed, dense.Rates(*map(params.dtype.type, rates)))
