@@ -47,7 +47,7 @@ class FusedSteps:
         pieces = max(1, min(groups, 2), P >> 14)
         sums = len(self.plan.tiles) if self.keeps else pieces
         self.tasks, self.seed, self.batch, self.clip = max(groups, pieces, sums), seed, batch, optimizer.settings.clip_thresh or np.inf
-        self.threads = min(threads or numba.config.NUMBA_NUM_THREADS, groups)
+        self.threads = min(threads or numba.config.NUMBA_NUM_THREADS, self.tasks if self.keeps else groups)
         n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(128, -(-batch // groups)))
         self.weights = Weights(
             params.flat, np.zeros((1 if self.keeps else groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat,
