@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tiny
 
+from bdiff_np import run as training
 from bdiff_np import sample
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
 from bdiff_np.kernels import bernoulli_chain_numba
 from bdiff_np.kernels.bernoulli_chain_numba import FusedChain
+from bdiff_np.model import Model
 
 
 def model(D: int = 9, scale: float = 0.5, backend: str = "numba", **values):
@@ -46,7 +48,7 @@ CASES = {
     "x_prev-no-skip": {"predict": "x_prev", "skip": False},
     "no-skip": {"skip": False},
     "one-step-chain": {"T": 1},
-    "long-chain": {"T": 200, "schedule": "cosine"},
+    "long-chain": {"T": 600, "schedule": "cosine"},
     "one-bit": {"D": 1},
     "8-bits": {"D": 8},
     "17-bits": {"D": 17, "time_features": 2},
@@ -288,6 +290,29 @@ def test_one_compiled_form_serves_all():
     for form in (None, known, known[0], known.tolist(), known.astype(float), np.asfortranarray(known), np.repeat(known, 2, axis=1)[:, ::2]):
         sample.draw(model(), 20, seed=np.int64(1), steps=7, known=form)
     assert len(bernoulli_chain_numba.walk_back.signatures) == 1
+
+
+def test_rows_completed_by_the_command(tmp_path, monkeypatch):
+    """`sample --known` draws what `draw` draws with the same bits known, on both back ends; a pattern of another length, or with another sign than
+    0, 1 and ?, is a fault that names the place, and nothing is drawn."""
+    monkeypatch.setattr(training, "FINAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(training.Run, "_pictures", lambda *_: None)
+    folder = tiny.make_run(tmp_path / "run", epochs=1)
+    assert tiny.invoke("train", folder).exit_code == 0
+    expected = sample.draw(Model.load(folder), 40, seed=3, known=np.array([1, -1, -1, 0, -1, -1, -1, -1]))
+    assert (expected[:, [0, 3]] == [1, 0]).all() and len(np.unique(expected, axis=0)) > 3
+    for backend in ("numpy", "numba"):
+        found = tiny.invoke("sample", folder, "-n", 40, "--seed", 3, "--known", "1??0????", "--backend", backend)
+        assert found.stdout.split() == ["".join(map(str, row)) for row in expected]
+    for pattern, words in (
+        ("1??0???", "--known: 7 places, but rows of this model have 8 bits"),
+        ("1??0?????", "--known: 9 places"),
+        ("", "--known: 0 places"),
+        ("1?x0????", "--known: 'x' at place 3"),
+        ("1??0???-", "--known: '-' at place 8"),
+    ):
+        found = tiny.invoke("sample", folder, "--known", pattern)
+        assert found.exit_code == 2 and found.stdout == "" and words in found.stderr
 
 
 def test_less_than_no_rows():
