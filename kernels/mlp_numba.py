@@ -19,7 +19,7 @@ from bdiff_np.kernels.compiled_numba import njit
 ALIGN = 16  # floats of a cache line
 N_IN, N_OUT, CODE, W, F, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
 LAYER, OF_FILM, FIRST, LAST, START, STOP = range(6)  # columns of Plan.tiles
-TILE = 1 << 17  # parameters of a tile, about
+TILE = 1 << 19  # parameters of a tile, about
 f32 = np.float32
 
 

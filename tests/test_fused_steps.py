@@ -310,7 +310,7 @@ def test_going_back_takes_the_same_rows_again():
 # Losses ---------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epoch, every", [(1, 1), (10, 1), (63, 1), (64, 2), (95, 2), (96, 3), (255, 7), (256, 8), (640, 20), (1023, 31), (1024, 32), (5000, 32)])
+@pytest.mark.parametrize("epoch, every", [(1, 1), (10, 1), (63, 1), (64, 2), (95, 2), (96, 3), (640, 20), (1023, 31), (1024, 32), (5000, 32)])
 def test_logged_steps(epoch, every):
     """The loss of every step is worked out in short epochs, of one in 32 in those of 1024 steps and more, on both back ends alike: `step` gives
     it or None, `advance` a list of those there are."""
