@@ -7,8 +7,11 @@ more than it costs. A network that the compiled back end cannot fuse stays on Nu
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import NamedTuple
+
+from bdiff_np.errors import InputError
 
 AUTO = "auto"  # the name with which a user asks for it
 
@@ -56,7 +59,7 @@ def for_evaluation(model, evaluations: int) -> Choice:
 
 def _seconds(model, rows: float) -> float:
     """For rows through the network once, on NumPy."""
-    units = sum(shape[-1] for shape in model.net.shapes.values() if len(shape) > 1)
+    units = sum(shape[-1] for name, shape in model.net.shapes.items() if name.endswith("/W"))
     return rows * (PARAMETER * model.params.flat.size + UNIT * units)
 
 
@@ -69,6 +72,14 @@ def _choose(model, seconds: float, work: Work) -> Choice:
 
     there = is_compiled(f"{model.config.model.family}_{work.function}")
     cost = LOAD if there else work.compile
-    about = f"about {seconds:.0f} s on NumPy" if seconds >= 1 else "less than a second on NumPy"
-    kernels = "Numba's kernels are compiled already" if there else f"to compile Numba's kernels takes {cost:.0f} s, once"
-    return Choice("numba" if work.saved * seconds > cost else "numpy", f"{about}; {kernels}")
+    other = f"{(1 - work.saved) * seconds:.0f} s on Numba and {cost:.0f} s, "
+    other += "to load its kernels" if there else "once, to compile its kernels"
+    reason = f"about {seconds:.0f} s on NumPy, {other}"
+    if work.saved * seconds <= cost:
+        return Choice("numpy", reason)
+    try:
+        import_module("bdiff_np.backends.numba_ops")
+        from bdiff_np.kernels.blas_numba import sgemm
+    except InputError as fault:
+        return Choice("numpy", str(fault))
+    return Choice("numba", reason) if sgemm() is not None else Choice("numpy", "NumPy's BLAS does not show its sgemm to compiled code")

@@ -138,8 +138,11 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
             click.echo(config.dump(settings), nl=False)
             click.echo(report.plan(job), err=True)
             return
-        job.open()
     click.echo(report.plan(job), err=True)
+    job.compile()  # before there is a results folder: who interrupts it leaves nothing behind
+    if not resume:
+        job.open()
+        click.echo(f"results: {job.results}", err=True)
     try:
         ending = job.train()
     except training.Stopped as fault:
@@ -163,16 +166,14 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
 @click.option("-n", "n", type=click.IntRange(0), default=10, show_default=True, help="Number of rows.")
 @_seed()
 @_steps
-@click.option("--known", metavar="BITS", help="Complete this row: 0 or 1 for each bit that is known, ? for each that is to be drawn.")
 @click.option("--out", type=RUN, help="Write to this file (.txt, .csv, .npy, each text also .gz) instead of stdout.")
 @_backend
-def sample(target: Path | None, n: int, seed: int, steps: int | None, known: str | None, out: Path | None, backend: str):
+def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path | None, backend: str):
     """Draw rows of 0 and 1 from a trained model, one a line.
 
     \b
     python cli.py sample runs/heartbeat_paper -n 5 --seed 1
     python cli.py sample -n 100000 --steps 200 --out rows.npy
-    python cli.py sample runs/heartbeat_paper -n 5 --known "1???????????????????"
     """
     from bdiff_np import auto, data, files
     from bdiff_np import sample as sampler
@@ -181,9 +182,8 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, known: str
         files.check_folder(out)
         data.check_out(out)
     model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
-    pattern = None if known is None else sampler.parse_known(known, model.D)
     with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling", leave=False) as bar:
-        rows = sampler.draw(model, n, seed=seed, steps=steps, known=pattern, progress=bar.update)
+        rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     if out is None:
         click.echo(data.text(rows), nl=False)
     else:

@@ -65,10 +65,14 @@ def pace(count: int, seconds: float) -> int:
 
 
 @contextmanager
-def compiling(function: str) -> Iterator[None]:
+def compiling(what: str, function: str) -> Iterator[None]:
     """Around the first call of a compiled function, named file.function: tells why nothing happens for a while, if that is so."""
     from bdiff_np.kernels.compiled import is_compiled
 
-    if not is_compiled(function):
-        print("compiling kernels, once on this machine; a quarter of a minute or so", file=sys.stderr, flush=True)
+    if is_compiled(function):
+        yield
+        return
+    print(f"compiling the kernels of the {what}; they are kept for later runs", file=sys.stderr, flush=True)
+    start = time.monotonic()
     yield
+    print(f"compiled in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)

@@ -101,6 +101,12 @@ class Run:
             except InputError as fault:
                 yield path, str(fault)
 
+    def compile(self) -> None:
+        """Compiles what a training uses and is not compiled yet, and says so on stderr; it comes with the first use otherwise."""
+        self.training.compile()
+        if self.training.fused is not None:
+            sample.draw(self.training.averaged, 0)
+
     # The loop ---------------------------------------------------------------------------------------------------------------------------
 
     def train(self) -> str:
@@ -108,7 +114,6 @@ class Run:
         total = self.training.total_steps
         before = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._on_interrupt)
-        self.training.compile()
         bar = progress(total, "training", self.training.optimizer.taken, quiet=3 * QUIET_SECONDS)  # lines of the epochs come first
         self._clock = time.monotonic()
         try:

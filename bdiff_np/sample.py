@@ -26,7 +26,7 @@ def draw(
 
     steps : how many of the chain's T steps to take, all for None
     known : (D,) or (n, D) int8, a bit's value where it is known, -1 where it is to be drawn. Known bits stand fixed through the whole chain, the
-        posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact conditional law
+        posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact conditional law (derivation, section 11)
     progress : called with the number of steps done of all those of all batches
     """
     if n < 0:
@@ -36,9 +36,9 @@ def draw(
     batch = min(batch or BATCH, rows_at_once(model.D))
     known = None if known is None else check_known(known, n, model.D)
     written = model.fused("chain")
-    fused = written and written.build(model, kernels)
+    fused = written and written.build(model, kernels, min(n, batch))
     if fused:
-        with compiling(fused.function):
+        with compiling("sampler", fused.function):
             fused(np.zeros((1, model.D), np.uint8), chain.T, 1, seed=seed)
         if progress:
             progress(0)
@@ -65,19 +65,11 @@ def draw(
 def check_known(known: np.ndarray, n: int, D: int) -> np.ndarray:
     """`known` for every row, (n, D). Raises InputError for another shape or other values than -1, 0 and 1."""
     known = np.asarray(known)
-    if known.shape not in ((D,), (n, D)) or not np.isin(known, (-1, 0, 1)).all():
-        raise InputError(f"what is known of {n} rows of {D} bits has shape {known.shape}; give 0, 1 or -1 (to be drawn) for each bit")
+    if known.shape not in ((D,), (n, D)):
+        raise InputError(f"what is known of {n} rows of {D} bits has shape {known.shape}; give ({D},) or ({n}, {D})")
+    if not np.isin(known, (-1, 0, 1)).all():
+        raise InputError("what is known of a bit is 0, 1 or, where it is to be drawn, -1; another value was given")
     return np.broadcast_to(known, (n, D))
-
-
-def parse_known(text: str, D: int) -> np.ndarray:
-    """A row in which ? stands for a bit to be drawn, as (D,) int8 for `draw`. Raises InputError, naming the place."""
-    for place, sign in enumerate(text, start=1):
-        if sign not in "01?":
-            raise InputError(f"--known: {sign!r} at place {place}; write 0, 1 or ? for each bit")
-    if len(text) != D:
-        raise InputError(f"--known: {len(text)} places, but rows of this model have {D} bits; write 0, 1 or ? for each")
-    return np.array(["01".find(sign) for sign in text], np.int8)
 
 
 def _walk_by_steps(model, kernels, chain):

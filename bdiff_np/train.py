@@ -85,7 +85,7 @@ class Training:
     def compile(self) -> None:
         """Compiles what `advance` needs and is not compiled yet, and says so on stderr; it comes with the first step otherwise."""
         if self.fused is not None:
-            with compiling(self.fused.function):
+            with compiling("training step", self.fused.function):
                 self.fused(np.zeros((0, self.batch_rows, self.model.D), np.uint8), 1, self.optimizer.numbers(np.zeros(0)), np.zeros(0, bool))
 
     def logged(self, step):

@@ -37,7 +37,7 @@ TOLERANCE = 1e-4  # of losses and gradients in float32, relative
 CHECKED, TOLERANCE_MOVED = 3, 0.01  # Adam's first steps are signs, and those of gradients near zero are a matter of rounding
 QUIET = 0.05  # share of the cores that others may take before a table says that it is not to be trusted
 PARTS = ("steps", "sampler", "scaling")
-PEERS = {"torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu", "jax": "pip install jax"}
+PEERS = {"torch": "pip install torch", "jax": "pip install jax"}
 TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set by hand they would tune the BLAS of one contestant
 
 

@@ -20,7 +20,8 @@ from bdiff_np.kernels import mlp_numba as mlp
 from bdiff_np.kernels.compiled_numba import njit
 
 u64 = np.uint64
-ROWS = 128  # that a thread walks together
+TOGETHER = 128  # rows that a thread walks
+FEW = 4  # rows that the network is asked for at least: with fewer, BLAS takes other ways and rounds differently
 BLOCK = 256  # of steps, whose tables are worked out together
 MARGIN = 1e-5  # relative, on the largest probability of a flip: float32 may round p above it
 
@@ -47,18 +48,22 @@ class Walk(NamedTuple):
     seed: int
     first_row: int
     free: np.ndarray  # (B, D) uint8, 0 where a bit is known and stays; empty if all are free
+    x: np.ndarray  # (B, D) uint8, the rows, in place
 
 
 class FusedChain:
-    """Walks rows back through the chain. model : of the weights to use. kernels : of the chain to walk, which may leave steps out"""
+    """Walks rows back through the chain.
+
+    model : of the weights to use. kernels : of the chain to walk, which may leave steps out. rows : how many there will be at a time, about
+    """
 
     function = "bernoulli_chain_numba.walk_back"  # what takes long to compile
 
-    def __init__(self, model, kernels, threads: int | None = None):
+    def __init__(self, model, kernels, rows: int = TOGETHER, threads: int | None = None):
         self.net, self.params, self.chain, self.law = model.net, model.params, kernels.chain, kernels.law
         self.plan, self.threads = mlp.make_plan(model.net, blas_numba.sgemm()), threads or numba.config.NUMBA_NUM_THREADS
         self._blocks: dict[int, np.ndarray] = {}
-        n, R, D = self.threads, ROWS, model.D
+        n, R, D = self.threads, max(FEW, min(TOGETHER, rows)), model.D
         self.room = Room(
             np.zeros((n, R * int(self.plan.slots[1])), np.float32), np.zeros((n, 6 * R * D), np.float32), np.zeros((n, R * D), np.float32),
             np.zeros((n, R, D), np.uint8), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n, R * -(-D // 8), 4), np.uint64),
@@ -68,10 +73,10 @@ class FusedChain:
         """Takes x (B, D) uint8, in place, from x_first to x_{first - steps}. known : (B, D) bool, bits that stay as they are"""
         t = np.arange(first, first - steps, -1)
         free = np.zeros((0, x.shape[1]), np.uint8) if known is None else np.ascontiguousarray(~known, np.uint8)
-        walk = Walk(first, self.chain.time, self._tables(t), self._limits(t), seed, first_row, free)
-        tasks = -(-len(x) // ROWS)
+        walk = Walk(first, self.chain.time, self._tables(t), self._limits(t), seed, first_row, free, x)
+        tasks = -(-len(x) // self.room.t.shape[1])
         with blas_numba.one_thread():
-            crew.run(min(self.threads, tasks), tasks, walk_back, self.plan, self.law, self.params.flat, self.room, walk, x)
+            crew.run(min(self.threads, tasks), tasks, walk_back, self.plan, self.law, self.params.flat, self.room, walk)
 
     def _tables(self, t: np.ndarray) -> np.ndarray:
         """Scale and shift of every hidden layer at t. By blocks of t that are always the same: BLAS rounds by the number of rows."""
@@ -93,29 +98,30 @@ class FusedChain:
         return np.minimum(columns[1].astype(np.float64) * (1 + MARGIN) * 2.0**32, 2.0**32 - 1).astype(np.uint32).reshape(len(t), 2, D)
 
 
-def build(model, kernels) -> FusedChain | None:
+def build(model, kernels, rows: int = TOGETHER) -> FusedChain | None:
     """The fused chain of a model, or None where its network is not one of dense layers alone, is not float32, or BLAS hides its sgemm."""
     if getattr(model.net, "dense", None) is None or model.net.dtype != np.float32 or blas_numba.sgemm() is None:
         return None
-    return FusedChain(model, kernels)
+    return FusedChain(model, kernels, rows)
 
 
 @njit(nogil=True)
-def walk_back(own, plan, law, params, room, walk, x):
+def walk_back(own, plan, law, params, room, walk):
     """One thread's part; `own` is its crew_numba.Crew."""
-    tasks = own.claims.size // crew.APART
+    tasks, together = own.claims.size // crew.APART, room.t.shape[1]
     for i in range(tasks):
         task = (i + crew.first(own, tasks)) % tasks
         if not crew.taken(own, task, 0):
-            lo = task * ROWS
+            lo = task * together
             for s in range(walk.tables.shape[0]):
-                _step(plan, law, params, room, walk, (own.rank, s, lo, min(lo + ROWS, x.shape[0])), x)
+                _step(plan, law, params, room, walk, (own.rank, s, lo, min(lo + together, walk.x.shape[0])))
 
 
 @njit
-def _step(plan, law, params, room, walk, where, x):
+def _step(plan, law, params, room, walk, where):
     """One step back for rows lo .. hi - 1."""
     rank, s, lo, hi = where
+    x = walk.x
     D, t = x.shape[1], walk.first - s
     blocks = (D + 7) // 8
     raw = room.words[rank, : (hi - lo) * blocks]
@@ -130,13 +136,16 @@ def _step(plan, law, params, room, walk, where, x):
             count += 1
     if count == 0:
         return
-    x_t, every, buffer = chosen[:count], room.t[rank, :count], room.buffer[rank]
-    for r in range(count):
+    asked = max(count, FEW)
+    x_t, every, buffer = chosen[:asked], room.t[rank, :asked], room.buffer[rank]
+    for r in range(count, asked):
+        mlp.copy(chosen[0], chosen[r])
+    for r in range(asked):
         every[r] = t
     mlp.read_at(plan, x_t, walk.time[t], buffer)
-    mlp.forward(plan, params, buffer, count, walk.tables[s])
-    logits = mlp.room(plan, buffer, plan.layers[plan.layers.shape[0] - 1, mlp.U], count, D)
-    columns, p = room.columns[rank, : 6 * count * D].reshape(6, count * D), room.p[rank, : count * D]
+    mlp.forward(plan, params, buffer, asked, walk.tables[s])
+    logits = mlp.room(plan, buffer, plan.layers[plan.layers.shape[0] - 1, mlp.U], asked, D)
+    columns, p = room.columns[rank, : 6 * asked * D].reshape(6, asked * D), room.p[rank, : asked * D]
     bernoulli.look_up(law, every, x_t, columns)
     bernoulli.flips(law, logits.reshape(-1), x_t.reshape(-1), columns, p)
     for r in range(count):

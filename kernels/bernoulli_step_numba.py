@@ -1,9 +1,9 @@
 """Many optimiser steps of Bernoulli diffusion with a perceptron in one compiled call: the five lines of train.py, fused.
 
 A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward. With a narrow net each group has a
-gradient of its own, and these are summed; with a wide one, whose gradient is large, every slice is kept, and the gradient is worked out once, tile
-by tile over all slices. Then AdamW runs over the flat buffers, piece by piece. Groups, slices, tiles and pieces are fixed by the sizes alone and
-sums have one order, so the weights that result do not depend on the number of threads.
+gradient of its own, and these are summed; with a wide one, whose gradient is large, every slice is kept (unless the batch is too large for that),
+and the gradient is worked out once, tile by tile over all slices. Then AdamW runs over the flat buffers, piece by piece. Groups, slices, tiles and
+pieces are fixed by the sizes alone and sums have one order, so the weights that result do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from bdiff_np.kernels.compiled_numba import njit
 
 u64 = np.uint64
 WIDE = 256  # width from which slices must be large for matrix products to run at full rate, and gradients are too large to have several
+ROWS = 64  # of a slice of a narrow net, and twice as many: what matrix products need to run well and the cache holds
+MOST_GROUPS, GRADIENTS = 64, 1 << 24  # groups, and floats of all their gradients
+PIECE = 1 << 14  # parameters that AdamW takes together, about
 KEPT = 1 << 26  # floats of all slices together, up to which they are kept
 
 
@@ -31,7 +34,8 @@ class FusedSteps:
     """Takes many steps of one training in one call; `groups` and all other cuts come from the sizes alone.
 
     net : nets/mlp.py, with `dense`. kernels : bernoulli_numba.Kernels. optimizer : optim.AdamW
-    batch : rows of a step, repeats included. threads : of the crew, as many as there are cores by default
+    params : Params, the weights, trained in place. batch : rows of a step, repeats included. seed : of all noise
+    threads : of the crew, as many as there are cores by default
     """
 
     function = "bernoulli_step_numba.take"  # what takes long to compile
@@ -39,16 +43,16 @@ class FusedSteps:
     def __init__(self, net, kernels, params, optimizer, *, batch: int, seed: int, threads: int | None = None):
         self.plan, self.law, D, P = mlp.make_plan(net, blas_numba.sgemm()), kernels.law, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add. Measured: RESULTS.md.
-        rows = max(128, min(256, batch // 2)) if net.width > WIDE else max(64, min(128, batch // 4))
+        rows = max(2 * ROWS, min(4 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(2 * ROWS, batch // 4))
         groups, floats = max(1, batch // rows), int(self.plan.slots[1])
         self.keeps = net.width > WIDE and groups > 1 and batch * floats <= KEPT
         if not self.keeps:
-            groups = min(groups, 64, max(1, (1 << 24) // P))
-        pieces = max(1, min(groups, 2), P >> 14)
+            groups = min(groups, MOST_GROUPS, max(1, GRADIENTS // P))
+        pieces = max(1, min(groups, 2), P // PIECE)
         sums = len(self.plan.tiles) if self.keeps else pieces
         self.tasks, self.seed, self.batch, self.clip = max(groups, pieces, sums), seed, batch, optimizer.settings.clip_thresh or np.inf
         self.threads = min(threads or numba.config.NUMBA_NUM_THREADS, self.tasks if self.keeps else groups)
-        n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(128, -(-batch // groups)))
+        n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(2 * ROWS, -(-batch // groups)))
         self.weights = Weights(
             params.flat, np.zeros((1 if self.keeps else groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat,
             optimizer.decayed.astype(np.uint8),
@@ -241,6 +245,7 @@ def take(own, plan, law, weights, space, steps):
         before += sums
         if not crew.ready(own, before):
             return
+        # A late thread may read squares of the next step here: then all pieces of this one are taken, and its factor is not used.
         norm = _norm(space.squares, steps.rates[s, 0])
         if not math.isfinite(norm):
             crew.stop(own)

@@ -33,8 +33,10 @@ def one_thread():
 
 @lru_cache(1)
 def sgemm() -> int | None:
-    """Address of cblas_sgemm. None where the loaded BLAS does not show it."""
+    """Address of cblas_sgemm. None where the loaded BLAS does not show it, or where each thread of ours would bring threads of OpenMP along."""
     for library in _controller().lib_controllers:
+        if getattr(library, "threading_layer", "") == "openmp":
+            continue
         loaded = ctypes.CDLL(library.filepath)
         for symbol in SYMBOLS:
             if hasattr(loaded, symbol):
@@ -44,8 +46,11 @@ def sgemm() -> int | None:
 
 @intrinsic
 def _call(typing, address, left, right, m, n, k, a, lda, b, ldb, beta, c, ldc):
-    """A call of cblas_sgemm with alpha = 1. Matrices are addresses. A size passed in 64 bits is read right as 32 bits too, on every machine
-    whose first integer arguments travel in registers; those on the stack lie in slots of 8 bytes, lowest byte first."""
+    """A call of cblas_sgemm with alpha = 1. Matrices are addresses.
+
+    Sizes are passed in 64 bits, which a BLAS of 32-bit sizes reads right as well: in registers the upper half is not looked at, and on the stack
+    each lies in a slot of 8 bytes or, with Apple, before a pointer or nothing.
+    """
     i64, f32 = types.int64, types.float32
 
     def codegen(context, builder, signature, arguments):
@@ -63,7 +68,7 @@ def _call(typing, address, left, right, m, n, k, a, lda, b, ldb, beta, c, ldc):
 
 @njit(inline="always")
 def multiply(address, a, b, c, beta):
-    """c = a @ b + beta c for float32 matrices whose rows are contiguous."""
+    """c = a @ b + beta c for float32 matrices whose rows are contiguous. address : sgemm()"""
     _call(
         address, PLAIN, PLAIN, c.shape[0], c.shape[1], a.shape[1],
         a.ctypes.data, a.strides[0] // 4, b.ctypes.data, b.strides[0] // 4, beta, c.ctypes.data, c.strides[0] // 4,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import tempfile
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -19,24 +20,29 @@ FOLDER = Path(__file__).parent
 
 
 @lru_cache(1)
-def place() -> Path:
-    """Under NUMBA_CACHE_DIR if that is set, beside the kernels if one may write there, else in the user's cache."""
+def place() -> Path | None:
+    """The first that can be written to of: under NUMBA_CACHE_DIR if that is set, beside the kernels, the user's cache. None if there is none."""
     every = hashlib.sha256(f"{_numba_version()} {sys.version}".encode())
     constants = [find_spec(f"bdiff_np.{name}").origin for name in ("rng", "diffusion.bernoulli")]
     for path in [*sorted(FOLDER.glob("*_numba.py")), *map(Path, constants)]:
         every.update(path.name.encode() + b"\0" + path.read_bytes())
-    name = f"bdiff_np-{every.hexdigest()[:12]}"
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        return Path(os.environ["NUMBA_CACHE_DIR"]) / name
-    beside = FOLDER / "__pycache__"
-    if os.access(beside if beside.is_dir() else FOLDER, os.W_OK):
-        return beside / name
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / name
+    asked = os.environ.get("NUMBA_CACHE_DIR")
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for folder in ([Path(asked)] if asked else []) + [FOLDER / "__pycache__", user]:
+        try:
+            found = folder / f"bdiff_np-{every.hexdigest()[:12]}"
+            found.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=found).close()
+            return found
+        except OSError:
+            continue
+    return None
 
 
 def is_compiled(function: str) -> bool:
     """Whether a function, named file.function, has been compiled here. Those that it calls have been, then."""
-    return any(place().glob(f"*/{function}-*.nbi"))
+    folder = place()
+    return folder is not None and any(folder.glob(f"*/{function}-*.nbi"))
 
 
 def _numba_version() -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ from numba.extending import intrinsic
 
 from bdiff_np.kernels.compiled_numba import njit
 
-DONE, STOPPED = 0, 16  # entries of the counters, a cache line and more apart
-APART = 16  # int64 between two claims, for the same reason
+APART = 16  # int64 between two numbers that different threads write: more than a cache line
+DONE, STOPPED = 0, APART  # entries of the counters
 PATIENCE = 2000  # looks at a counter before the core is offered to others
 
 
@@ -50,8 +50,20 @@ def run(threads: int, tasks: int, work, *arguments) -> None:
     tasks : of the largest phase. work : compiled with nogil=True
     """
     shared = np.zeros(2 * APART, np.int64), np.full(tasks * APART, -1, np.int64), pause()
-    others = [_pool(threads).submit(work, Crew(rank, threads, *shared), *arguments) for rank in range(1, threads)]
-    work(Crew(0, threads, *shared), *arguments)
+
+    def part(rank: int) -> None:
+        try:
+            work(Crew(rank, threads, *shared), *arguments)
+        except BaseException:  # its tasks will never be done: nobody shall wait for them
+            shared[0][STOPPED] = 1
+            raise
+
+    others: list[Future] = []
+    try:
+        others += [_pool(threads).submit(part, rank) for rank in range(1, threads)]
+        part(0)
+    finally:
+        wait(others)
     for other in others:
         other.result()
 

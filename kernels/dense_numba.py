@@ -1,6 +1,6 @@
 """The operations of dense layers in compiled code: what numpy_ops does in several passes, here in one. Formulas: derivation, section 12.
 
-All loops run over the units of a row, so that they vectorise, and rows follow one another, so that sums over rows have one order.
+Loops run over flat arrays or over the units of a row, so that they vectorise; rows follow one another, so that sums over rows have one order.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from bdiff_np.kernels.compiled_numba import njit
 from bdiff_np.kernels.float32_numba import exp
 
-NONE, RELU, SILU, GELU, TANH, SIGMOID = range(6)
-CODES = {None: NONE, "relu": RELU, "silu": SILU, "gelu": GELU, "tanh": TANH, "sigmoid": SIGMOID}
+RELU, SILU, GELU, TANH, SIGMOID = range(5)
+CODES = {"relu": RELU, "silu": SILU, "gelu": GELU, "tanh": TANH, "sigmoid": SIGMOID}
 GELU_1, GELU_3 = (2 / np.pi) ** 0.5, (2 / np.pi) ** 0.5 * 0.044715
 FUSED = {"contract"}  # multiply and add in one instruction; nothing else of fast-math, which would change sums
 
@@ -45,7 +45,7 @@ def _sigmoid(v, one):
 
 @njit(fastmath=FUSED, error_model="numpy")
 def act(code, y, slope):
-    """y holds v on entry and act(v) on return; slope receives act'(v). Both 1-D, of one dtype."""
+    """y holds v on entry and act(v) on return; slope receives act'(v). Both 1-D, of one dtype. code : one of CODES"""
     zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
     if code == RELU:
         for j in range(y.size):
@@ -67,7 +67,7 @@ def act(code, y, slope):
 
 @njit(fastmath=FUSED, error_model="numpy")
 def film_act(code, u, scale, shift, y):
-    """y = act(v) and, in the place of shift, act'(v), for v = u * (1 + scale) + shift; all 1-D, of one dtype."""
+    """y = act(v) and, in the place of shift, act'(v), for v = u * (1 + scale) + shift; all 1-D, of one dtype. code : of CODES"""
     zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
     if code == RELU:
         for j in range(y.size):

@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 def make_plan(net, sgemm: int) -> Plan:
     """Lays out a network.
 
-    net : with `dense`, its layers, `features` and `odds` (nets/mlp.py)
+    net : with `dense`, its layers, `features` and `odds` (nets/mlp.py). sgemm : blas_numba.sgemm()
     """
     places, start = {}, 0
     for name, shape in net.shapes.items():
@@ -54,13 +54,14 @@ def make_plan(net, sgemm: int) -> Plan:
     rows, tiles = [], []
     for k, layer in enumerate(net.dense):
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
-        assert places[f"{layer.name}/b"] == places[f"{layer.name}/W"] + n_in * n_out, "b follows W"
+        if places[f"{layer.name}/b"] != places[f"{layer.name}/W"] + n_in * n_out:
+            raise ValueError(f"{layer.name}: b must follow W in the parameters, one product brings both")
         row = np.zeros(11, np.int64)
-        row[[N_IN, N_OUT, CODE, W]] = n_in, n_out, dense.CODES[layer.activation], places[f"{layer.name}/W"]
+        row[[N_IN, N_OUT, W]] = n_in, n_out, places[f"{layer.name}/W"]
         if layer is net.dense[-1]:
             row[[X, U, DZ]] = inputs, take(n_out), take(n_out)
         else:
-            row[F] = places[f"{layer.name}/F"]
+            row[[CODE, F]] = dense.CODES[layer.activation], places[f"{layer.name}/F"]
             row[[X, U, Y, SCALE, SHIFT, DZ]] = inputs, *(take(n_out + 1) for _ in range(5))
             inputs = row[Y]
         rows.append(row)
