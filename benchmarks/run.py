@@ -34,6 +34,7 @@ SCALING = {
 }
 AXES = {"batch": "rows of a batch (20-50-50-20)", "width": "width of both hidden layers (20 bits, batch 256)"}
 TOLERANCE = 1e-4  # of losses and gradients in float32, relative
+CALM = 0.1  # seconds before each timed call: threads of OpenBLAS and OpenMP that have no more work turn round for some 30 ms before they sleep
 CHECKED, TOLERANCE_MOVED = 3, 0.01  # Adam's first steps are signs, and those of gradients near zero are a matter of rounding
 QUIET = 0.05  # share of the cores that others may take before a table says that it is not to be trusted
 PARTS = ("steps", "sampler", "scaling")
@@ -159,6 +160,7 @@ class Benchmark:
         start, before = time.perf_counter(), self.foreign(workers)
         for _ in range(repetitions):
             for name, worker in workers.items():
+                time.sleep(CALM)
                 times[name].append(worker.call("run", counts[name])[0] / counts[name])
         after, seconds = self.foreign(workers), time.perf_counter() - start
         self.bar.update(len(workers))
