@@ -275,13 +275,17 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
     \b
     python benchmarks/run.py --sizes 20-50-50-20@64,784-512x3-784@256 --backends numpy,torch
     """
+    from bdiff_np.errors import InputError
     from bdiff_np.files import check_folder, write_whole
     from bdiff_np.progress import progress
 
-    if json_path:
-        check_folder(json_path)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
+    try:
+        if json_path:
+            check_folder(json_path)
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+    except (InputError, OSError) as fault:
+        raise click.UsageError(str(fault)) from None
     start = time.perf_counter()
     chosen = [size for part in sizes for size in part] or Sizes().convert(SIZES, None, None)
     n, lengths = ROWS, (2000, SHORT)

@@ -164,6 +164,11 @@ def test_a_short_run(tmp_path):
 def test_help_and_faults():
     shown = command("--help")
     assert shown.returncode == 0 and "python benchmarks/run.py --sizes" in shown.stdout
-    for arguments, reason in ((("--sizes", "20-50@64"), "is not a size"), (("--backends", "numpy,tpu"), "tpu: there is numpy")):
+    for arguments, reason in (
+        (("--sizes", "20-50@64"), "is not a size"),
+        (("--backends", "numpy,tpu"), "tpu: there is numpy"),
+        (("--json", "no_such_folder/x.json"), "there is no folder"),
+        (("--out", f"{Path(__file__)}/x"), "Not a directory"),
+    ):
         refused = command(*arguments)
         assert refused.returncode == 2 and reason in refused.stderr
