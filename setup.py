@@ -10,7 +10,7 @@ if __name__ == "__main__":
     setup(
         name="bdiff_np",
         version="0.1.0",
-        description="Diffusion models for binary data from scratch: hand-written network, backward pass and kernels on NumPy and Numba",
+        description="Diffusion models for binary data from scratch: hand-written network, backward pass and kernels on NumPy, Numba and CUDA",
         long_description=open("README.md", encoding="utf-8").read(),
         long_description_content_type="text/markdown",
         license="MIT",
@@ -31,6 +31,21 @@ if __name__ == "__main__":
             "matplotlib>=3.7",
             "pillow>=9.2",
         ],
-        extras_require={"test": ["pytest>=7", "setuptools>=64", "wheel", "hypothesis>=6", "ruff>=0.6", "mypy>=1.8", "types-PyYAML", "types-tqdm"]},
+        extras_require={
+            "test": ["pytest>=7", "setuptools>=64", "wheel", "hypothesis>=6", "ruff>=0.6", "mypy>=1.8", "types-PyYAML", "types-tqdm"],
+            # For a GPU whose driver knows CUDA 12 or 13. What a toolkit of 13.5 compiles, a driver of 13.0 refuses in part; the other way round all works.
+            "cuda12": ["cupy-cuda12x[ctk]>=14", "numba-cuda[cu12]>=0.30"],
+            "cuda13": ["cupy-cuda13x[ctk]>=14", "numba-cuda[cu13]>=0.30", "cuda-toolkit==13.0.*"],
+            # To compile and disassemble the kernels without a GPU, with the compiler and the options that CuPy and Numba-CUDA use.
+            "gpu-check": [
+                "cupy-cuda13x>=14",
+                "numba-cuda>=0.30",
+                "nvidia-cuda-nvrtc==13.0.*",
+                "nvidia-cuda-runtime==13.0.*",
+                "nvidia-nvvm==13.0.*",
+                "nvidia-nvjitlink==13.0.*",
+                "nvidia-cuda-nvdisasm>=13",
+            ],
+        },
         entry_points={"console_scripts": ["bdiff=bdiff_np.cli:main"]},
     )

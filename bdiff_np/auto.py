@@ -2,7 +2,8 @@
 
 The rule, from the measurements in benchmarks/RESULTS.md: estimate what the work takes on NumPy. The compiled back end saves the better part of
 that and costs its set-up, about a second where its kernels have been compiled before and up to half a minute where not. It is taken if it saves
-more than it costs. A network that the compiled back end cannot fuse stays on NumPy.
+more than it costs. A network that the compiled back end cannot fuse stays on NumPy. Where CuPy finds a GPU, that is a third candidate; what it saves
+and what its start takes has not been measured on one yet.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from bdiff_np import gpu
 from bdiff_np.errors import InputError
 
 AUTO = "auto"  # the name with which a user asks for it
@@ -19,6 +21,7 @@ AUTO = "auto"  # the name with which a user asks for it
 STEP, PARAMETER, UNIT = 3e-4, 2e-11, 8e-9
 TRAINING = 2.5  # a training row, forward and backward, in forward rows
 LOAD = 1.0  # seconds, of kernels that have been compiled before
+GPU_SAVED, GPU_START = 0.9, 6.0  # of NumPy's time, and seconds until CuPy and the kernels are loaded; guesses, not yet measured on a GPU
 
 
 class Work(NamedTuple):
@@ -64,10 +67,26 @@ def _seconds(model, rows: float) -> float:
 
 
 def _choose(model, seconds: float, work: Work) -> Choice:
-    if find_spec("numba") is None:
-        return Choice("numpy", "Numba is not installed")
     if getattr(model.net, "dense", None) is None:
         return Choice("numpy", "this network has no compiled form")
+    choice, expected = _on_host(model, seconds, work)
+    missing = gpu.fault("cupy")
+    if missing is not None:
+        return choice._replace(reason=f"{choice.reason}; no GPU")
+    there = (1 - GPU_SAVED) * seconds + GPU_START
+    if there < expected:
+        try:
+            import_module("bdiff_np.backends.cupy_ops")
+        except InputError as fault:
+            return choice._replace(reason=f"{choice.reason}; {fault}")
+        return Choice("cupy", f"about {seconds:.0f} s on NumPy, {there:.0f} s on the GPU, its start included")
+    return choice._replace(reason=f"{choice.reason}, {GPU_START:.0f} s to start the GPU")
+
+
+def _on_host(model, seconds: float, work: Work) -> tuple[Choice, float]:
+    """NumPy or Numba, and about how many seconds it will take."""
+    if find_spec("numba") is None:
+        return Choice("numpy", "Numba is not installed"), seconds
     from bdiff_np.kernels.compiled import is_compiled
 
     there = is_compiled(f"{model.config.model.family}_{work.function}")
@@ -76,10 +95,12 @@ def _choose(model, seconds: float, work: Work) -> Choice:
     other += "to load its kernels" if there else "once, to compile its kernels"
     reason = f"about {seconds:.0f} s on NumPy, {other}"
     if work.saved * seconds <= cost:
-        return Choice("numpy", reason)
+        return Choice("numpy", reason), seconds
     try:
         import_module("bdiff_np.backends.numba_ops")
         from bdiff_np.kernels.blas_numba import sgemm
     except InputError as fault:
-        return Choice("numpy", str(fault))
-    return Choice("numba", reason) if sgemm() is not None else Choice("numpy", "NumPy's BLAS does not show its sgemm to compiled code")
+        return Choice("numpy", str(fault)), seconds
+    if sgemm() is None:
+        return Choice("numpy", "NumPy's BLAS does not show its sgemm to compiled code"), seconds
+    return Choice("numba", reason), (1 - work.saved) * seconds + cost

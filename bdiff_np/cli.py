@@ -97,7 +97,7 @@ def _seed(default: int | None = 0):
 _steps = click.option("--steps", type=click.IntRange(1), help="Take K of the chain's T steps: faster, a little worse.  [default: all]", metavar="K")
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _backend = click.option(
-    "--backend", default="auto", show_default=True, help="What computes: numpy, numba, or auto, the fastest for the work at hand."
+    "--backend", default="auto", show_default=True, help="What computes: numpy, numba, cupy, numba-cuda; auto, the fastest for the work at hand."
 )
 
 
@@ -280,6 +280,20 @@ def check_net(run: Path, seed: int):
     click.echo(lines)
     if not good:
         sys.exit(1)
+
+
+@main.command()
+@_json
+def doctor(as_json):
+    """Which back ends work here; for each that does not, why, and the line that cures it. Exit code 0 either way.
+
+    \b
+    python cli.py doctor
+    """
+    from bdiff_np import doctor as doctor_
+
+    found = doctor_.examine()
+    click.echo(json.dumps(found, indent=1) if as_json else doctor_.text(found))
 
 
 @main.command()

@@ -79,6 +79,8 @@ class Training(Section):
     """Largest global norm of the gradient of the loss in nats per bit; null does not clip."""
     bce_weight: float | None = Field(default=None, ge=0)
     """Weight of the auxiliary cross entropy of x_0, in nats per nat of the bound; null is 1 with predict x0, else 0."""
+    tf32: bool = False
+    """Whether a GPU may round what it multiplies to 10 bits of mantissa (TF32) in nets wider than 128: faster, less exact."""
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Seed of all random words."""
     save_every_n_epochs: Count = 10

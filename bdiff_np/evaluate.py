@@ -79,7 +79,7 @@ def bound(
 
 def _estimate(model, chain, kernels, rows: Rows, *, kind: str, count: int, seed: int, group: int) -> float:
     """T times the mean KL of `count` steps in nats. The steps are stratified; the rows follow one another from a random one on."""
-    total = 0.0
+    parts = []
     t_all = rng.stratified_t(Key(seed, rng.EVAL_TIME, group), count, chain.T)
     start = int(rng.words(Key(seed, rng.EVAL_TIME, group), 2, 1)[1, 0]) * len(rows) >> 32
     key = Key(seed, rng.EVAL_NOISE, group)
@@ -87,10 +87,20 @@ def _estimate(model, chain, kernels, rows: Rows, *, kind: str, count: int, seed:
     for first in range(0, count, batch):
         t = t_all[first : first + batch]
         x0 = rows.take((start + np.arange(first, first + len(t))) % len(rows))
-        x_t = kernels.q_sample(x0, t, key, first)
-        value, _ = kernels.kl_grad(model.logits(x_t, chain.time[t]), x0, x_t, t)
+        parts.append((t, _kl(model, chain, kernels, x0, t, key, first)))
+    total = 0.0  # a device works on all parts before the first one is read
+    for t, value in parts:
+        value = model.ops.to_host(value).astype(np.float64)
         total += float(value[t > 1].sum() if kind == "paper" else value.sum())
     return chain.T * total / count
+
+
+def _kl(model, chain, kernels, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int):
+    """KL of one noisy x_t of each row x0 (B, D), t (B,), in nats, (B,) on the back end."""
+    asarray = model.ops.asarray
+    x0, now, told = asarray(x0), asarray(t), asarray(chain.time[t])
+    x_t = kernels.q_sample(x0, now, key, first_row)
+    return kernels.kl_grad(model.logits(x_t, told), x0, x_t, now)[0]
 
 
 def _exact_terms(model, chain, rows: Rows, kind: str) -> dict[str, float]:
@@ -138,8 +148,9 @@ def score(model, rows: np.ndarray, *, seed: int = 0, evaluations: int = 2000) ->
             t = np.repeat(steps[e : e + at_once], len(x0))
             again = np.tile(x0, (len(t) // len(x0), 1))
             x_t = family.q_sample(chain, again, t, np.repeat(words[e : e + at_once], len(x0), axis=0))
-            value, _ = kernels.kl_grad(model.logits(x_t, t), again, x_t, t)
-            total[first : first + batch] += value.reshape(-1, len(x0)).sum(0)
+            x_t, again, now = map(model.ops.asarray, (x_t, again, t))
+            value = model.ops.to_host(kernels.kl_grad(model.logits(x_t, now), again, x_t, now)[0])
+            total[first : first + batch] += value.reshape(-1, len(x0)).sum(0, dtype=np.float64)
         total[first : first + batch] += family.prior_kl(chain, x0) * evaluations / chain.T
     return total * chain.T / evaluations / LN2
 
@@ -152,7 +163,7 @@ def kl_per_step(model, rows: Rows, population: np.ndarray | None = None, *, eval
         each = max(1, min(evaluations // chain.T, (1 << 26) // (chain.T * population.size)))
         add = 1.0 if model.config.model.skip else 0.0
         own, least = model.family_floor.kl_per_step(
-            chain, population, lambda x_t, t: model.logits(x_t, t) + add * model.family.evidence(chain, "x0", x_t, t), seed, each
+            chain, population, lambda x_t, t: _host_logits(model, x_t, t) + add * model.family.evidence(chain, "x0", x_t, t), seed, each
         )
         return own / LN2, least / LN2
     each = max(1, evaluations // chain.T)
@@ -163,10 +174,13 @@ def kl_per_step(model, rows: Rows, population: np.ndarray | None = None, *, eval
     batch = rows_at_once(model.D)
     for first in range(0, len(every), batch):
         t, x0 = every[first : first + batch], rows.take(pick[first : first + batch])
-        x_t = kernels.q_sample(x0, t, key, first)
-        value, _ = kernels.kl_grad(model.logits(x_t, chain.time[t]), x0, x_t, t)
-        np.add.at(total, t, value)
+        np.add.at(total, t, model.ops.to_host(_kl(model, chain, kernels, x0, t, key, first)))
     return total[1:] / each / LN2, None
+
+
+def _host_logits(model, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """model.logits from host to host."""
+    return model.ops.to_host(model.logits(model.ops.asarray(x_t), model.ops.asarray(t)))
 
 
 def check_width(model, rows: Rows) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from bdiff_np import backends, checkpoint, rundir
 from bdiff_np.errors import InputError
 from bdiff_np.nets import custom
+from bdiff_np.nets.on_host import OnHost
 from bdiff_np.params import Params
 
 
@@ -53,9 +54,13 @@ class Model:
         ops = load_ops(backend)
         chain = module("diffusion", config.model.family, "make_chain").make_chain(config.model.schedule, config.model.T, pi)
         if code is not None:
-            net = custom.CustomNet(code, D, chain, dtype)
+            net: Any = custom.CustomNet(code, D, chain, dtype)
+            if ops.on_device:
+                net = OnHost(net, load_ops("numpy"))
         else:
             net = module("nets", config.model.net, "build").build(D, chain, config.model, dtype)
+        if hasattr(ops, "check"):
+            ops.check(net)
         return cls(config, D, ops, chain, net, Params(ops, net.shapes, dtype))
 
     @classmethod
@@ -89,9 +94,15 @@ class Model:
         """The same model on another back end."""
         if backend == self.ops.name:
             return self
-        ops = load_ops(backend)
-        params = Params(ops, self.net.shapes, self.net.dtype).fill({name: self.ops.to_host(array) for name, array in self.params.items()})
-        return replace(self, ops=ops, params=params)
+        ops, net = load_ops(backend), self.net
+        if isinstance(net, custom.CustomNet) and ops.on_device:
+            net = OnHost(net, load_ops("numpy"))
+        elif isinstance(net, OnHost) and not ops.on_device:
+            net = net.net
+        if hasattr(ops, "check"):
+            ops.check(net)
+        params = Params(ops, net.shapes, net.dtype).fill({name: self.ops.to_host(array) for name, array in self.params.items()})
+        return replace(self, ops=ops, net=net, params=params)
 
     @property
     def family(self):
@@ -129,8 +140,8 @@ class Model:
             raise InputError(f"--steps {K}: a model with predict: x_prev knows only all of its {self.chain.T} steps; leave --steps out")
         return self.chain.every(K)
 
-    def logits(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """The network's output, (B, D), for x_t (B, D) bits and t (B,) in the chain's own time."""
+    def logits(self, x_t, t):
+        """The network's output, (B, D), for x_t (B, D) bits and t (B,) in the chain's own time; all of them on the back end."""
         return self.net.forward(self.ops, self.params, x_t, t)[0]
 
     def sample(self, n: int, seed: int = 0, steps: int | None = None, known: np.ndarray | None = None) -> np.ndarray:

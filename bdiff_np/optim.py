@@ -9,6 +9,7 @@ import numpy as np
 from bdiff_np.params import Params
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+UNREAD = 32  # norms at most that a device has and the host has not looked at
 
 
 class Diverged(ArithmeticError):
@@ -25,16 +26,18 @@ class AdamW:
 
     def __init__(self, ops, params: Params, shapes, settings, total_steps: int, scale: float):
         dtype = params.flat.dtype
+        self._to_host = ops.to_host
         self.m, self.v, self.ema, decayed = (Params(ops, shapes, dtype) for _ in range(4))
         self.ema.flat[...] = params.flat
         for name, view in decayed.items():
             # Matrices. Biases and gains have no scale to lose, and time's hold on the units, small at first, decays away before it is learned.
             if len(shapes[name]) > 1 and not name.endswith(("/b", "/F")):
                 view[...] = 1
-        self.decayed = decayed.flat
+        self.decayed = ops.asarray(ops.to_host(decayed.flat), np.uint8) if ops.on_device else decayed.flat  # a fourth of what there is to read
         self.settings, self.total_steps, self.scale = settings, total_steps, scale
         self.taken = 0
-        self.grad_norm = math.nan
+        self._norm, self.halted = math.nan, ops.zeros(1, np.int32)
+        self._unread: list = []  # norms of the newest steps, as ops.norm gave them
 
     def learning_rate(self, step):
         """Of step 1..total_steps, a number or an array: linear warm-up, then constant or half a cosine down to 0."""
@@ -52,14 +55,42 @@ class AdamW:
             "weight_decay": s.weight_decay, "ema_decay": np.minimum(s.ema, (1 + step) / (10 + step)), "step": step,
         }  # fmt: skip
 
+    @property
+    def grad_norm(self) -> float:
+        """Length of the scaled gradient of the newest step, before clipping; nan before the first."""
+        self.settle()
+        return self._norm
+
+    @grad_norm.setter
+    def grad_norm(self, norm: float) -> None:
+        self._norm = norm
+
     def step(self, ops, params: Params, grads: Params) -> None:
-        """One step, in place on `params`. Raises Diverged, with nothing changed, if the gradient's norm is not finite."""
+        """One step, in place on `params`. Raises Diverged, with nothing changed, if the gradient's norm is not finite.
+
+        On a device the host goes on before it knows the norm. A step whose norm is not finite changes nothing there, nor does any after it, and
+        Diverged comes from `settle`, UNREAD steps later at most.
+        """
         most, numbers = self.settings.clip_thresh, {name: float(value) for name, value in self.numbers(self.taken + 1).items()}
-        norm = ops.norm(grads.flat) * self.scale
-        self.check(self.taken + 1, norm)
-        numbers["scale"] *= 1.0 if most is None or norm <= most else most / norm
-        ops.adamw(params.flat, grads.flat, self.m.flat, self.v.flat, self.ema.flat, self.decayed, **numbers)
-        self.taken, self.grad_norm = self.taken + 1, norm
+        norm = ops.norm(grads.flat, self.halted)
+        ops.adamw(
+            params.flat, grads.flat, self.m.flat, self.v.flat, self.ema.flat, self.decayed, norm, clip=math.inf if most is None else most, **numbers
+        )
+        self._unread.append(norm)
+        self.taken += 1
+        if not ops.on_device or len(self._unread) == UNREAD:
+            self.settle()
+
+    def settle(self) -> None:
+        """Looks at the norms of all steps up to now. Raises Diverged if one is not finite; then `taken` is that of the steps before it."""
+        unread, self._unread = [np.asarray(self._to_host(norm)).item() * self.scale for norm in self._unread], []
+        good = next((k for k, norm in enumerate(unread) if not math.isfinite(norm)), len(unread))
+        if good:
+            self._norm = unread[good - 1]
+        if good < len(unread):
+            self.taken -= len(unread) - good
+            self.halted[...] = 0
+            self.check(self.taken + 1, unread[good])
 
     @staticmethod
     def check(step: int, norm: float) -> None:

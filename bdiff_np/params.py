@@ -15,6 +15,7 @@ class Params(dict):
 
     def __init__(self, ops, shapes: Mapping[str, tuple[int, ...]], dtype=np.float32):
         super().__init__()
+        self._ops = ops
         sizes = [int(np.prod(shape)) for shape in shapes.values()]
         self.flat = ops.zeros(sum(sizes), dtype)
         start = 0
@@ -27,5 +28,5 @@ class Params(dict):
         for name, view in self.items():
             if np.shape(arrays[name]) != view.shape:
                 raise ValueError(f"{name} has shape {np.shape(arrays[name])}, expected {view.shape}")
-            view[...] = arrays[name]
+            view[...] = self._ops.asarray(arrays[name], view.dtype)
         return self

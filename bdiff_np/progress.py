@@ -65,11 +65,11 @@ def pace(count: int, seconds: float) -> int:
 
 
 @contextmanager
-def compiling(what: str, function: str) -> Iterator[None]:
-    """Around the first call of a compiled function, named file.function: tells why nothing happens for a while, if that is so."""
+def compiling(what: str, function: str | None) -> Iterator[None]:
+    """Around the first call of a compiled function, named file.function: tells why nothing happens for a while, if that is so; for None it is not."""
     from bdiff_np.kernels.compiled import is_compiled
 
-    if is_compiled(function):
+    if function is None or is_compiled(function):
         yield
         return
     print(f"compiling the kernels of the {what}; they are kept for later runs", file=sys.stderr, flush=True)

@@ -37,28 +37,32 @@ def draw(
     known = None if known is None else check_known(known, n, model.D)
     written = model.fused("chain")
     fused = written and written.build(model, kernels, min(n, batch))
+    ops = model.ops
     if fused:
         with compiling("sampler", fused.function):
-            fused(np.zeros((1, model.D), np.uint8), chain.T, 1, seed=seed)
+            fused(ops.zeros((1, model.D), np.uint8), chain.T, 1, seed=seed)
         if progress:
             progress(0)
     walk = fused or _walk_by_steps(model, kernels, chain)
     rows, at_once = np.empty((n, model.D), np.uint8), 10
     for first in range(0, n, batch):
         part = rows[first : first + batch]
-        part[...] = kernels.prior(len(part), model.D, Key(seed, rng.PRIOR, 0), first)
+        part[...] = ops.to_host(kernels.prior(len(part), model.D, Key(seed, rng.PRIOR, 0), first))
         fixed = None
         if known is not None:
             fixed = known[first : first + batch] >= 0
             part[fixed] = known[first : first + batch][fixed]
+            fixed = ops.asarray(fixed)
         with model.threads:
-            t = chain.T
+            x, t = ops.asarray(part), chain.T
             while t > 0:
                 start, count = time.perf_counter(), min(at_once, t)
-                walk(part, t, count, seed=seed, first_row=first, known=fixed)
+                walk(x, t, count, seed=seed, first_row=first, known=fixed)
+                ops.wait()
                 t, at_once = t - count, pace(count, time.perf_counter() - start)
                 if progress:
                     progress(count)
+            part[...] = ops.to_host(x)
     return rows
 
 
@@ -76,11 +80,10 @@ def _walk_by_steps(model, kernels, chain):
     """What kernels/*_chain_* do in one call, step by step."""
 
     def walk(x, first, steps, *, seed, first_row, known):
-        before = x.copy()
+        held = None if known is None else known.astype(np.uint8)
         for t in range(first, first - steps, -1):
-            x[...] = step_back(model, kernels, chain, x, t, seed=seed, first_row=first_row)
-            if known is not None:
-                x[known] = before[known]
+            turned = x ^ step_back(model, kernels, chain, x, t, seed=seed, first_row=first_row)
+            x ^= turned if held is None else turned & (1 - held)
 
     return walk
 
@@ -90,17 +93,18 @@ def trajectory(model, n: int, *, seed: int = 0, frames: int = 100) -> tuple[np.n
     chain, kernels = model.chain, model.kernels()
     x = kernels.prior(n, model.D, Key(seed, rng.PRIOR, 0))
     shown = set(np.round(np.linspace(0, chain.T, min(frames, chain.T + 1))).astype(int).tolist())
-    times, states = [chain.T], [x]
+    times, states = [chain.T], [model.ops.to_host(x)]
     with model.threads:
         for t in range(chain.T, 0, -1):
             x = step_back(model, kernels, chain, x, t, seed=seed)
             if t - 1 in shown:
                 times.append(t - 1)
-                states.append(x)
+                states.append(model.ops.to_host(x))
     return np.array(times), np.stack(states)
 
 
 def step_back(model, kernels, chain, x_t: np.ndarray, t: int, *, seed: int, first_row: int = 0) -> np.ndarray:
     """x_{t-1} ~ p(x_{t-1} | x_t) for all rows, (B, D) uint8."""
     every = np.full(len(x_t), t)
-    return kernels.p_sample(model.logits(x_t, chain.time[every]), x_t, every, Key(seed, rng.P_NOISE, t), first_row)
+    now, told = model.ops.asarray(every), model.ops.asarray(chain.time[every])
+    return kernels.p_sample(model.logits(x_t, told), x_t, now, Key(seed, rng.P_NOISE, t), first_row)

@@ -40,6 +40,9 @@ class Training:
         auxiliary = self.settings.bce_weight
         if auxiliary is None:
             auxiliary = 1.0 if model.config.model.predict == "x0" else 0.0
+        need = memory(model, self.batch_rows * self.repeats) + rows.packed.nbytes
+        cure = "take a smaller data.batch_size or model.num_sample_steps, or narrower layers (model.hidden)"
+        model.ops.reserve(need, f"A training on {self.batch_rows} rows x {self.repeats} timesteps a step", cure)
         self.kernels = model.kernels(bce_weight=auxiliary)
         model.params.fill(model.net.init(self.seed))
         scale = self.T / (self.batch_rows * self.repeats * model.D)  # from the sum of KLs over a batch to the bound in nats per bit
@@ -47,8 +50,9 @@ class Training:
         self.averaged = Model(model.config, model.D, model.ops, model.chain, model.net, self.optimizer.ema)
         self._orders: dict[int, np.ndarray] = {}
         self.most_at_once = max(1, CALL_BITS // (self.batch_rows * model.D))
-        written = model.fused("step")
-        self.fused = written and written.build(model, self.kernels, self.optimizer, batch=self.batch_rows * self.repeats, seed=self.seed)
+        written, batch = model.fused("step"), self.batch_rows * self.repeats
+        self.fused = written and written.build(model, self.kernels, self.optimizer, rows=rows, batch=batch, seed=self.seed)
+        self.resident = model.ops.resident(rows) if self.fused is None else None
 
     def step(self) -> float | None:
         """One optimiser step. Returns the batch's estimate of the bound in nats per row where `logged` says so, else None.
@@ -65,7 +69,10 @@ class Training:
         kl, dlogits = K.kl_grad(logits, x0, x_t, t, logged)  # (B,) nats, (B, D): loss and gradient leave one kernel together
         grads = net.backward(ops, params, tape, dlogits)
         self.optimizer.step(ops, params, grads)
-        return self.T * float(kl.mean()) if logged else None
+        if not logged:
+            return None
+        self.optimizer.settle()
+        return self.T * float(kl.mean())
 
     def advance(self, count: int) -> list[float]:
         """`count` optimiser steps, in one compiled call where the back end has one. Returns the logged ones' losses; raises as `step`."""
@@ -74,8 +81,8 @@ class Training:
         optimizer, first = self.optimizer, self.optimizer.taken + 1
         steps = np.arange(first, first + count)
         logged = self.logged(steps)
-        x0 = self.rows.take(self._index(first, count)).reshape(count, self.batch_rows, -1)
-        taken, losses, norms = self.fused(x0, first, optimizer.numbers(steps), logged)
+        index = self._index(first, count).reshape(count, self.batch_rows)
+        taken, losses, norms = self.fused(index, first, optimizer.numbers(steps), logged)
         if taken:
             optimizer.taken, optimizer.grad_norm = first + taken - 1, float(norms[taken - 1])
         if taken < count:
@@ -86,7 +93,7 @@ class Training:
         """Compiles what `advance` needs and is not compiled yet, and says so on stderr; it comes with the first step otherwise."""
         if self.fused is not None:
             with compiling("training step", self.fused.function):
-                self.fused(np.zeros((0, self.batch_rows, self.model.D), np.uint8), 1, self.optimizer.numbers(np.zeros(0)), np.zeros(0, bool))
+                self.fused(np.zeros((0, self.batch_rows), np.int64), 1, self.optimizer.numbers(np.zeros(0)), np.zeros(0, bool))
 
     def logged(self, step):
         """Whether the loss of a step, a number or an array, is worked out, which takes logarithms: one in 32 of an epoch with steps enough."""
@@ -97,9 +104,9 @@ class Training:
 
         Rows come from an endless sequence of passes over the data, each in an order of its own. A row's timesteps are spread over the chain.
         """
-        x0 = self.rows.take(self._index(step, 1))
+        index = np.tile(self._index(step, 1), self.repeats)
         t = rng.stratified_t(Key(self.seed, rng.TIME, step), self.batch_rows * self.repeats, self.T)
-        return (np.tile(x0, (self.repeats, 1)) if self.repeats > 1 else x0), t
+        return (self.resident or self.rows).take(index), self.model.ops.asarray(t)
 
     def _index(self, first: int, count: int) -> np.ndarray:
         """The rows of steps first .. first + count - 1, (count * batch_rows,)."""
@@ -115,12 +122,13 @@ class Training:
 
     def _shuffled(self, first: int, passes: int) -> np.ndarray:
         """The orders of so many passes over the rows, (passes, N)."""
-        if self.fused is not None:
+        if hasattr(self.fused, "orders"):
             return self.fused.orders(first, passes, len(self.rows))
-        return np.stack([rng.permutation(Key(self.seed, rng.SHUFFLE, p), len(self.rows)) for p in range(first, first + passes)])
+        return rng.permutations(self.seed, rng.SHUFFLE, first, passes, len(self.rows))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """All that a checkpoint holds of the arrays."""
+        """All that a checkpoint holds of the arrays. Raises optim.Diverged where a step on a device did."""
+        self.optimizer.settle()
         host = self.model.ops.to_host
         named = {f"params/{name}": host(array) for name, array in self.model.params.items()}
         named |= {f"ema/{name}": host(array) for name, array in self.optimizer.ema.items()}
@@ -131,7 +139,8 @@ class Training:
         try:
             self.model.params.fill({name[7:]: array for name, array in tensors.items() if name.startswith("params/")})
             self.optimizer.ema.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
-            self.optimizer.m.flat[...], self.optimizer.v.flat[...] = tensors["m"], tensors["v"]
+            asarray = self.model.ops.asarray
+            self.optimizer.m.flat[...], self.optimizer.v.flat[...] = asarray(tensors["m"]), asarray(tensors["v"])
         except (KeyError, ValueError) as fault:
             raise InputError(f"the checkpoint does not fit the network: {fault}; was reverse_model.py changed since?") from None
         self.optimizer.taken = step
@@ -142,6 +151,12 @@ def stationary_law(settings, rows: Rows) -> np.ndarray:
     if settings.pi != "data":
         return np.asarray(settings.pi, np.float64)
     return module("diffusion", settings.family, "make_chain").data_pi(rows.mean(), len(rows))
+
+
+def memory(model: Model, batch: int) -> int:
+    """About what a training takes beside its data, in bytes: six buffers of parameters, and each unit of a batch six times."""
+    units = sum(shape[-1] for name, shape in model.net.shapes.items() if len(shape) > 1) + 4 * model.D
+    return model.net.dtype.itemsize * 6 * (model.params.flat.size + batch * units)
 
 
 def fingerprint(rows: Rows) -> int:

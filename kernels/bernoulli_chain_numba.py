@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from bdiff_np import rng
+from bdiff_np.kernels import bernoulli_bit_numba as bit
 from bdiff_np.kernels import bernoulli_numba as bernoulli
 from bdiff_np.kernels import blas_numba, philox_numba
 from bdiff_np.kernels import crew_numba as crew
@@ -23,6 +24,7 @@ u64 = np.uint64
 TOGETHER = 128  # rows that a thread walks
 FEW = 4  # rows that the network is asked for at least: with fewer, BLAS takes other ways and rounds differently
 BLOCK = 256  # of steps, whose tables are worked out together
+WORD = np.float32(2**32)
 MARGIN = 1e-5  # relative, on the largest probability of a flip: float32 may round p above it
 
 
@@ -152,7 +154,7 @@ def _step(plan, law, params, room, walk, where):
         at = lo + row[r]
         for d in range(D):
             if walk.free.shape[0] == 0 or walk.free[at, d] != 0:
-                x[at, d] ^= np.uint8(bernoulli.below(words[row[r], d], p[r * D + d]))
+                x[at, d] ^= np.uint8(bit.below(words[row[r], d], p[r * D + d], WORD))
 
 
 @njit

@@ -6,22 +6,21 @@ value of the KL, with its logarithms in float64, is worked out only when it is a
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain
+from bdiff_np.kernels import bernoulli_bit_numba as bit
 from bdiff_np.kernels import philox_numba
+from bdiff_np.kernels.bernoulli_tables import tables
 from bdiff_np.kernels.compiled_numba import njit
 from bdiff_np.kernels.dense_numba import FUSED
-from bdiff_np.kernels.float32_numba import exp, log
+from bdiff_np.kernels.float32_numba import log
 from bdiff_np.rng import Key
 
 u64 = np.uint64
-WORD_BITS = u64(32)
-WORD = float(bernoulli.WORD)
 TINY = 1e-37  # added to nothing: keeps 0/0 at t = 1 away, where the network is surer than exp can say
 
 
@@ -39,21 +38,10 @@ class Law(NamedTuple):
 
 
 def law(chain: Chain, predict: str, skip: bool, bce_weight: float, dtype) -> Law:
-    """Tables of a chain; what depends on (t, v) alone is worked out in float64."""
-    lost, pi_words = bernoulli.integer_law(chain)
-    t = np.arange(1, chain.T + 1)
-    steps, table = np.zeros((chain.T + 1, 6)), np.zeros((0, 6))
-    ab_s, ab_t = chain.signal(t)
-    steps[1:] = np.concatenate([ab_s, ab_t, 1 - ab_s, 1 - ab_t, ab_t / ab_s, (ab_s - ab_t) / ab_s], axis=1)
-    if chain.pi.ndim == 0:
-        table = np.zeros((2 * chain.T + 2, 6))
-        every, v = np.repeat(t, 2), np.tile([[0], [1]], (chain.T, 1)).astype(np.uint8)
-        table[2:] = np.stack([*bernoulli.q_flip(chain, v, every), bernoulli.evidence(chain, predict, v, every)], axis=2)[:, 0]
-    pi = np.stack([1 - np.atleast_1d(chain.pi), np.atleast_1d(chain.pi)])
-    C = np.dtype(dtype)
-    return Law(
-        lost, np.atleast_1d(pi_words), table.astype(C), steps.astype(C), pi.astype(C), C.type(bce_weight / chain.T), predict == "x_prev", skip
-    )
+    """Tables of a chain, as compiled code reads them."""
+    found, C = tables(chain, predict), np.dtype(dtype)
+    arrays = found.lost, found.pi_words, found.table.astype(C), found.steps.astype(C), found.pi.astype(C)
+    return Law(*arrays, C.type(bce_weight / chain.T), predict == "x_prev", skip)
 
 
 class Kernels:
@@ -120,13 +108,11 @@ def noise(law, t, words, x0, x_t):
     """q_sample: x_t (B, D) from x0 (B, D), t (B,) and words (B, >= D)."""
     for r in range(x0.shape[0]):
         lost = law.lost[t[r]]
-        kept = (u64(1) << WORD_BITS) - lost
         if law.pi_words.size == 1:
-            if_0 = (lost * law.pi_words[0]) >> WORD_BITS
-            _below(words[r], x0[r], x_t[r], (if_0, if_0 + kept))
+            _below(words[r], x0[r], x_t[r], (bit.threshold(lost, law.pi_words[0], 0), bit.threshold(lost, law.pi_words[0], 1)))
         else:
             for d in range(x0.shape[1]):
-                x_t[r, d] = u64(words[r, d]) < ((lost * law.pi_words[d]) >> WORD_BITS) + (kept if x0[r, d] != 0 else u64(0))
+                x_t[r, d] = u64(words[r, d]) < bit.threshold(lost, law.pi_words[d], x0[r, d])
 
 
 @njit
@@ -197,43 +183,26 @@ def gradient(law, logits, bits, columns, dlogits):
     if law.x_prev:
         for d in range(logits.size):
             z = logits[d] + add * own[d]
-            z = z if x_t[d] != 0 else -z
-            e = exp(-abs(z))
-            large = one / (one + e)
-            flip = e * large if z >= 0 else large
-            off = (agree[d] if x0[d] == x_t[d] else disagree[d]) - flip
-            dlogits[d] = off if x_t[d] != 0 else -off
+            _, flip = bit.sigmoids(z if x_t[d] != 0 else -z, one, tiny)
+            dlogits[d] = bit.slope_x_prev(x0[d] == x_t[d], x_t[d], flip, agree[d], disagree[d])
         return
     for d in range(logits.size):
         z = logits[d] + add * own[d]
-        z = z if x_t[d] != 0 else -z
-        e = max(exp(-abs(z)), tiny)
-        large = one / (one + e)
-        small = e * large
-        a = large if z >= 0 else small  # P(x_0 = x_t | x_t), and what it leaves
-        b = small if z >= 0 else large
-        p = a * agree[d] + b * disagree[d]
-        not_p = a * not_agree[d] + b * not_disagree[d]
-        told = gap[d] * gap[d] * (a * b) / (p * not_p)  # at t = 1 this is a b / (b a)
-        missing = b if x0[d] == x_t[d] else a  # probability that the net does not give to the true x_0
-        dlogits[d] = (told + bce) * (-missing if x0[d] != 0 else missing)
+        a, b = bit.sigmoids(z if x_t[d] != 0 else -z, one, tiny)  # P(x_0 = x_t | x_t), and what it leaves
+        law_of_bit = agree[d], disagree[d], not_agree[d], not_disagree[d], gap[d]
+        dlogits[d] = bit.slope_x0(x0[d] == x_t[d], x0[d], a, b, law_of_bit, bce)
 
 
 @njit(fastmath=FUSED, error_model="numpy")
 def flips(law, logits, x_t, columns, p):
     """p_flip, for flat arrays."""
     agree, disagree, own = columns[0], columns[1], columns[5]
-    zero, one = p.dtype.type(0), p.dtype.type(1)
+    zero, one, tiny = p.dtype.type(0), p.dtype.type(1), p.dtype.type(TINY)
     add = one if law.skip else zero
     x_prev = law.x_prev
     for d in range(logits.size):
         z = logits[d] + add * own[d]
-        z = z if x_t[d] != 0 else -z
-        e = exp(-abs(z))
-        large = one / (one + e)
-        small = e * large
-        a = large if z >= 0 else small
-        b = small if z >= 0 else large
+        a, b = bit.sigmoids(z if x_t[d] != 0 else -z, one, tiny)
         p[d] = b if x_prev else a * agree[d] + b * disagree[d]
 
 
@@ -247,43 +216,19 @@ def values(law, t, logits, bits, columns, kl):
         for d in range(D):
             at = r * D + d
             z = np.float64(logits[r, d]) + (np.float64(columns[5, at]) if law.skip else 0.0)
-            if t[r] == 1:
-                sure = z if x0[r, d] != 0 else -z
-                kl[r] += math.log1p(math.exp(-abs(sure))) + max(-sure, 0.0)
-                continue
+            z = z if x_t[r, d] != 0 else -z
+            a, b = bit.sigmoids(z, 1.0, 0.0)
             agree, disagree, gap = np.float64(columns[0, at]), np.float64(columns[1, at]), np.float64(columns[4, at])
             not_agree, not_disagree = np.float64(columns[2, at]), np.float64(columns[3, at])
-            same = x0[r, d] == x_t[r, d]
-            q, not_q = (agree, not_agree) if same else (disagree, not_disagree)
-            z = z if x_t[r, d] != 0 else -z
-            e = math.exp(-abs(z))
-            large = 1 / (1 + e)
-            a, b = (large, e * large) if z >= 0 else (e * large, large)
-            if law.x_prev:
-                p, not_p = b, a
-                off = p - q
-            else:
-                p, not_p = a * agree + b * disagree, a * not_agree + b * not_disagree
-                off = b * gap if same else -a * gap
-            kl[r] += q * _phi(off / q, p / q) + not_q * _phi(-off / not_q, not_p / not_q)
-
-
-@njit
-def _phi(y, ratio):
-    """y - log(1 + y) >= 0 for y = ratio - 1: where y is nearly -1, the ratio has the digits that y has lost."""
-    return y - (math.log(ratio) if y < -0.5 else math.log1p(y))
-
-
-@njit
-def below(word, p):
-    """Whether a word says yes, which it does with probability p."""
-    return np.float64(word) < np.float64(p) * WORD
+            found = agree, disagree, not_agree, not_disagree, gap, 0.0
+            kl[r] += bit.value(z, a, b, x0[r, d] == x_t[r, d], t[r], found, law.x_prev, 1.0)
 
 
 @njit
 def turn(x, words, p):
     """x (B, D) with each bit turned over whose word lies below p, (B D,); in place."""
     B, D = x.shape
+    size = p.dtype.type(bernoulli.WORD)
     for r in range(B):
         for d in range(D):
-            x[r, d] ^= np.uint8(below(words[r, d], p[r * D + d]))
+            x[r, d] ^= np.uint8(bit.below(words[r, d], p[r * D + d], size))

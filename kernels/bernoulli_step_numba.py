@@ -21,6 +21,7 @@ from bdiff_np.kernels import crew_numba as crew
 from bdiff_np.kernels import dense_numba as dense
 from bdiff_np.kernels import mlp_numba as mlp
 from bdiff_np.kernels.compiled_numba import njit
+from bdiff_np.kernels.dense_codes import Rates, rates_table
 
 u64 = np.uint64
 WIDE = 256  # width from which slices must be large for matrix products to run at full rate, and gradients are too large to have several
@@ -33,18 +34,19 @@ KEPT = 1 << 26  # floats of all slices together, up to which they are kept
 class FusedSteps:
     """Takes many steps of one training in one call; `groups` and all other cuts come from the sizes alone.
 
-    net : nets/mlp.py, with `dense`. kernels : bernoulli_numba.Kernels. optimizer : optim.AdamW
+    net : nets/mlp.py, with `dense`. kernels : bernoulli_numba.Kernels. optimizer : optim.AdamW. rows : data.Rows
     params : Params, the weights, trained in place. batch : rows of a step, repeats included. seed : of all noise
     threads : of the crew, as many as there are cores by default
     """
 
     function = "bernoulli_step_numba.take"  # what takes long to compile
 
-    def __init__(self, net, kernels, params, optimizer, *, batch: int, seed: int, threads: int | None = None):
+    def __init__(self, net, kernels, params, optimizer, *, rows, batch: int, seed: int, threads: int | None = None):
+        self.data = rows
         self.plan, self.law, D, P = mlp.make_plan(net, blas_numba.sgemm()), kernels.law, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add. Measured: RESULTS.md.
-        rows = max(2 * ROWS, min(4 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(2 * ROWS, batch // 4))
-        groups, floats = max(1, batch // rows), int(self.plan.slots[1])
+        each = max(2 * ROWS, min(4 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(2 * ROWS, batch // 4))
+        groups, floats = max(1, batch // each), int(self.plan.slots[1])
         self.keeps = net.width > WIDE and groups > 1 and batch * floats <= KEPT
         if not self.keeps:
             groups = min(groups, MOST_GROUPS, max(1, GRADIENTS // P))
@@ -63,18 +65,18 @@ class FusedSteps:
             words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums), groups=groups, pieces=pieces,
         )  # fmt: skip
 
-    def __call__(self, x0: np.ndarray, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    def __call__(self, index: np.ndarray, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         """Steps first, first + 1, ..., in place on the optimiser's buffers.
 
-        x0 : (steps, b, D) uint8. numbers : what ops.adamw is told, of each step. logged : (steps,) bool, whether a step's loss is wanted
+        index : (steps, b) rows of the data. numbers : what ops.adamw is told, of each step. logged : (steps,) bool, whether a step's loss is wanted
 
         Returns
         -------
         taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms : (steps,) of the gradients
         """
+        x0 = self.data.take(index.reshape(-1)).reshape(*index.shape, self.data.D)
         losses, norms = np.zeros(len(x0)), np.full(len(x0), np.nan)
-        rates = np.stack(np.broadcast_arrays(np.zeros(len(x0)), *dense.rates(**numbers))[1:], axis=1).astype(np.float32)
-        steps = Steps(x0, rates, logged, losses, norms, first, self.batch, self.seed, self.clip)
+        steps = Steps(x0, rates_table(len(x0), numbers), logged, losses, norms, first, self.batch, self.seed, self.clip)
         with blas_numba.one_thread():
             crew.run(self.threads, self.tasks, take, self.plan, self.law, self.weights, self.space, steps)
         return int(np.isfinite(norms).sum()), losses, norms
@@ -87,12 +89,12 @@ class FusedSteps:
         return np.argsort(words.reshape(passes, -1)[:, :N], axis=1, kind="stable")
 
 
-def build(model, kernels, optimizer, *, batch: int, seed: int) -> FusedSteps | None:
+def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> FusedSteps | None:
     """The fused steps of a training, or None where the network is not one of dense layers alone, is not float32, or BLAS hides its sgemm."""
     net = model.net
     if getattr(net, "dense", None) is None or net.dtype != np.float32 or blas_numba.sgemm() is None:
         return None
-    return FusedSteps(net, kernels, model.params, optimizer, batch=batch, seed=seed)
+    return FusedSteps(net, kernels, model.params, optimizer, rows=rows, batch=batch, seed=seed)
 
 
 @njit
@@ -215,7 +217,7 @@ def _piece(space, size, k):
 @njit
 def _update(weights, row, factor, lo, hi):
     """AdamW on parameters lo .. hi - 1."""
-    rates = dense.Rates(row[0] * factor, row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+    rates = Rates(row[0] * factor, row[1], row[2], row[3], row[4], row[5], row[6], row[7])
     p, g, m, v, ema, decayed = weights
     dense.adamw((p[lo:hi], g[0, lo:hi], m[lo:hi], v[lo:hi], ema[lo:hi]), decayed[lo:hi], rates)
 

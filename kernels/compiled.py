@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 def place() -> Path | None:
     """The first that can be written to of: under NUMBA_CACHE_DIR if that is set, beside the kernels, the user's cache. None if there is none."""
     every = hashlib.sha256(f"{_numba_version()} {sys.version}".encode())
-    constants = [find_spec(f"bdiff_np.{name}").origin for name in ("rng", "diffusion.bernoulli")]
+    constants = [find_spec(f"bdiff_np.{name}").origin for name in ("rng", "diffusion.bernoulli", "kernels.dense_codes")]
     for path in [*sorted(FOLDER.glob("*_numba.py")), *map(Path, constants)]:
         every.update(path.name.encode() + b"\0" + path.read_bytes())
     asked = os.environ.get("NUMBA_CACHE_DIR")

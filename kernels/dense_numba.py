@@ -5,15 +5,14 @@ Loops run over flat arrays or over the units of a row, so that they vectorise; r
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
 
 import numpy as np
 
 from bdiff_np.kernels.compiled_numba import njit
+from bdiff_np.kernels.dense_codes import GELU, RELU, SILU, TANH
 from bdiff_np.kernels.float32_numba import exp
 
-RELU, SILU, GELU, TANH, SIGMOID = range(5)
-CODES = {"relu": RELU, "silu": SILU, "gelu": GELU, "tanh": TANH, "sigmoid": SIGMOID}
 GELU_1, GELU_3 = (2 / np.pi) ** 0.5, (2 / np.pi) ** 0.5 * 0.044715
 FUSED = {"contract"}  # multiply and add in one instruction; nothing else of fast-math, which would change sums
 
@@ -41,6 +40,20 @@ def _tanh(v, one):
 def _sigmoid(v, one):
     s = one / (one + exp(-v))
     return s, s * (one - s)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def act_of(code, v, one, c1, c3):
+    """act(v) and act'(v) of one number. code : one of CODES. one, c1, c3 : 1, GELU_1 and GELU_3 in its type"""
+    if code == RELU:
+        return (one - one if v <= 0 else v), (one if v > 0 else one - one)
+    if code == SILU:
+        return _silu(v, one)
+    if code == GELU:
+        return _gelu(v, one, c1, c3)
+    if code == TANH:
+        return _tanh(v, one)
+    return _sigmoid(v, one)
 
 
 @njit(fastmath=FUSED, error_model="numpy")
@@ -217,22 +230,15 @@ def square_sum(x):
     return total
 
 
-class Rates(NamedTuple):
-    """The numbers of one AdamW step, of the buffers' dtype."""
-
-    scale: float  # of the gradient
-    m: float  # 1 - beta1
-    v: float  # 1 - beta2
-    step: float  # lr / (1 - beta1**step)
-    root: float  # 1 / sqrt(1 - beta2**step)
-    eps: float
-    decay: float  # lr * weight_decay
-    ema: float  # 1 - ema_decay
-
-
-def rates(*, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> Rates:
-    """The Rates of a step, or of many if the arguments are arrays, from what the operation `adamw` is told."""
-    return Rates(scale, 1 - beta1, 1 - beta2, lr / (1 - beta1**step), 1 / (1 - beta2**step) ** 0.5, eps, lr * weight_decay, 1 - ema_decay)
+@njit(fastmath=FUSED, error_model="numpy")
+def adamw_of(p, g, m, v, ema, rates, decay, one):
+    """One AdamW step of one parameter with gradient g: p, m, v and ema after it. rates : dense_codes.Rates. decay : lr * weight_decay, or 0"""
+    scale, rate_m, rate_v, step, root, eps, _, rate_ema = rates
+    g = g * scale
+    m = m + rate_m * (g - m)
+    v = v + rate_v * (g * g - v)
+    p = p * (one - decay) - step * m / (math.sqrt(v) * root + eps)
+    return p, m, v, ema + rate_ema * (p - ema)
 
 
 @njit(fastmath=FUSED, error_model="numpy")
@@ -244,11 +250,5 @@ def adamw(buffers, decayed, rates):
     params, grads, m, v, ema = buffers
     one = params.dtype.type(1)
     for i in range(params.size):
-        g = grads[i] * rates.scale
-        m_i = m[i] + rates.m * (g - m[i])
-        v_i = v[i] + rates.v * (g * g - v[i])
-        p = params[i] * (one - rates.decay * decayed[i]) - rates.step * m_i / (np.sqrt(v_i) * rates.root + rates.eps)
-        m[i] = m_i
-        v[i] = v_i
-        params[i] = p
-        ema[i] += rates.ema * (p - ema[i])
+        now = adamw_of(params[i], grads[i], m[i], v[i], ema[i], rates, rates.decay * decayed[i], one)
+        params[i], m[i], v[i], ema[i] = now

@@ -15,6 +15,7 @@ import numpy as np
 from bdiff_np.kernels import dense_numba as dense
 from bdiff_np.kernels.blas_numba import multiply, multiply_left, multiply_right
 from bdiff_np.kernels.compiled_numba import njit
+from bdiff_np.kernels.dense_codes import CODES
 
 ALIGN = 16  # floats of a cache line
 N_IN, N_OUT, CODE, W, F, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
@@ -61,7 +62,7 @@ def make_plan(net, sgemm: int) -> Plan:
         if layer is net.dense[-1]:
             row[[X, U, DZ]] = inputs, take(n_out), take(n_out)
         else:
-            row[[CODE, F]] = dense.CODES[layer.activation], places[f"{layer.name}/F"]
+            row[[CODE, F]] = CODES[layer.activation], places[f"{layer.name}/F"]
             row[[X, U, Y, SCALE, SHIFT, DZ]] = inputs, *(take(n_out + 1) for _ in range(5))
             inputs = row[Y]
         rows.append(row)

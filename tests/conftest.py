@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,25 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bdiff_np.cli import main
+
+
+def pytest_addoption(parser):
+    parser.addoption("--stand-in", action="store_true", help="CuPy is the stand-in of tests/cuda_on_cpu, whatever is installed.")
+    parser.addoption("--simulator", action="store_true", help="Numba-CUDA runs in Numba's simulator, very slowly.")
+
+
+def pytest_configure(config):
+    """Both pretend a GPU for the whole session, before anything asks for one."""
+    from bdiff_np import gpu
+
+    if config.getoption("--stand-in"):
+        from cuda_on_cpu import stand_in
+
+        stand_in.install()
+    if config.getoption("--simulator"):
+        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+    if config.getoption("--stand-in") or config.getoption("--simulator"):
+        gpu.driver = lambda: gpu.Driver(13000, ("a stand-in",), "")
 
 
 def invoke(*arguments: object) -> Result:

@@ -16,7 +16,7 @@ import pytest
 from test_resume import same_training
 from tiny import NET, TRAIN, invoke, make_run, model, newest, settings
 
-from bdiff_np import auto, checkpoint, cli, evaluate, rundir, sample
+from bdiff_np import auto, checkpoint, cli, evaluate, gpu, rundir, sample
 from bdiff_np import model as models
 from bdiff_np import run as training
 from bdiff_np.backends import numpy_ops
@@ -32,7 +32,8 @@ COMMANDS = ("train", "sample", "evaluate", "validate")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Few evaluations, no floor, no pictures and no waiting for the disk: none of them is what is tested here."""
+    """Few evaluations, no floor, no pictures, no waiting for the disk and no GPU: none of them is what is tested here."""
+    monkeypatch.setattr(gpu, "driver", lambda: gpu.Driver(None, (), "none"))
     monkeypatch.setattr(training, "FINAL_EVALUATIONS", 1 << 7)
     monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
     monkeypatch.setattr(evaluate, "floor", lambda *_: None)
@@ -99,7 +100,7 @@ def test_the_compiler_counts(monkeypatch, choose):
         answers = [choice.backend for choice in choices.values()]
         assert answers == sorted(answers, reverse=True) and set(answers) == {"numpy", "numba"}
         turn[already] = 2 ** (1 + answers.index("numba"))
-        form = r"about (\d+) s on NumPy, (\d+) s on Numba and (\d+) s, (to load|once, to compile) its kernels$"
+        form = r"about (\d+) s on NumPy, (\d+) s on Numba and (\d+) s, (to load|once, to compile) its kernels; no GPU$"
         seconds, other, least, how = re.match(form, choices[turn[already]].reason).groups()
         assert int(other) + int(least) <= int(seconds) + 1 <= 10 * max(1, int(least)), "what is said bears the choice out, to rounding"
         assert already == (how == "to load")
@@ -124,7 +125,7 @@ def test_each_size_counts(more):
 def test_without_numba(monkeypatch, work):
     """Where Numba is not installed, NumPy does it, and the reason says so."""
     monkeypatch.setattr(auto, "find_spec", lambda name: None if name == "numba" else pytest.fail(name))
-    assert work() == auto.Choice("numpy", "Numba is not installed")
+    assert work() == auto.Choice("numpy", "Numba is not installed; no GPU")
 
 
 @pytest.mark.parametrize("case", ["custom", "residual", "dropout", "bumps"])
@@ -335,7 +336,8 @@ def test_commands_say_when_auto_leaves_numpy(run, monkeypatch, command, options)
     chosen = invoke(command, run, *options)
     assert plain.exit_code == named.exit_code == chosen.exit_code == 0
     assert "back end" not in plain.stderr + named.stderr
-    assert re.search(r"^back end numba \(auto: about 1000000 s on NumPy, \d+ s on Numba and 1 s, to load its kernels\)$", chosen.stderr, re.MULTILINE)
+    said = r"^back end numba \(auto: about 1000000 s on NumPy, \d+ s on Numba and 1 s, to load its kernels; no GPU\)$"
+    assert re.search(said, chosen.stderr, re.MULTILINE)
     assert chosen.stdout == named.stdout
     numbers = [[float(x) for x in re.findall(r"\d+(?:\.\d+)?", found.stdout)] for found in (chosen, plain)]
     np.testing.assert_allclose(*numbers, rtol=1e-5, atol=1.1e-4)
@@ -506,7 +508,7 @@ def test_resume_without_the_back_end_it_was_begun_on(half, monkeypatch):
     found = invoke("train", folder, "--resume")
     assert found.exit_code == 0
     assert "--backend numba: Numba cannot be imported; going on with numpy, not bit for bit\n" in found.stderr
-    assert "back end numpy (auto: Numba is not installed)" in found.stderr and "from step" in found.stderr
+    assert "back end numpy (auto: Numba is not installed; no GPU)" in found.stderr and "from step" in found.stderr
 
 
 def test_resume_without_a_checkpoint(half):

@@ -9,18 +9,32 @@ import math
 
 import numpy as np
 import pytest
+from here import ops_of
 
+from bdiff_np import rng
+from bdiff_np.data import Rows
 from bdiff_np.errors import InputError
 from bdiff_np.model import backend_names, load_ops
 
 ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "sigmoid")
 B, H = 7, 5
+KEY = rng.Key(11, rng.DROPOUT, 3)
 CLOSE = {np.float64: 1e-13, np.float32: 3e-6}
 
 
 @pytest.fixture(params=backend_names())
 def ops(request):
+    return ops_of(request.param)
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def host_ops(request):
+    """Operations that can be given random words; those of a GPU make them."""
     return load_ops(request.param)
+
+
+def number(ops, norm) -> float:
+    return np.asarray(ops.to_host(norm)).item()
 
 
 def plain(name: str | None, z: float) -> float:
@@ -68,7 +82,11 @@ def test_a_name_is_looked_up_and_never_guessed():
     with pytest.raises(InputError, match="numpy"):
         load_ops("nothing")
     assert "numpy" in backend_names()
-    assert all(load_ops(name).name == name for name in backend_names())
+    assert {"numpy", "numba", "cupy", "numba-cuda"} <= set(backend_names())
+
+
+def test_a_back_end_knows_its_name(ops, request):
+    assert ops.name == request.node.callspec.params["ops"]
 
 
 # Arrays ---------------------------------------------------------------------------------------------------------------------------------
@@ -115,11 +133,59 @@ def test_matmul_writes_into_a_view_of_a_flat_buffer(ops, dtype):
 
 @dtypes
 def test_norm(ops, dtype):
-    """The Euclidean length, as a number of Python; not finite where an entry is not."""
+    """The Euclidean length, on the host a number of Python; not finite where an entry is not."""
     found = ops.norm(ops.asarray(np.array([3.0, -4.0, 12.0], dtype)))
-    assert isinstance(found, float) and found == pytest.approx(13.0, rel=1e-7)
+    assert isinstance(found, float) != ops.on_device and number(ops, found) == pytest.approx(13.0, rel=1e-7)
     for bad in (math.nan, math.inf, -math.inf):
-        assert not math.isfinite(ops.norm(ops.asarray(np.array([1.0, bad], dtype))))
+        assert not math.isfinite(number(ops, ops.norm(ops.asarray(np.array([1.0, bad], dtype)))))
+    for size in (1, 31, 32, 33, 5000, 70_001):  # pieces of one column and of many, the last one short
+        flat = np.random.default_rng(size).normal(size=size).astype(dtype)
+        wide = flat.astype(np.float64)
+        assert number(ops, ops.norm(ops.asarray(flat))) == pytest.approx(math.sqrt(wide @ wide), rel=2e-6 if dtype == np.float32 else 1e-13)
+
+
+@dtypes
+def test_a_norm_that_is_not_finite_halts(ops, dtype):
+    """It sets `halted`, which then makes every norm nan, and a step of AdamW with such a norm changes nothing."""
+    halted, good = ops.zeros(1, np.int32), ops.asarray(np.array([3.0, 4.0], dtype))
+    assert number(ops, ops.norm(good, halted)) == 5 and ops.to_host(halted)[0] == 0
+    assert not math.isfinite(number(ops, ops.norm(ops.asarray(np.array([1.0, math.inf], dtype)), halted))) and ops.to_host(halted)[0] == 1
+    norm = ops.norm(good, halted)
+    assert math.isnan(number(ops, norm))
+    start = np.array([1.0, 2.0], dtype)
+    buffers = moved(ops, start, start, start, start)
+    options = RATES | dict(clip=1.0, lr=0.1, weight_decay=0.1, ema_decay=0.5, step=3)
+    ops.adamw(buffers[0], good, *buffers[1:], ops.asarray(np.ones(2, dtype)), norm, **options)
+    for buffer in buffers:
+        np.testing.assert_array_equal(ops.to_host(buffer), start)
+
+
+# What is read ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dtypes
+@pytest.mark.parametrize("odds", [False, True])
+@pytest.mark.parametrize("rows, D, F", [(1, 1, 2), (7, 9, 4), (300, 33, 16), (5, 70, 40)])
+def test_read_gives_signs_and_features(ops, rows, D, F, odds, dtype):
+    """Bits as -1 and +1, a second time times the odds of their t, and the features of their t; nothing is rounded."""
+    generator, T = np.random.default_rng(D), 11
+    x_t, t = generator.integers(0, 2, (rows, D)).astype(np.uint8), generator.integers(1, T + 1, rows)
+    features, weights = generator.normal(size=(T + 1, F)).astype(dtype), generator.normal(size=T + 1).astype(dtype)
+    x, f = ops.read(ops.asarray(x_t), ops.asarray(t), ops.asarray(features), ops.asarray(weights) if odds else None)
+    signs = np.where(x_t, 1, -1).astype(dtype)
+    np.testing.assert_array_equal(ops.to_host(x), np.concatenate([signs, signs * weights[t, None]], 1) if odds else signs)
+    np.testing.assert_array_equal(ops.to_host(f), features[t])
+    assert ops.to_host(x).dtype == ops.to_host(f).dtype == dtype
+
+
+@pytest.mark.parametrize("D", [1, 8, 20, 64, 65])
+def test_resident_rows_are_the_rows(ops, D):
+    """Rows taken by number, some of them twice, are those of the data."""
+    bits = np.random.default_rng(D).integers(0, 2, (50, D)).astype(np.uint8)
+    index = np.array([3, 49, 0, 3, 17])
+    found = ops.to_host(ops.resident(Rows.from_bits(bits)).take(index))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, bits[index])
 
 
 # Layers ---------------------------------------------------------------------------------------------------------------------------------
@@ -255,18 +321,32 @@ def test_layer_norm_backward_in_float32(ops):
 
 @dtypes
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
-def test_keep_mask_law(ops, rate, dtype):
+def test_keep_mask_law(host_ops, rate, dtype, monkeypatch):
     """Exactly the words below round(rate 2^32) are left out; the others give 1 / (1 - rate), so that the mean is 1."""
     edge = round(rate * 2**32)
     at_edge = [edge - 1, edge, edge + 1] if edge else [0, 1, 2]
     words = np.array([[0, *at_edge, 2**32 - 1]], np.uint32)
-    mask = ops.to_host(ops.keep_mask(ops.asarray(words), rate, dtype))
+    monkeypatch.setattr(rng, "words", lambda key, *shape: words)
+    mask = host_ops.keep_mask(KEY, words.shape, rate, dtype)
     kept = np.array([[rate == 0, not edge, True, True, True]])
     assert mask.dtype == dtype and mask.shape == words.shape
     np.testing.assert_array_equal(mask != 0, kept)
     np.testing.assert_array_equal(mask[kept], dtype(1 / (1 - rate)))
-    even = ((np.arange(10_000, dtype=np.uint64) << np.uint64(32)) // np.uint64(10_000)).astype(np.uint32)
-    assert ops.to_host(ops.keep_mask(ops.asarray(even), rate, np.float64)).mean() == pytest.approx(1, abs=2e-4 / (1 - rate))
+    even = ((np.arange(10_000, dtype=np.uint64) << np.uint64(32)) // np.uint64(10_000)).astype(np.uint32)[None]
+    monkeypatch.setattr(rng, "words", lambda key, *shape: even)
+    assert host_ops.keep_mask(KEY, even.shape, rate, np.float64).mean() == pytest.approx(1, abs=2e-4 / (1 - rate))
+
+
+@dtypes
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
+def test_keep_mask_is_of_the_keys_words(ops, rate, dtype):
+    """Every back end leaves out the same units: those whose word of the key lies below the rate, for ragged shapes and large keys."""
+    for key in (KEY, rng.Key(2**63 - 1, rng.DROPOUT + (3 << 8), 2**40 + 1)):
+        for shape in ((1, 1), (7, 8), (5, 13), (300, 65)):
+            mask = ops.to_host(ops.keep_mask(key, shape, rate, dtype))
+            kept = rng.words(key, *shape) >= np.uint32(round(rate * 2**32))
+            assert mask.dtype == dtype and mask.shape == shape
+            np.testing.assert_array_equal(mask, np.where(kept, dtype(1 / (1 - rate)), dtype(0)))
 
 
 # AdamW ----------------------------------------------------------------------------------------------------------------------------------
@@ -303,7 +383,8 @@ def test_adamw_is_the_literal_loop(ops, dtype, weight_decay):
     p, m, v, ema, mask = moved(ops, params, 0 * params, 0 * params, params, decayed)
     for k, g in enumerate(gradients, start=1):
         (given,) = moved(ops, g)
-        ops.adamw(p, given, m, v, ema, mask, lr=lr[k - 1], weight_decay=weight_decay, ema_decay=ema_decay, step=k, **RATES)
+        options = dict(lr=lr[k - 1], weight_decay=weight_decay, ema_decay=ema_decay, step=k, clip=math.inf)
+        ops.adamw(p, given, m, v, ema, mask, ops.norm(given), **options, **RATES)
         np.testing.assert_array_equal(ops.to_host(given), g)
     options = dict(weight_decay=weight_decay, ema_decay=ema_decay, **RATES)
     expected = plain_adamw(params.astype(float), gradients.astype(float), decayed, lr=lr, **options)
@@ -318,7 +399,7 @@ def test_decay_is_decoupled(ops):
     """With no gradient the marked weights shrink by 1 - lr * weight_decay exactly, the others stay, and the moments stay 0."""
     p, g, m, v, ema = (ops.asarray(a) for a in (np.array([2.0, 2.0]), np.zeros(2), np.zeros(2), np.zeros(2), np.array([2.0, 2.0])))
     mask = ops.asarray(np.array([1.0, 0.0]))
-    ops.adamw(p, g, m, v, ema, mask, lr=0.25, weight_decay=0.5, ema_decay=0.5, step=1, **RATES)
+    ops.adamw(p, g, m, v, ema, mask, ops.norm(g), clip=1.0, lr=0.25, weight_decay=0.5, ema_decay=0.5, step=1, **RATES)
     np.testing.assert_array_equal(ops.to_host(p), [1.75, 2.0])
     np.testing.assert_array_equal(ops.to_host(ema), [1.875, 2.0])
     assert not ops.to_host(m).any() and not ops.to_host(v).any()
@@ -328,8 +409,19 @@ def test_adamw_first_step_has_the_length_of_the_learning_rate(ops):
     """Bias correction makes the first step lr * sign(g), whatever the size of g."""
     p, g = ops.asarray(np.zeros(3)), ops.asarray(np.array([1e-3, -5.0, 1e4]))
     zeros = [ops.asarray(np.zeros(3)) for _ in range(4)]
-    ops.adamw(p, g, *zeros, lr=0.125, weight_decay=0.0, ema_decay=0.9, step=1, **RATES)
+    ops.adamw(p, g, *zeros, ops.norm(g), clip=math.inf, lr=0.125, weight_decay=0.0, ema_decay=0.9, step=1, **RATES)
     np.testing.assert_allclose(ops.to_host(p), [-0.125, 0.125, -0.125], rtol=1e-4)
+
+
+@dtypes
+@pytest.mark.parametrize("clip, factor", [(math.inf, 1.0), (6.0, 1.0), (5.0, 1.0), (2.5, 0.5)])
+def test_adamw_clips_the_scaled_gradient(ops, clip, factor, dtype):
+    """A scaled gradient of length 5 is cut to `clip` where it is longer: the first moment shows it."""
+    p, g, m, v, ema, mask = moved(ops, *(np.array(a, dtype) for a in ([0, 0], [6, 8], [0, 0], [0, 0], [0, 0], [1, 1])))
+    options = RATES | dict(scale=0.5, clip=clip, lr=0.1, weight_decay=0.0, ema_decay=0.9, step=1)
+    ops.adamw(p, g, m, v, ema, mask, ops.norm(g), **options)
+    np.testing.assert_allclose(ops.to_host(m), 0.1 * factor * np.array([3, 4]), rtol=1e-6)
+    np.testing.assert_array_equal(ops.to_host(g), [6, 8])
 
 
 # Threads --------------------------------------------------------------------------------------------------------------------------------
@@ -343,6 +435,6 @@ def test_threads_are_given_back(ops, width):
     before = [pool["num_threads"] for pool in threadpool_info()]
     with pytest.raises(ZeroDivisionError):
         with ops.threads(width):
-            assert ops.norm(ops.asarray(np.array([3.0, 4.0]))) == 5
+            assert number(ops, ops.norm(ops.asarray(np.array([3.0, 4.0])))) == 5
             raise ZeroDivisionError
     assert [pool["num_threads"] for pool in threadpool_info()] == before

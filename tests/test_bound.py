@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bdiff_np import evaluate, sample
+from bdiff_np.backends import numpy_ops
 from bdiff_np.config import Config
 from bdiff_np.config import Model as ModelSection
 from bdiff_np.data import Rows
@@ -50,7 +51,7 @@ class Table:
     def __post_init__(self):
         self.config = SimpleNamespace(model=SimpleNamespace(predict=self.predict, skip=self.skip))
         self.family, self.family_floor = bernoulli, bernoulli_floor
-        self.ops, self.threads = SimpleNamespace(name="numpy"), nullcontext()
+        self.ops, self.threads = numpy_ops, nullcontext()
         self.table = 1.5 * np.random.default_rng(self.seed).standard_normal((self.chain.T + 1, 2**self.D, self.D))
 
     def steps(self, K):

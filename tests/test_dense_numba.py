@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bdiff_np.kernels import dense_numba as dense
+from bdiff_np.kernels.dense_codes import CODES, Rates, rates
 from bdiff_np.model import load_ops
 
 f32 = np.float32
@@ -32,7 +33,7 @@ def test_film_act_is_the_shared_operation(activation):
     for n in SIZES:
         u, scale, shift = (size * generator.standard_normal(n).astype(f32) for size in (f32(2), f32(0.5), f32(1)))
         kept, y, slope = (u.copy(), scale.copy()), np.full(n, np.nan, f32), shift.copy()
-        dense.film_act(dense.CODES[activation], u, scale, slope, y)
+        dense.film_act(CODES[activation], u, scale, slope, y)
         table = np.concatenate([scale, shift])[None].astype(np.float64)
         expected, (_, _, expected_slope) = load_ops("numpy").activate(u[None].astype(np.float64), np.zeros(n), activation, table)
         np.testing.assert_allclose(y, expected[0], rtol=2e-6, atol=1e-6)
@@ -60,8 +61,8 @@ def test_what_is_no_number_stays_none(activation):
         v, zero = np.linspace(-3, 3, 37).astype(f32), np.zeros(37, f32)
         v[place] = np.nan
         acted, filmed = v.copy(), np.empty_like(v)
-        dense.act(dense.CODES[activation], acted, np.empty_like(v))
-        dense.film_act(dense.CODES[activation], v, zero, zero.copy(), filmed)
+        dense.act(CODES[activation], acted, np.empty_like(v))
+        dense.film_act(CODES[activation], v, zero, zero.copy(), filmed)
         for y in (acted, filmed):
             np.testing.assert_array_equal(np.isnan(y), np.arange(37) == place)
 
@@ -118,10 +119,10 @@ TOLD = {"lr": 0.003, "scale": 0.37, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "
 @pytest.mark.parametrize("step", [1, 2, 10, 1000, 10**6])
 def test_rates_are_what_adamw_multiplies_by(step):
     """Bias corrections by logarithms, which lose no digits where the power is next to 1; the others as they are told."""
-    rates = dense.rates(**TOLD, step=step)
+    told = rates(**TOLD, step=step)
     correction = {beta: -math.expm1(step * math.log(TOLD[beta])) for beta in ("beta1", "beta2")}
-    expected = dense.Rates(0.37, 0.1, 0.001, 0.003 / correction["beta1"], correction["beta2"] ** -0.5, 1e-8, 0.0006, 0.0001)
-    for name, found in rates._asdict().items():
+    expected = Rates(0.37, 0.1, 0.001, 0.003 / correction["beta1"], correction["beta2"] ** -0.5, 1e-8, 0.0006, 0.0001)
+    for name, found in told._asdict().items():
         assert found == pytest.approx(getattr(expected, name), rel=1e-11), name
 
 
@@ -129,8 +130,8 @@ def test_rates_of_many_steps_are_those_of_each():
     """Arrays of learning rates, averages and steps give arrays, and what is one number stays one."""
     steps = np.arange(1, 2000, 7)
     changing = {"lr": 0.01 / steps, "ema_decay": steps / (9.0 + steps), "step": steps}
-    many = dense.rates(**TOLD | changing)
+    many = rates(**TOLD | changing)
     assert many.eps == 1e-8 and many.scale == 0.37
     for k in range(len(steps)):
-        one = dense.rates(**TOLD | {name: values[k].item() for name, values in changing.items()})
+        one = rates(**TOLD | {name: values[k].item() for name, values in changing.items()})
         np.testing.assert_allclose([np.broadcast_to(rate, len(steps))[k] for rate in many], one, rtol=1e-13)

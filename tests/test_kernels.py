@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from itertools import product
 
 import numpy as np
 import pytest
+from here import kernels_of
 
 from bdiff_np import rng
 from bdiff_np.diffusion import bernoulli
@@ -21,18 +21,19 @@ DEFINED = {np.float64: 1e-9, np.float32: 2e-5}  # relative tolerance of a dtype
 EVERY = list(product((1, 2, 7, 2000), ("x0", "x_prev"), (True, False), ("scalar", "per bit")))
 
 
-def kernels_of(backend: str):
-    """The family's kernels on a back end."""
-    return importlib.import_module(f"bdiff_np.kernels.bernoulli_{backend.replace('-', '_')}")
-
-
 @pytest.fixture(params=backend_names())
 def Kernels(request):
     return kernels_of(request.param).Kernels
 
 
+@pytest.fixture(params=["numpy", "numba"])
+def HostKernels(request):
+    """Kernels that can be given words; those of a GPU make them. What these do with a word: tests/gpu/test_rung2_kernels.py."""
+    return kernels_of(request.param).Kernels
+
+
 def give_words(monkeypatch, words):
-    """All draws are of these words, (B, D) uint32, on every back end."""
+    """All draws are of these words, (B, D) uint32, on every back end whose words are drawn before its kernels run."""
 
     def fill(seed, stream, step, first, out):
         out.view(np.uint32).reshape(len(words), -1)[:, : words.shape[1]] = words
@@ -78,7 +79,7 @@ def test_noisy_bits_are_the_definitions(Kernels, B, D, T, pi):
 
 
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
-def test_thresholds_are_exact_words(Kernels, pi, monkeypatch):
+def test_thresholds_are_exact_words(HostKernels, pi, monkeypatch):
     """The word below the threshold of the documentation gives a 1, the threshold itself a 0, for either bit and every t."""
     T, D = 50, 9
     chain = make_chain("paper", T, law(pi, D))
@@ -89,17 +90,17 @@ def test_thresholds_are_exact_words(Kernels, pi, monkeypatch):
     threshold = np.array([[lost[s] * share[d] // WORD + int(x0[i, d]) * (WORD - lost[s]) for d in range(D)] for i, s in enumerate(t)])
     for below in (1, 0):
         give_words(monkeypatch, (threshold - below).astype(np.uint32))
-        np.testing.assert_array_equal(Kernels(chain).q_sample(x0, t, KEY), np.full_like(x0, below))
+        np.testing.assert_array_equal(HostKernels(chain).q_sample(x0, t, KEY), np.full_like(x0, below))
 
 
 @pytest.mark.parametrize("pi", [2.0**-32, np.full(3, 2.0**-32)])
 @pytest.mark.parametrize("word", [0, 2**32 - 1])
-def test_thresholds_beyond_all_words(Kernels, pi, word, monkeypatch):
+def test_thresholds_beyond_all_words(HostKernels, pi, word, monkeypatch):
     """A threshold of 0 gives no word a 1, not even the word 0; one of 2**32 gives a 1 to all of them, also to the last."""
     chain = Chain(np.array([1.0, 1 - 1e-12, 0.5, 0.0]), pi)
     x0 = np.array([[0, 1, 0], [0, 1, 0]], np.uint8)
     give_words(monkeypatch, np.full((2, 3), word, np.uint32))
-    found = Kernels(chain).q_sample(x0, np.array([1, 2]), KEY)
+    found = HostKernels(chain).q_sample(x0, np.array([1, 2]), KEY)
     np.testing.assert_array_equal(found[0], x0[0])  # less than 2**-33 is lost: thresholds 0 and 2**32
     np.testing.assert_array_equal(found[1], x0[1] if word == 0 else 0)  # thresholds 0 and 2**31
 
@@ -242,11 +243,11 @@ def test_reverse_step_flips_where_the_word_is_below(Kernels, predict):
 
 
 @pytest.mark.parametrize("word, flips", [(0, 1), (2**31 - 1, 1), (2**31, 0), (2**32 - 1, 0)])
-def test_reverse_step_compares_exact_words(Kernels, word, flips, monkeypatch):
+def test_reverse_step_compares_exact_words(HostKernels, word, flips, monkeypatch):
     """A flip of probability 1/2 is that of the words below 2**31."""
     give_words(monkeypatch, np.full((1, 2), word, np.uint32))
     x_t = np.array([[0, 1]], np.uint8)
-    found = Kernels(make_chain("paper", 7, 0.5), "x_prev", skip=False, dtype=np.float64).p_sample(np.zeros((1, 2)), x_t, np.array([3]), KEY)
+    found = HostKernels(make_chain("paper", 7, 0.5), "x_prev", skip=False, dtype=np.float64).p_sample(np.zeros((1, 2)), x_t, np.array([3]), KEY)
     np.testing.assert_array_equal(found, x_t ^ flips)
 
 
@@ -273,12 +274,12 @@ def test_prior_draws_the_stationary_law(Kernels, pi):
 
 
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
-def test_prior_compares_exact_words(Kernels, pi, monkeypatch):
+def test_prior_compares_exact_words(HostKernels, pi, monkeypatch):
     """The word below round(pi 2**32) gives a 1, that word itself a 0."""
     threshold = np.array([[round(float(p) * WORD) for p in np.broadcast_to(law(pi, 9), 9)]])
     for below in (1, 0):
         give_words(monkeypatch, (threshold - below).astype(np.uint32))
-        np.testing.assert_array_equal(Kernels(make_chain("paper", 7, law(pi, 9))).prior(1, 9, KEY), np.full((1, 9), below))
+        np.testing.assert_array_equal(HostKernels(make_chain("paper", 7, law(pi, 9))).prior(1, 9, KEY), np.full((1, 9), below))
 
 
 @pytest.mark.parametrize("name", ["q_sample", "p_sample"])

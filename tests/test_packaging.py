@@ -114,7 +114,7 @@ def test_setup_lists_every_package():
 
 
 def test_setup_agrees_with_the_package():
-    """One version; the marker of type hints is there; every library that the package imports is asked for, and no other."""
+    """One version; the marker of type hints is there; every library that the package imports is asked for, and no other; CuPy by both extras."""
     assert setup_says("version") == bdiff_np.__version__ and setup_says("name") == "bdiff_np"
     assert all((ROOT / "bdiff_np" / name).is_file() for name in setup_says("package_data")["bdiff_np"])
     asked = {re.match(r"[\w-]+", text).group() for text in setup_says("install_requires")}
@@ -132,6 +132,8 @@ def test_setup_agrees_with_the_package():
             )
             used |= {name.partition(".")[0] for name in names}
     used -= {"bdiff_np", *sys.stdlib_module_names}
+    assert "cupy" in used and all(any(text.startswith("cupy-") for text in setup_says("extras_require")[extra]) for extra in ("cuda12", "cuda13"))
+    used -= {"cupy"}
     assert {called.get(name, name) for name in asked} == used
 
 

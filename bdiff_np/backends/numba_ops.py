@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from bdiff_np.backends.numpy_ops import LAYER_NORM_EPS, asarray, matmul, threads, to_host, zeros
-from bdiff_np.errors import InputError
+from bdiff_np import rng
+from bdiff_np.backends import numpy_ops
+from bdiff_np.backends.numpy_ops import LAYER_NORM_EPS, asarray, matmul, read, reserve, resident, threads, to_host, wait, zeros
+from bdiff_np.errors import Unavailable
+from bdiff_np.kernels.dense_codes import CODES, Rates, rates
 
 try:
     from bdiff_np.kernels import dense_numba as dense
 except ImportError as fault:
-    raise InputError(f"--backend numba: Numba cannot be imported ({fault}); pip install numba, or take --backend numpy") from fault
+    raise Unavailable("numba", f"Numba cannot be imported ({fault})", "pip install numba, or take --backend numpy") from fault
 
-name = "numba"
+name, on_device = "numba", False
 
 __all__ = [
-    "activate", "activate_backward", "adamw", "asarray", "keep_mask", "layer_norm", "layer_norm_backward", "matmul", "norm", "threads", "to_host",
-    "zeros",
+    "activate", "activate_backward", "adamw", "asarray", "keep_mask", "layer_norm", "layer_norm_backward", "matmul", "norm", "read", "reserve",
+    "resident", "threads", "to_host", "wait", "zeros",
 ]  # fmt: skip
 
 
@@ -32,7 +35,7 @@ def activate(z, bias, activation, film=None) -> tuple[np.ndarray, tuple]:
     slope = None
     if activation is not None:
         slope = np.empty_like(y)
-        dense.act(dense.CODES[activation], y.reshape(-1), slope.reshape(-1))
+        dense.act(CODES[activation], y.reshape(-1), slope.reshape(-1))
     return y, (u, film, slope)
 
 
@@ -60,18 +63,17 @@ def layer_norm_backward(dy, tape, dgain, dshift) -> np.ndarray:
     return dx
 
 
-def keep_mask(words, rate, dtype) -> np.ndarray:
-    mask, kept = np.empty(words.shape, dtype), np.dtype(dtype).type(1 / (1 - rate))
+def keep_mask(key, shape, rate, dtype) -> np.ndarray:
+    words, mask, kept = rng.words(key, *shape), np.empty(shape, dtype), np.dtype(dtype).type(1 / (1 - rate))
     dense.keep_mask(np.ascontiguousarray(words).reshape(-1), np.uint32(min(round(rate * 2**32), 2**32 - 1)), kept, mask.reshape(-1))
     return mask
 
 
-def norm(flat) -> float:
-    return float(dense.square_sum(flat) ** 0.5)
+def norm(flat, halted=None) -> float:
+    return numpy_ops.finite_or_halted(float(dense.square_sum(flat) ** 0.5), halted)
 
 
-def adamw(params, grads, m, v, ema, decayed, *, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> None:
-    rates = dense.rates(
-        lr=lr, scale=scale, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, ema_decay=ema_decay, step=step
-    )
-    dense.adamw((params, grads, m, v, ema), decayed, dense.Rates(*map(params.dtype.type, rates)))
+def adamw(params, grads, m, v, ema, decayed, norm, *, clip, scale, **numbers) -> None:
+    if np.isfinite(norm * scale):
+        numbers = rates(scale=numpy_ops.clipped(scale, norm, clip), **numbers)
+        dense.adamw((params, grads, m, v, ema), decayed, Rates(*map(params.dtype.type, numbers)))

@@ -11,7 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-name = "numpy"
+from bdiff_np import rng
+
+name, on_device = "numpy", False  # on_device: whether what an operation gives is on its way still when the operation returns
 NARROW = 256  # width up to which a second thread loses more on a busy machine than it gains on an idle one (benchmarks/RESULTS.md)
 ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "sigmoid")
 
@@ -33,6 +35,10 @@ def _controller():
     return ThreadpoolController()
 
 
+def reserve(need: int, what: str, cure: str) -> None:
+    """Raises InputError, before anything is allocated, where `need` bytes for `what` are more than a GPU has free; on the host nothing is checked."""
+
+
 def asarray(host: np.ndarray, dtype=None) -> np.ndarray:
     """The array on this back end."""
     return np.ascontiguousarray(host, dtype)
@@ -43,8 +49,24 @@ def to_host(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def wait() -> None:
+    """Returns when all that was asked for is done; on the host it is."""
+
+
 def zeros(shape, dtype) -> np.ndarray:
     return np.zeros(shape, dtype)
+
+
+def resident(rows):
+    """Rows (data.Rows) where the back end reads them: something with take(index (B,)) -> (B, D) uint8."""
+    return rows
+
+
+def read(x_t: np.ndarray, t: np.ndarray, features: np.ndarray, odds: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """What a network reads: bits x_t (B, D) as -1 and +1, and where odds (T + 1,) are given each a second time, weighted by odds[t]; (B, D or 2D).
+    And the features of time, (B, F), for features (T + 1, F) and t (B,)."""
+    x = x_t.astype(features.dtype) * 2 - 1
+    return x if odds is None else np.concatenate([x, x * odds[t, None]], axis=1), features[t]
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -131,23 +153,40 @@ def layer_norm_backward(dy: np.ndarray, tape: tuple, dgain: np.ndarray, dshift: 
     return rate * (dunit - dunit.mean(1, keepdims=True) - unit * (dunit * unit).mean(1, keepdims=True))
 
 
-def keep_mask(words: np.ndarray, rate: float, dtype) -> np.ndarray:
-    """Dropout's factor: 0 with probability rate, else 1 / (1 - rate), from uint32 words of the same shape."""
-    return (words >= np.uint32(min(round(rate * 2**32), 2**32 - 1))).astype(dtype) * np.dtype(dtype).type(1 / (1 - rate))
+def keep_mask(key: rng.Key, shape: tuple[int, int], rate: float, dtype) -> np.ndarray:
+    """Dropout's factor (B, H): 0 with probability rate, else 1 / (1 - rate), from the random words of a key."""
+    return (rng.words(key, *shape) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))).astype(dtype) * np.dtype(dtype).type(1 / (1 - rate))
 
 
-def norm(flat: np.ndarray) -> float:
-    """Euclidean length of a flat buffer."""
-    return float(np.sqrt(np.dot(flat, flat)))
+def norm(flat: np.ndarray, halted: np.ndarray | None = None):
+    """Euclidean length of a flat buffer: a number of Python, or on a device an array (1,).
+
+    halted : (1,) int32. Set where the length is not finite; once set, the length is nan.
+    """
+    return finite_or_halted(float(np.sqrt(np.dot(flat, flat))), halted)
 
 
-def adamw(params, grads, m, v, ema, decayed, *, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> None:
+def finite_or_halted(length: float, halted: np.ndarray | None) -> float:
+    """The length; nan once one was not finite."""
+    if halted is not None:
+        halted[0] |= not np.isfinite(length)
+    return float("nan") if halted is not None and halted[0] else length
+
+
+def clipped(scale: float, norm: float, clip: float) -> float:
+    """The factor on a gradient of this length that scales it, and cuts it to the length `clip`."""
+    return scale * (1.0 if norm * scale <= clip else clip / (norm * scale))
+
+
+def adamw(params, grads, m, v, ema, decayed, norm, *, clip, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> None:
     """One AdamW step (Loshchilov and Hutter 2019) with its moving average of the weights, on flat buffers of one dtype, in place.
 
-    scale : factor on the gradient: the loss's normalisation times the clipping
-    decayed : (P,) 1 where weight decay applies, else 0. step : counted from 1
+    decayed : (P,) 1 where weight decay applies, else 0. norm : of the gradient, as `norm` gives it; where it is not finite, nothing happens
+    clip : largest length of the scaled gradient, inf for any. scale : factor on the gradient. step : counted from 1
     """
-    g = grads * grads.dtype.type(scale)
+    if not np.isfinite(norm * scale):
+        return
+    g = grads * grads.dtype.type(clipped(scale, norm, clip))
     m += (1 - beta1) * (g - m)
     g *= g
     v += (1 - beta2) * (g - v)

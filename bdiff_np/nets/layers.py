@@ -102,11 +102,13 @@ class StepReadout:
         dW, db = grads[f"{self.name}/W"], grads[f"{self.name}/b"]
         dW[...] = 0
         db[...] = 0
+        t = ops.to_host(t)
         order = np.argsort(t, kind="stable")  # rows of one step are summed together, in a fixed order
         edges = np.flatnonzero(np.diff(t[order], prepend=-1))
         for rows in np.split(order, edges[1:]):
-            ops.matmul(x[rows].T, dy[rows], out=dW[t[rows[0]]])
-            db[t[rows[0]]] = dy[rows].sum(0)
+            now, rows = int(t[rows[0]]), ops.asarray(rows)
+            ops.matmul(x[rows].T, dy[rows], out=dW[now])
+            db[now] = dy[rows].sum(0)
         return ops.matmul(W, dy[:, :, None])[:, :, 0] if need_dx else None
 
 
@@ -144,7 +146,7 @@ class Dropout:
         if context.key is None:
             return x, None
         key = Key(context.key.seed, rng.DROPOUT + (self.index << 8), context.key.step)
-        mask = ops.keep_mask(rng.words(key, *x.shape), self.rate, x.dtype)
+        mask = ops.keep_mask(key, x.shape, self.rate, x.dtype)
         return x * mask, mask
 
     def backward(self, ops, params, grads, tape, dy, need_dx=True):

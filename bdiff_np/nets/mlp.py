@@ -57,6 +57,7 @@ class MLP:
         else:
             self.layers.append(Dense("out", hidden[-1], D, None, 0, 0.0))
         self.shapes = {name: shape for layer in self.layers for name, shape in layer.shapes.items()}
+        self._moved: dict[str, tuple] = {}
 
     @property
     def dense(self) -> list[Dense] | None:
@@ -74,14 +75,19 @@ class MLP:
 
     def forward(self, ops, params, x_t, t, key: Key | None = None):
         """Logits (B, D) and the tape, for x_t (B, D) bits and t (B,). `key` turns dropout on."""
-        context = Context(t, self.features[t], key)
-        y, tape = x_t.astype(self.dtype) * 2 - 1, []
-        if self.odds is not None:
-            y = np.concatenate([y, y * self.odds[t, None]], axis=1)
+        t = ops.asarray(t)
+        y, features = ops.read(x_t, t, *self._tables(ops))
+        context, tape = Context(t, features, key), []
         for layer in self.layers:
             y, saved = layer.forward(ops, params, y, context)
             tape.append(saved)
         return y, tape
+
+    def _tables(self, ops) -> tuple:
+        """Features of time and odds on a back end."""
+        if ops.name not in self._moved:
+            self._moved[ops.name] = ops.asarray(self.features), None if self.odds is None else ops.asarray(self.odds)
+        return self._moved[ops.name]
 
     def backward(self, ops, params, tape, dlogits) -> Params:
         """Gradients of all parameters. The returned buffer is the network's own and good until the next call."""

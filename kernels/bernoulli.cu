@@ -1,0 +1,175 @@
+// The kernels of Bernoulli diffusion, one launch each: prior, q_sample, kl_grad, p_flip, p_sample; and the steps t of a training batch.
+//
+// B rows of D bits, T steps. A thread draws the eight words of one Philox block, which are the noise of bits 8 j .. 8 j + 7 of a row, as byte j of
+// a packed row has them. `clock` is (step, count) on the device: what a captured graph cannot be told from outside. Bounds are for an H100:
+// 3.35 TB/s, 67 TFLOP/s, some 4e11 random words a second (philox.cuh).
+
+#include "device.cuh"
+#include "philox.cuh"
+#include "bernoulli.cuh"
+
+// Byte j of row r, and which bits of the row it has, for thread number i of all.
+struct Byte {
+  int r, j, lo, hi;
+  __device__ __forceinline__ Byte(u32 i, int D) : r(i / ((D + 7) / 8)), j(i % ((D + 7) / 8)), lo(8 * j), hi(min(D, 8 * j + 8)) {}
+  __device__ __forceinline__ u64 block(u64 first_row, int D) const { return (first_row + r) * u64((D + 7) / 8) + j; }
+};
+
+// Writes bits lo .. hi - 1 of a row of bytes; `get(k)` is the k-th. Eight bits go out in one store where rows lie on multiples of eight.
+template <typename Get>
+__device__ __forceinline__ void put(u8 *row, const Byte &b, int D, Get get) {
+  if (D % 8 == 0) {
+    u64 all = 0;
+#pragma unroll
+    for (int k = 0; k < 8; ++k) all |= u64(get(k)) << (8 * k);
+    *reinterpret_cast<u64 *>(row + b.lo) = all;
+  } else {
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      if (k < b.hi - b.lo) row[b.lo + k] = get(k);
+    }
+  }
+}
+
+// prior: x_T ~ B(pi), x (B, D).
+// Writes 1 byte a bit; one word a bit: bound by the words, 2.5 ps a bit.
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS) prior(const u64 *pi, int per_bit, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x, int B, int D) {
+  const u32 i = blockIdx.x * THREADS + threadIdx.x;
+  if (i >= u32(B) * ((D + 7) / 8)) return;
+  const Byte b(i, D);
+  const Words words = philox({seed, stream, step}, b.block(first_row, D));
+  put(x + size_t(b.r) * D, b, D, [&](int k) -> u8 { return u64(words[k]) < pi[per_bit ? min(b.lo + k, D - 1) : 0]; });
+}
+
+// draw_t: t (B,) of a training batch, spread over 1..T by one offset: t_r = 1 + floor((r T + offset) / B).
+// Writes 4 bytes a row; one Philox block for each block of threads.
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS) draw_t(u64 seed, u64 stream, const u64 *clock, long long *t, int B, int T) {
+  __shared__ u64 offset;
+  if (threadIdx.x == 0) offset = time_offset({seed, stream, clock[0]}, T);
+  __syncthreads();
+  const u32 r = blockIdx.x * THREADS + threadIdx.x;
+  if (r < u32(B)) t[r] = stratified_t(r, offset, B, T);
+}
+
+// q_sample: x_t ~ q(x_t | x_0), x_t (B, D): 1 where the word lies below floor(beta_bar_t pi) + (x_0 ? 1 - beta_bar_t : 0), in units of 2^-32.
+// Reads and writes 1 byte a bit; one word a bit: bound by the words, 2.5 ps a bit.
+template <int THREADS, typename C>
+__global__ void __launch_bounds__(THREADS)
+    q_sample(const u64 *noise, int form, int T, const u8 *x0, const long long *t, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_t, int B, int D) {
+  const u32 i = blockIdx.x * THREADS + threadIdx.x;
+  if (i >= u32(B) * ((D + 7) / 8)) return;
+  const Byte b(i, D);
+  const Words words = philox({seed, stream, step}, b.block(first_row, D));
+  const Law<C> law{noise, nullptr, T, D, form, 0};
+  const u64 lost = noise[t[b.r]];
+  const u8 *row = x0 + size_t(b.r) * D;
+  put(x_t + size_t(b.r) * D, b, D, [&](int k) {
+    const int d = min(b.lo + k, D - 1);
+    return noisy_bit(words[k], lost, pi_word(law, d), row[d]);
+  });
+}
+
+// q_batch: the same for rows that lie packed on the device: x_0 and x_t (B, D) of rows index[r], in a captured step.
+// Reads 1/8 byte a bit, writes 2; one word a bit: bound by the words, 2.5 ps a bit.
+template <int THREADS, typename C>
+__global__ void __launch_bounds__(THREADS)
+    q_batch(const u64 *noise, int form, int T, const u8 *packed, const int *index, int rows, const long long *t, u64 seed, u64 stream, const u64 *clock,
+            u8 *x0, u8 *x_t, int B, int D) {
+  const u32 i = blockIdx.x * THREADS + threadIdx.x;
+  if (i >= u32(B) * ((D + 7) / 8)) return;
+  const Byte b(i, D);
+  const Words words = philox({seed, stream, clock[0]}, b.block(0, D));
+  const Law<C> law{noise, nullptr, T, D, form, 0};
+  const u64 lost = noise[t[b.r]];
+  const u32 byte = packed[size_t(index[clock[1] * rows + b.r % rows]) * ((D + 7) / 8) + b.j];
+  const auto clean = [&](int k) -> u8 { return byte >> (7 - k) & 1; };
+  put(x0 + size_t(b.r) * D, b, D, clean);
+  put(x_t + size_t(b.r) * D, b, D, [&](int k) { return noisy_bit(words[k], lost, pi_word(law, min(b.lo + k, D - 1)), clean(k)); });
+}
+
+// unpack: rows index[r] of packed rows as bytes, x (B, D). Reads 1/8 byte a bit, writes 1: bound by bytes, .34 ps a bit.
+template <int THREADS>
+__global__ void __launch_bounds__(THREADS) unpack(const u8 *packed, const int *index, u8 *x, int B, int D) {
+  const u32 i = blockIdx.x * THREADS + threadIdx.x;
+  if (i >= u32(B) * ((D + 7) / 8)) return;
+  const Byte b(i, D);
+  const u32 byte = packed[size_t(index[b.r]) * ((D + 7) / 8) + b.j];
+  put(x + size_t(b.r) * D, b, D, [&](int k) -> u8 { return byte >> (7 - k) & 1; });
+}
+
+// kl_grad: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), summed over the bits of a row, kl (B,) nats; and dlogits (B, D), its gradient with the
+// auxiliary cross entropy's. logits (B, D) lack their bias (D,). A warp takes a row, so that the sum has one order; kl is written where
+// logged[clock[1]] says so.
+// Reads 4 + 2 bytes a bit, writes 4: bound by bytes, 3 ps a bit; some 40 operations a bit, 1 exponential; with the value 5 logarithms more.
+template <int THREADS, typename C>
+__global__ void __launch_bounds__(THREADS)
+    kl_grad(const u64 *noise, const C *table, int form, int T, C bce, const C *logits, const C *bias, const u8 *x0, const u8 *x_t, const long long *t,
+            const u8 *logged, const u64 *clock, C *kl, C *dlogits, int B, int D) {
+  const Law<C> law{noise, table, T, D, form, bce};
+  const bool value = logged[clock[1]];
+  const int r = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+  if (r >= B) return;  // whole warps leave
+  C total = 0;
+  for (int d = lane(); d < D; d += WARP) {
+    const size_t i = size_t(r) * D + d;
+    const bit::KL<C> one = bit::kl_grad(law, logits[i] + bias[d], x0[i], x_t[i], t[r], d, value);
+    dlogits[i] = one.slope;
+    total += one.value;
+  }
+  if (!value) return;
+  total = warp_sum(total);
+  if (lane() == 0) kl[r] = total;
+}
+
+// p_flip: p(x_{t-1} != x_t | x_t) of the learned reverse step, p (B, D). Reads 4 + 1 bytes a bit, writes 4: bound by bytes, 2.7 ps a bit.
+template <int THREADS, typename C>
+__global__ void __launch_bounds__(THREADS)
+    p_flip(const u64 *noise, const C *table, int form, int T, const C *logits, const u8 *x_t, const long long *t, C *p, int B, int D) {
+  const Law<C> law{noise, table, T, D, form, 0};
+  const int r = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+  if (r >= B) return;
+  for (int d = lane(); d < D; d += WARP) {
+    const size_t i = size_t(r) * D + d;
+    const int v = x_t[i];
+    const Columns<C> c = look_up(law, t[r], v, d);
+    p[i] = bit::p_flip(law, c, sigmoids(bit::shown_logit(law, c, logits[i], v))).up;
+  }
+}
+
+// p_sample: x_{t-1} ~ p(x_{t-1} | x_t), x_s (B, D), which may be x_t itself. Bits that are held (B, D) stay; null holds none.
+// Reads 4 + 1 bytes a bit, writes 1; one word and one exponential a bit: bound by the words, 2.5 ps a bit.
+template <int THREADS, typename C>
+__global__ void __launch_bounds__(THREADS)
+    p_sample(const u64 *noise, const C *table, int form, int T, const C *logits, const C *bias, const u8 *x_t, const long long *t, const u8 *held, u64 seed,
+             u64 stream, u64 step, u64 first_row, u8 *x_s, int B, int D) {
+  const u32 i = blockIdx.x * THREADS + threadIdx.x;
+  if (i >= u32(B) * ((D + 7) / 8)) return;
+  const Byte b(i, D);
+  const Words words = philox({seed, stream, step}, b.block(first_row, D));
+  const Law<C> law{noise, table, T, D, form, 0};
+  const size_t row = size_t(b.r) * D;
+  put(x_s + row, b, D, [&](int k) -> u8 {
+    const int d = min(b.lo + k, D - 1), v = x_t[row + d];
+    const Columns<C> c = look_up(law, t[b.r], v, d);
+    const C z = bit::shown_logit(law, c, logits[row + d] + bias[d], v);
+    const bool flips = below(words[k], bit::p_flip(law, c, sigmoids(z)).up) && !(held && held[row + d]);
+    return v ^ flips;
+  });
+}
+
+// finish: what is left of a captured step. losses[clock[1]] = the mean of kl (B,) in nats, where it is logged, summed in one order; then it is the
+// next step's turn. One block.
+template <int THREADS, typename C>
+__global__ void __launch_bounds__(THREADS) finish(const C *kl, const u8 *logged, u64 *clock, C *losses, int B) {
+  __shared__ C room[THREADS / WARP];
+  const u64 now = clock[1];
+  C total = 0;
+  for (int r = threadIdx.x; logged[now] && r < B; r += THREADS) total += kl[r];
+  total = block_sum<THREADS>(total, room);
+  if (threadIdx.x) return;
+  if (logged[now]) losses[now] = total / B;
+  ++clock[0];
+  ++clock[1];
+}
