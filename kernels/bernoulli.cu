@@ -34,7 +34,7 @@ __device__ __forceinline__ void put(u8 *row, const Byte &b, int D, Get get) {
 // prior: x_T ~ B(pi), x (B, D).
 // Writes 1 byte a bit; one word a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS>
-__global__ void __launch_bounds__(THREADS) prior(const u64 *pi, int per_bit, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x, int B, int D) {
+__global__ void __launch_bounds__(THREADS, BLOCKS) prior(const u64 *pi, int per_bit, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(THREADS) prior(const u64 *pi, int per_bit, u64
 // draw_t: t (B,) of a training batch, spread over 1..T by one offset: t_r = 1 + floor((r T + offset) / B).
 // Writes 4 bytes a row; one Philox block for each block of threads.
 template <int THREADS>
-__global__ void __launch_bounds__(THREADS) draw_t(u64 seed, u64 stream, const u64 *clock, long long *t, int B, int T) {
+__global__ void __launch_bounds__(THREADS, BLOCKS) draw_t(u64 seed, u64 stream, const u64 *clock, long long *t, int B, int T) {
   __shared__ u64 offset;
   if (threadIdx.x == 0) offset = time_offset({seed, stream, clock[0]}, T);
   __syncthreads();
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(THREADS) draw_t(u64 seed, u64 stream, const u6
 // q_sample: x_t ~ q(x_t | x_0), x_t (B, D): 1 where the word lies below floor(beta_bar_t pi) + (x_0 ? 1 - beta_bar_t : 0), in units of 2^-32.
 // Reads and writes 1 byte a bit; one word a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS, typename C>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
     q_sample(const u64 *noise, int form, int T, const u8 *x0, const long long *t, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_t, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(THREADS)
 // q_batch: the same for rows that lie packed on the device: x_0 and x_t (B, D) of rows index[r], in a captured step.
 // Reads 1/8 byte a bit, writes 2; one word a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS, typename C>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
     q_batch(const u64 *noise, int form, int T, const u8 *packed, const int *index, int rows, const long long *t, u64 seed, u64 stream, const u64 *clock,
             u8 *x0, u8 *x_t, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // unpack: rows index[r] of packed rows as bytes, x (B, D). Reads 1/8 byte a bit, writes 1: bound by bytes, .34 ps a bit.
 template <int THREADS>
-__global__ void __launch_bounds__(THREADS) unpack(const u8 *packed, const int *index, u8 *x, int B, int D) {
+__global__ void __launch_bounds__(THREADS, BLOCKS) unpack(const u8 *packed, const int *index, u8 *x, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(THREADS) unpack(const u8 *packed, const int *i
 // logged[clock[1]] says so.
 // Reads 4 + 2 bytes a bit, writes 4: bound by bytes, 3 ps a bit; some 40 operations a bit, 1 exponential; with the value 5 logarithms more.
 template <int THREADS, typename C>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
     kl_grad(const u64 *noise, const C *table, int form, int T, C bce, const C *logits, const C *bias, const u8 *x0, const u8 *x_t, const long long *t,
             const u8 *logged, const u64 *clock, C *kl, C *dlogits, int B, int D) {
   const Law<C> law{noise, table, T, D, form, bce};
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // p_flip: p(x_{t-1} != x_t | x_t) of the learned reverse step, p (B, D). Reads 4 + 1 bytes a bit, writes 4: bound by bytes, 2.7 ps a bit.
 template <int THREADS, typename C>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
     p_flip(const u64 *noise, const C *table, int form, int T, const C *logits, const u8 *x_t, const long long *t, C *p, int B, int D) {
   const Law<C> law{noise, table, T, D, form, 0};
   const int r = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(THREADS)
 // p_sample: x_{t-1} ~ p(x_{t-1} | x_t), x_s (B, D), which may be x_t itself. Bits that are held (B, D) stay; null holds none.
 // Reads 4 + 1 bytes a bit, writes 1; one word and one exponential a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS, typename C>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS)
     p_sample(const u64 *noise, const C *table, int form, int T, const C *logits, const C *bias, const u8 *x_t, const long long *t, const u8 *held, u64 seed,
              u64 stream, u64 step, u64 first_row, u8 *x_s, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(THREADS)
 // finish: what is left of a captured step. losses[clock[1]] = the mean of kl (B,) in nats, where it is logged, summed in one order; then it is the
 // next step's turn. One block.
 template <int THREADS, typename C>
-__global__ void __launch_bounds__(THREADS) finish(const C *kl, const u8 *logged, u64 *clock, C *losses, int B) {
+__global__ void __launch_bounds__(THREADS, BLOCKS) finish(const C *kl, const u8 *logged, u64 *clock, C *losses, int B) {
   __shared__ C room[THREADS / WARP];
   const u64 now = clock[1];
   C total = 0;

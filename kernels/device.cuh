@@ -16,6 +16,7 @@ typedef unsigned long long u64;
 
 constexpr u32 ALL = 0xFFFFFFFFu;  // the lanes of a warp
 constexpr int WARP = 32;
+constexpr int BLOCKS = 4;  // of a streaming kernel, at once on a multiprocessor: 64 registers a thread. Left to itself, ptxas spills to fit in more
 
 __device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
 

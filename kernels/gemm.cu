@@ -24,7 +24,7 @@ __device__ __forceinline__ void load(const C *x, int pitch, int first, int i_end
 // The sum over K is cut into as many parts as the grid is deep; part z goes to c + z * stride. pitch : numbers from one row of c to the next.
 // 2 K operations a number of c: 2 K / 33 TFLOP/s.
 template <bool TRANSPOSED_A, bool TRANSPOSED_B, typename C>
-__global__ void __launch_bounds__(THREADS) multiply(const C *a, const C *b, C *c, u64 stride, int pitch, int M, int N, int K) {
+__global__ void __launch_bounds__(THREADS, 3) multiply(const C *a, const C *b, C *c, u64 stride, int pitch, int M, int N, int K) {
   __shared__ __align__(16) C as[PANEL][TILE + 4];
   __shared__ __align__(16) C bs[PANEL][TILE + 4];
   const int x = threadIdx.x % 16 * 4, y = threadIdx.x / 16 * 4, row = blockIdx.x * TILE, column = blockIdx.y * TILE;

@@ -15,7 +15,10 @@ from bdiff_np.cli import main
 
 
 def pytest_addoption(parser):
+    parser.addoption("--every-rung", action="store_true", help="A rung of the GPU ladder that is skipped, or has no test, is a failure.")
     parser.addoption("--stand-in", action="store_true", help="CuPy is the stand-in of tests/cuda_on_cpu, whatever is installed.")
+    parser.addoption("--order", type=int, default=0, help="Of the stand-in's threads: 0 forward, 1 backward, another number a seed.")
+    parser.addoption("--plant", type=int, help="The number of a bug to plant in the kernels: tests/gpu/mutants.py.")
     parser.addoption("--simulator", action="store_true", help="Numba-CUDA runs in Numba's simulator, very slowly.")
 
 
@@ -24,9 +27,14 @@ def pytest_configure(config):
     from bdiff_np import gpu
 
     if config.getoption("--stand-in"):
-        from cuda_on_cpu import stand_in
+        from cuda_on_cpu import compile, stand_in
 
         stand_in.install()
+        compile.order = config.getoption("--order")
+    if config.getoption("--plant") is not None:
+        from gpu import mutants
+
+        mutants.plant(config.getoption("--plant"))
     if config.getoption("--simulator"):
         os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
     if config.getoption("--stand-in") or config.getoption("--simulator"):

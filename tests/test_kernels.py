@@ -7,12 +7,11 @@ from itertools import product
 
 import numpy as np
 import pytest
-from here import kernels_of
+from here import BACKENDS, kernels_of
 
 from bdiff_np import rng
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import WORD, Chain, make_chain
-from bdiff_np.model import backend_names
 from bdiff_np.rng import Key
 
 SHAPES = [(1, 1), (7, 8), (8, 7), (3, 9), (20, 20), (5, 65)]
@@ -21,7 +20,7 @@ DEFINED = {np.float64: 1e-9, np.float32: 2e-5}  # relative tolerance of a dtype
 EVERY = list(product((1, 2, 7, 2000), ("x0", "x_prev"), (True, False), ("scalar", "per bit")))
 
 
-@pytest.fixture(params=backend_names())
+@pytest.fixture(params=BACKENDS)
 def Kernels(request):
     return kernels_of(request.param).Kernels
 
@@ -108,7 +107,7 @@ def test_thresholds_beyond_all_words(HostKernels, pi, word, monkeypatch):
 @pytest.mark.parametrize("key", [KEY, Key(0, 0, 0), Key(2**63 - 1, rng.DROPOUT + (3 << 8), 2**40 + 1)])
 @pytest.mark.parametrize("T", [1, 7, 100_000])
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
-@pytest.mark.parametrize("backend", [name for name in backend_names() if name != "numpy"])
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])
 def test_back_ends_draw_the_same_bits(backend, pi, T, key):
     """Noisy bits and prior are those of NumPy, bit for bit, for ragged shapes, large steps and rows beyond 2**32."""
     for B, D in (*SHAPES, (300, 70)):

@@ -1,0 +1,220 @@
+"""Rung 0: without a GPU the GPU back ends say so in one sentence with a cure, commands leave with exit code 2, auto and the doctor tell."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import types
+from importlib.util import find_spec
+
+import pytest
+from tiny import invoke, make_run, model
+
+from bdiff_np import auto, doctor, gpu
+from bdiff_np import run as running
+from bdiff_np.errors import Unavailable
+from bdiff_np.kernels import compiled
+from bdiff_np.model import load_ops
+
+NONE = gpu.Driver(None, (), "there is no NVIDIA driver on this machine")
+NO_GPU = gpu.Driver(13000, (), "the NVIDIA driver finds no GPU")
+HERE = {"12": gpu.Driver(12080, ("a card",), ""), "13": gpu.Driver(13000, ("a card", "another"), "")}
+OLD = gpu.Driver(11080, ("a card",), "")
+both = pytest.mark.parametrize("backend", ["cupy", "numba-cuda"])
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """machine(driver, *packages): a machine with this driver and no packages of GPU back ends but these."""
+
+    def make(driver, *packages):
+        monkeypatch.setattr(gpu, "driver", lambda: driver)
+        asked = gpu.find_spec
+        known = set(gpu.MODULES.values())
+        monkeypatch.setattr(gpu, "find_spec", lambda name: (name in packages or None) if name in known else asked(name))
+
+    return make
+
+
+@both
+def test_not_installed(machine, backend):
+    """The exact pip line, with the extra that the driver asks for; where there is no GPU either, that is said too, and what works here."""
+    for version, driver in HERE.items():
+        machine(driver)
+        fault = gpu.fault(backend)
+        assert fault.cure == f'pip install "bdiff_np[cuda{version}]"' and fault.reason == f"{backend} is not installed"
+        assert str(fault) == f"--backend {backend}: {fault.reason}; {fault.cure}"
+    machine(NONE)
+    fault = gpu.fault(backend)
+    assert "is not installed, and there is no NVIDIA driver" in fault.reason
+    assert 'pip install "bdiff_np[cuda13]"' in fault.cure and "--backend numba" in fault.cure
+
+
+@both
+def test_installed_where_there_is_no_gpu(machine, backend):
+    for driver in (NONE, NO_GPU):
+        machine(driver, *gpu.MODULES.values())
+        fault = gpu.fault(backend)
+        assert fault.reason == driver.fault and "--backend numba" in fault.cure
+
+
+@both
+def test_a_driver_that_is_too_old(machine, backend):
+    machine(OLD, *gpu.MODULES.values())
+    fault = gpu.fault(backend)
+    assert fault.reason == "the driver is for CUDA 11.8" and "CUDA 12" in fault.cure
+
+
+@both
+def test_a_machine_that_has_all(machine, backend):
+    for driver in HERE.values():
+        machine(driver, *gpu.MODULES.values())
+        assert gpu.fault(backend) is None
+
+
+@both
+def test_a_library_that_cannot_be_imported(machine, backend, monkeypatch):
+    """A broken installation is a sentence too, with the line that mends it."""
+    machine(HERE["12"], *gpu.MODULES.values())
+    monkeypatch.setattr(gpu, "import_module", lambda name: (_ for _ in ()).throw(OSError("libnvrtc.so.12: cannot open shared object file")))
+    with pytest.raises(Unavailable, match=r"cannot be imported \(libnvrtc.*\); pip install --force-reinstall \"bdiff_np\[cuda12\]\""):
+        gpu.require(backend)
+
+
+def test_the_driver_is_asked(monkeypatch):
+    """Version and names come from the driver's own library; what it lacks is a reason and no exception."""
+
+    class Library:
+        def __init__(self, version=13010, count=2, init=0):
+            self.version, self.count, self.init = version, count, init
+
+        def cuDriverGetVersion(self, out):
+            out._obj.value = self.version
+
+        def cuInit(self, flags):
+            return self.init
+
+        def cuDeviceGetCount(self, out):
+            out._obj.value = self.count
+            return 0
+
+        def cuDeviceGetName(self, name, size, k):
+            name.value = f"card {k}".encode()
+
+    def ask(library):
+        monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name: library if library else (_ for _ in ()).throw(OSError()))
+        return gpu.driver.__wrapped__()
+
+    assert ask(Library()) == gpu.Driver(13010, ("card 0", "card 1"), "")
+    assert ask(None) == NONE
+    for broken in (Library(count=0), Library(init=100)):
+        assert ask(broken) == gpu.Driver(13010, (), "the NVIDIA driver finds no GPU")
+
+
+@pytest.mark.skipif(find_spec("cupy") is None, reason='CuPy is not installed: pip install "bdiff_np[gpu-check]"')
+def test_the_real_cupy_imports_without_a_gpu():
+    """And says so: what the gate relies on. In a process of its own, where no stand-in was."""
+    code = "import cupy; print(cupy.__version__, cupy.cuda.is_available())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and re.match(r"\d+\.\d+\.\d+ (True|False)$", done.stdout.strip()), done.stderr
+
+
+# Commands ---------------------------------------------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "validate"])
+def test_commands_say_it_in_one_sentence(machine, tmp_path, backend, command, monkeypatch):
+    """Exit code 2, the reason and the cure on stderr, nothing on stdout, nothing left behind."""
+    run = make_run(tmp_path / "run", epochs=1, num_val_samples=0)
+    if command != "train":
+        monkeypatch.setattr(running, "FINAL_EVALUATIONS", 32)
+        monkeypatch.setattr(running.Run, "_pictures", lambda *_: None)
+        assert invoke("train", run, "--backend", "numpy").exit_code == 0
+    machine(NONE)
+    before = sorted(run.rglob("*"))
+    found = invoke(command, run, "--backend", backend)
+    assert found.exit_code == 2 and found.stdout == ""
+    assert found.stderr.splitlines()[-1] == str(gpu.fault(backend)) and len(found.stderr.splitlines()) <= 2
+    assert sorted(run.rglob("*")) == before
+
+
+def test_auto_goes_on_without_a_gpu_and_says_so(machine, tmp_path, monkeypatch):
+    """NumPy or Numba takes over; the plan of a training has the words."""
+    machine(NONE)
+    monkeypatch.setattr(compiled, "is_compiled", lambda _: True)
+    run = make_run(tmp_path / "run", epochs=1)
+    assert re.search(r"back end numpy \(auto: about 0 s on NumPy, .*; no GPU\)", invoke("train", run, "--dry-run").stderr)
+    assert auto.for_sampling(model(), 10**7, 2000).backend == "numba"
+
+
+def test_auto_takes_a_gpu_for_much_work(machine, monkeypatch):
+    """With growing work numpy, numba, cupy, each where it is expected to end first; one that fails at its import is passed over, and why is said."""
+    machine(HERE["13"], "cupy")
+    monkeypatch.setattr(compiled, "is_compiled", lambda _: True)
+    monkeypatch.setattr(auto, "import_module", lambda name: types.ModuleType(name))
+    found = [auto.for_sampling(model(), 2**k, 1000) for k in range(30)]
+    answers = [choice.backend for choice in found]
+    assert list(dict.fromkeys(answers)) == ["numpy", "numba", "cupy"]
+    assert "s on the GPU" in found[-1].reason and "to start the GPU" in found[0].reason
+
+    def fail(name):
+        if name.endswith("cupy_ops"):
+            raise Unavailable("cupy", "it is broken", "mend it")
+
+    monkeypatch.setattr(auto, "import_module", fail)
+    choice = auto.for_sampling(model(), 2**29, 1000)
+    assert choice.backend == "numba" and "it is broken; mend it" in choice.reason
+
+
+def test_auto_leaves_other_networks_on_numpy(machine):
+    machine(HERE["13"], "cupy")
+    assert auto.for_sampling(model(residual=True), 10**8, 2000).backend == "numpy"
+
+
+# The doctor ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_where_there_is_no_gpu(machine):
+    """Each back end with its state; the same as JSON; exit code 0."""
+    machine(NONE)
+    found = invoke("doctor")
+    assert found.exit_code == 0 and found.stderr == ""
+    lines = found.stdout.splitlines()
+    assert lines[1] == "GPU         none: there is no NVIDIA driver on this machine"
+    assert [line.split(";")[0].split() for line in lines if line[:1].isalpha()][2:] == [
+        ["numpy", "works"], ["numba", "works"], ["cupy", "no"], ["numba-cuda", "no"]
+    ]  # fmt: skip
+    told = json.loads(invoke("doctor", "--json").stdout)
+    assert told["driver"] == {"cuda": None, "gpus": [], "fault": NONE.fault}
+    for name, state in told["backends"].items():
+        assert set(state) == {"available", "reason", "cure", "versions"}
+        assert state["available"] == (name in ("numpy", "numba")) == (state["reason"] is None) == (state["cure"] is None)
+    assert 'pip install "bdiff_np[cuda13]"' in told["backends"]["cupy"]["cure"]
+    assert re.match(r"\d+\.\d+", told["backends"]["numba"]["versions"]["Numba"])
+
+
+def test_doctor_tries_what_it_finds(machine, monkeypatch):
+    """A back end that imports and then fails, or is wrong, does not work; the reason is its own, the cure a line for pip."""
+    machine(NONE)
+    numba = load_ops("numba")
+
+    def break_it(*_):
+        raise RuntimeError("CUDA_ERROR_NO_BINARY_FOR_GPU\nmore")
+
+    monkeypatch.setattr(numba, "norm", break_it)
+    state = doctor.examine()["backends"]["numba"]
+    assert state["reason"] == "it fails: CUDA_ERROR_NO_BINARY_FOR_GPU" and state["cure"].startswith("pip install ") and not state["available"]
+    monkeypatch.setattr(numba, "norm", lambda flat: 4.0)
+    assert "3 * 3 + 4 * 4" in doctor.examine()["backends"]["numba"]["reason"]
+
+
+def test_doctor_on_a_card(card):
+    """Where CuPy runs, it works, with the versions of driver, runtime and CuPy."""
+    found = doctor.examine()
+    state = found["backends"]["cupy"]
+    assert state["available"], state
+    assert {"CuPy", "CUDA runtime"} <= set(state["versions"]) or not card.real
+    assert found["driver"]["cuda"] == "13.0" or card.real

@@ -1,0 +1,97 @@
+"""Trainings for the tests of this folder: one and the same on NumPy and on a GPU, in the middle of its way."""
+
+from __future__ import annotations
+
+import numpy as np
+from tiny import settings
+
+from bdiff_np import rng
+from bdiff_np.data import Rows
+from bdiff_np.diffusion import bernoulli
+from bdiff_np.model import Model
+from bdiff_np.rng import Key
+from bdiff_np.train import Training
+
+STEP = 1000  # steps taken before those that are looked at
+
+# A batch is cut into groups, a group into the rows that a block takes, a row of bits into blocks of random words: sizes leave a rest at each cut.
+CASES = {
+    "plain": {},
+    "narrow": {"hidden": (5,)},
+    "deep": {"hidden": (50, 50, 50)},
+    **{name: {"activation": name} for name in ("relu", "gelu", "tanh", "sigmoid")},
+    "odds_input": {"odds_input": True},
+    "pi-of-each-bit": {"pi": np.linspace(0.1, 0.9, 9)},
+    "pi-of-each-bit-x_prev": {"pi": np.linspace(0.1, 0.9, 9), "predict": "x_prev"},
+    "x_prev-no-skip": {"predict": "x_prev", "skip": False},
+    "no-skip": {"skip": False},
+    "bce": {"bce_weight": 0.3},
+    "repeats-3": {"num_sample_steps": 3},
+    "batch-1": {"batch_size": 1},
+    "batch-5": {"batch_size": 5},
+    "batch-250": {"batch_size": 250},
+    "clipped": {"clip_thresh": 0.01},
+    "no-clip": {"clip_thresh": None},
+    "weight-decay": {"weight_decay": 0.3},
+    "passes-end-in-a-batch": {"N": 10, "batch_size": 4, "D": 4},
+    "one-step-chain": {"T": 1},
+    "long-chain": {"T": 1000, "schedule": "linear"},
+    "one-bit": {"D": 1, "N": 2},
+    "17-bits": {"D": 17, "time_features": 2},
+    "whole-fours": {"D": 8, "N": 250, "hidden": (32, 16), "time_features": 8},
+    "128-wide": {"hidden": (128,), "batch_size": 40},
+    "no-average": {"ema": 0.0, "lr_schedule": "constant"},
+    "largest-seed": {"seed": 2**63 - 1},
+}
+
+
+def training(backend: str, N: int = 300, D: int = 9, pi=0.25, **values) -> Training:
+    """A training on N different rows, row k the number k in binary, in its middle: each layer has a gradient, no moment is zero."""
+    chosen = {"steps_per_epoch": 64, "epochs": 100, "hidden": (33, 17), "batch_size": 64, "clip_thresh": 100.0} | values
+    rows = Rows.from_bits((np.arange(N)[:, None] >> np.arange(D)) & 1)
+    job = Training(Model.build(settings(**chosen), D, np.asarray(pi), backend=backend), rows)
+    generator, P, o, asarray = np.random.default_rng(1), job.model.params.flat.size, job.optimizer, job.model.ops.asarray
+    params, ema = 0.4 * generator.normal(size=(2, P))
+    m, v = 1e-3 * generator.normal(size=P), 1e-4 * generator.uniform(0.5, 1.5, size=P)
+    for buffer, values_of_it in ((job.model.params.flat, params), (o.ema.flat, ema), (o.m.flat, m), (o.v.flat, v)):
+        buffer[...] = asarray(values_of_it.astype(np.float32))
+    o.taken = STEP
+    return job
+
+
+def take(job: Training, how: str, card) -> Training:
+    """The same training, its steps taken in one of the ways: FusedSteps, CapturedSteps, LaunchedSteps, or by the five lines."""
+    if how == "five lines":
+        job.fused, job.resident = None, job.model.ops.resident(job.rows)
+    else:
+        options = {"rows": job.rows, "batch": job.batch_rows * job.repeats, "seed": job.seed}
+        job.fused = getattr(card.step, how)(card.step.ON, job.model, job.kernels, job.optimizer, **options)
+    return job
+
+
+def buffers(job: Training) -> dict[str, np.ndarray]:
+    """Copies on the host."""
+    o = job.optimizer
+    flat = {"params": job.model.params.flat, "m": o.m.flat, "v": o.v.flat, "ema": o.ema.flat}
+    return {name: np.array(job.model.ops.to_host(array)) for name, array in flat.items()}
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Relative, in norm."""
+    return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b))
+
+
+def definition(job: Training, step: int) -> dict[str, np.ndarray]:
+    """The gradient of a step's loss in float64, from diffusion/bernoulli.py and the network's own backward on NumPy."""
+    chain, config, to_host = job.model.chain, job.model.config, job.model.ops.to_host
+    exact = Model.build(config, job.model.D, chain.pi, dtype=np.float64)
+    exact.params.flat[...] = to_host(job.model.params.flat)
+    x0, t = (to_host(array) for array in job.batch(step))
+    x_t = bernoulli.q_sample(chain, x0, t, rng.words(Key(job.seed, rng.Q_NOISE, step), *x0.shape))
+    logits, tape = exact.net.forward(exact.ops, exact.params, x_t, t)
+    if config.model.skip:
+        logits = logits + bernoulli.evidence(chain, config.model.predict, x_t, t)
+    dlogits = bernoulli.kl(chain, config.model.predict, logits, x0, x_t, t)[1]
+    dlogits += config.training.bce_weight / chain.T * (bernoulli.sigmoid(logits) - x0)
+    # of the bound in nats per bit: T times the mean over the batch, over D
+    return {name: g * chain.T / x0.size for name, g in exact.net.backward(exact.ops, exact.params, tape, dlogits).items()}

@@ -1,0 +1,27 @@
+// What the kernels do with a random word, for words that are chosen: thresholds at their edges, which no draw would meet.
+
+#include "device.cuh"
+#include "philox.cuh"
+#include "bernoulli.cuh"
+
+extern "C" __global__ void noisy_bits(const u32 *words, const u64 *lost, const u64 *pi, const u8 *x0, u8 *x_t, int n) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) x_t[i] = noisy_bit(words[i], lost[i], pi[i], x0[i]);
+}
+
+extern "C" __global__ void below_float(const u32 *words, const float *p, u8 *yes, int n) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) yes[i] = below(words[i], p[i]);
+}
+
+extern "C" __global__ void philox_words(const u64 *address, u32 *out, int n) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  const Words words = philox({address[4 * i], address[4 * i + 1], address[4 * i + 2]}, address[4 * i + 3]);
+  for (int k = 0; k < 8; ++k) out[8 * i + k] = words[k];
+}
+
+extern "C" __global__ void phi_float(const float *y, float *out, int n) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) out[i] = phi(y[i], log(1.0f + y[i]));
+}
