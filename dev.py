@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""The two set-up commands, for a machine that has nothing but Python 3.10 or newer.
+"""The set-up commands, for a machine that has nothing but Python 3.10 or newer.
 
     python3 dev.py train     train the heartbeat example, print samples, the bound and where the pictures are (about a minute)
     python3 dev.py test      run the tests
+    python3 dev.py ladder    run every check of the GPU kernels that needs no GPU (g++, and about a gigabyte of CUDA's compilers, from PyPI)
 
 Each makes the virtual environment .venv at first use, installs the package into it in editable form, and runs the job there. Further
 arguments go to the job: `python3 dev.py test -k schedule`, `python3 dev.py train runs/repeating_patterns_len_20_per_10`. Standard library only.
@@ -21,8 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-JOBS = {"train": ["cli.py", "train"], "test": ["-m", "pytest", "-q"]}
-DEFAULTS = {"train": ["runs/heartbeat_paper"], "test": []}
+JOBS = {"train": ["cli.py", "train"], "test": ["-m", "pytest", "-q"], "ladder": ["-m", "pytest", "-q", "-m", "gpu_ladder", "--every-rung"]}
+DEFAULTS = {"train": ["runs/heartbeat_paper"]}
+EXTRAS = {"ladder": "gpu-check"}
 
 NO_VENV = """dev.py: this Python cannot make a virtual environment.
   On Debian or Ubuntu: apt-get install python3-venv     Anywhere: install uv. Then run the same command again."""
@@ -34,19 +36,24 @@ def fingerprint() -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def prepare() -> None:
-    stamp = VENV / "stamp"
-    if PYTHON.exists() and stamp.exists() and stamp.read_text() == fingerprint():
+def prepare(extra: str) -> None:
+    """Makes .venv unless it is there and up to date, and installs the package with its tests' libraries and those of `extra`."""
+    stamp, now = VENV / "stamp", fingerprint()
+    done = stamp.read_text().split() if PYTHON.exists() and stamp.exists() else []
+    extras = {"test", extra} - {""}
+    if now in done and extras <= set(done):
         return
     print("dev.py: making .venv and installing into it (once, a minute or two)", file=sys.stderr)
     uv = shutil.which("uv")
-    make = [uv, "venv", "-q", "--clear", "--python", sys.executable, str(VENV)] if uv else [sys.executable, "-m", "venv", "--clear", str(VENV)]
-    if subprocess.run(make, stdout=subprocess.DEVNULL).returncode:
-        sys.exit(NO_VENV)
+    if now not in done:
+        done = []
+        make = [uv, "venv", "-q", "--clear", "--python", sys.executable, str(VENV)] if uv else [sys.executable, "-m", "venv", "--clear", str(VENV)]
+        if subprocess.run(make, stdout=subprocess.DEVNULL).returncode:
+            sys.exit(NO_VENV)
     pip = [uv, "pip", "install", "--python", str(PYTHON)] if uv else [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
-    if subprocess.run([*pip, "-q", "-e", f"{ROOT}[test]"]).returncode:
+    if subprocess.run([*pip, "-q", "-e", f"{ROOT}[{','.join(sorted(extras))}]"]).returncode:
         sys.exit("dev.py: the installation failed; the lines above say why. Nothing outside .venv was changed.")
-    stamp.write_text(fingerprint())
+    stamp.write_text(" ".join(sorted({now, *done, *extras})))
 
 
 def main() -> None:
@@ -55,8 +62,8 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
         sys.exit(__doc__)
     job, arguments = sys.argv[1], sys.argv[2:]
-    prepare()
-    process = subprocess.Popen([str(PYTHON), *JOBS[job], *(arguments or DEFAULTS[job])], cwd=ROOT)
+    prepare(EXTRAS.get(job, ""))
+    process = subprocess.Popen([str(PYTHON), *JOBS[job], *(arguments or DEFAULTS.get(job, []))], cwd=ROOT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, which finishes its step and saves; this process only waits
     sys.exit(process.wait())
 

@@ -176,17 +176,21 @@ class Ours:
 
     def __init__(self, problem: Problem, mode: str, threads: int, dtype=np.float32):
         self.training = make_training(problem.size, mode, dtype)
-        self.start = {name: np.array(value) for name, value in self.training.model.params.items()}
+        self.start = self._copies(self.training.model.params)
 
     def loss_and_grads(self, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         training, model = self.training, self.training.model
-        now = {name: np.array(value) for name, value in model.params.items()}
+        x0, x_t, t = map(model.ops.asarray, (x0, x_t, t))
+        now = self._copies(model.params)
         model.params.fill(self.start)
         logits, tape = model.net.forward(model.ops, model.params, x_t, t)
         kl, dlogits = training.kernels.kl_grad(logits, x0, x_t, t)
-        grads = model.net.backward(model.ops, model.params, tape, dlogits)
+        grads = self._copies(model.net.backward(model.ops, model.params, tape, dlogits))
         model.params.fill(now)
-        return training.T * float(kl.mean()), {name: value * training.optimizer.scale for name, value in grads.items()}
+        return training.T * float(model.ops.to_host(kl).mean()), {name: value * training.optimizer.scale for name, value in grads.items()}
+
+    def _copies(self, params) -> dict[str, np.ndarray]:
+        return {name: np.array(self.training.model.ops.to_host(value)) for name, value in params.items()}
 
     def run(self, steps: int) -> None:
         training = self.training
@@ -195,7 +199,7 @@ class Ours:
                 training.advance(min(left, training.most_at_once))
 
     def weights(self) -> dict[str, np.ndarray]:
-        return {name: np.array(value) for name, value in self.training.optimizer.ema.items()}
+        return self._copies(self.training.optimizer.ema)
 
     def sample(self, n: int, steps: int) -> np.ndarray:
         return self.training.model.sample(n, seed=SEED, steps=steps)

@@ -17,17 +17,20 @@ from torch.optim.adamw import adamw
 
 
 class Torch:
-    """mode : "eager"; "compile", the whole step through torch.compile; "whole", the same uncompiled, for tests"""
+    """mode : "eager"; "compile", the whole step through torch.compile; "whole", the same uncompiled, for tests. With " cuda" behind it, on a GPU,
+    where the compiled step is replayed as a CUDA graph"""
 
     def __init__(self, problem: contestants.Problem, mode: str, threads: int):
         torch.set_num_threads(threads)
         torch.manual_seed(contestants.SEED)
-        self.problem, self.mode = problem, mode
+        mode, _, device = mode.partition(" ")
+        torch.set_default_device(device or "cpu")
+        self.problem, self.mode, self.device, self.taken = problem, mode, device or "cpu", 0
         self.names = sorted(problem.weights, key=lambda name: not problem.decayed[name])  # what decays stands first in the flat buffer
         self.shapes = [problem.weights[name].shape for name in self.names]
         self.sizes = [problem.weights[name].size for name in self.names]
         self.cut = sum(problem.weights[name].size for name in self.names if problem.decayed[name])
-        self.start = torch.cat([torch.from_numpy(problem.weights[name]).reshape(-1) for name in self.names])
+        self.start = torch.cat([_tensor(problem.weights[name]).reshape(-1) for name in self.names])
         self.flat, self.ema = self.start.clone(), self.start.clone()
         self.m, self.v = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self.count = torch.zeros(())  # of steps taken
@@ -38,8 +41,23 @@ class Torch:
         self.ramp = torch.arange(problem.size.batch) * problem.T
         self.step, self.back = self.eager if mode == "eager" else self.whole, _back
         if mode == "compile":
-            fast = {"fullgraph": True, "options": {"cpp_wrapper": True}}  # no Python between the kernels
+            fast = {"fullgraph": True, "options": {"cpp_wrapper": self.device == "cpu"}}  # no Python between the kernels
             self.step, self.back = torch.compile(self.whole, **fast), torch.compile(_back, **fast)
+            if self.device != "cpu":
+                self.step = self.captured(self.step)
+
+    def captured(self, step):
+        """The step as a CUDA graph: a few steps beside the main stream, as PyTorch asks for it, then one that is recorded."""
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        return graph.replay
 
     def forward(self, flat, x_t, features):
         w, y = self.named(flat), x_t
@@ -64,10 +82,10 @@ class Torch:
 
     def loss_and_grads(self, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         start = self.start.clone().requires_grad_()
-        loss, cross = self.loss(start, _signs(x0), _signs(x_t), self.table[torch.from_numpy(t)])
+        loss, cross = self.loss(start, _signs(x0), _signs(x_t), self.table[_tensor(t)])
         (grad,) = torch.autograd.grad(loss, start)
         nats = self.problem.T / len(x0) * (cross.item() - self.problem.entropy(x0, x_t, t))
-        return nats, {name: value.numpy() for name, value in self.named(grad).items()}
+        return nats, {name: value.numpy(force=True) for name, value in self.named(grad).items()}
 
     def batch(self):
         """x0 and x_t (B, D), and the tables' columns at t (B, ...)."""
@@ -77,7 +95,8 @@ class Torch:
         return x0, torch.where(torch.rand(x0.shape) < columns[:, -1:], -x0, x0), columns
 
     def eager(self) -> None:
-        s, k = self.problem.optimizer, int(self.count) + 1
+        self.taken += 1
+        s, k = self.problem.optimizer, self.taken
         rate = s.lr * min(1, k / s.warmup_steps) * 0.5 * (1 + math.cos(math.pi * min(1, k / s.total_steps)))
         leaf = self.flat.detach().requires_grad_()
         (grad,) = torch.autograd.grad(self.loss(leaf, *self.batch())[0], leaf)
@@ -104,9 +123,11 @@ class Torch:
     def run(self, steps: int) -> None:
         for _ in range(steps):
             self.step()
+        if self.device != "cpu":
+            torch.cuda.synchronize()
 
     def weights(self) -> dict[str, np.ndarray]:
-        return {name: value.numpy() for name, value in self.named(self.ema).items()}
+        return {name: value.numpy(force=True) for name, value in self.named(self.ema).items()}
 
     @torch.inference_mode()
     def sample(self, n: int, steps: int) -> np.ndarray:
@@ -120,7 +141,7 @@ class Torch:
         x = torch.randint(2, (n, self.problem.size.D)).float() * 2 - 1
         for k in range(steps, 0, -1):
             x = self.back(w, x, [(scale[k], shift[k]) for scale, shift in films], own[k], agree[k], gap[k])
-        return (x > 0).byte().numpy()
+        return (x > 0).byte().numpy(force=True)
 
 
 def _back(w, x, films, own, agree, gap):
@@ -133,11 +154,16 @@ def _back(w, x, films, own, agree, gap):
 
 
 def _signs(bits: np.ndarray):
-    return torch.from_numpy(bits).float() * 2 - 1
+    return _tensor(bits).float() * 2 - 1
+
+
+def _tensor(array: np.ndarray):
+    """On the device that is PyTorch's default now."""
+    return torch.from_numpy(array).to(torch.get_default_device())
 
 
 def _table(chain: contestants.Chain):
     """All columns of a chain in one tensor, (K + 1, F + 8), so that a batch gathers them at once."""
     c = chain
     columns = (c.own, c.agree, c.disagree, c.disagree - c.agree, c.not_agree, c.not_disagree, c.not_agree - c.not_disagree, c.noise)
-    return torch.from_numpy(np.column_stack([c.features, *columns]))
+    return _tensor(np.column_stack([c.features, *columns]))

@@ -47,6 +47,7 @@ TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set by hand they would tun
 
 def lineup(names: list[str] | None, threads: int) -> list[Entry]:
     """The contestants, those of all back ends and peers for None. Raises click.BadParameter for a name that is neither."""
+    from bdiff_np import gpu
     from bdiff_np.model import backend_names
 
     ours = sorted(backend_names(), key=lambda name: name != "numpy")
@@ -65,6 +66,9 @@ def lineup(names: list[str] | None, threads: int) -> list[Entry]:
         if package in PEERS and not util.find_spec(package):
             say(f"Left out: {entry.name}, which is not installed; {PEERS[package]}")
             continue
+        if package in gpu.MODULES and (fault := gpu.fault(package)):
+            say(f"Left out: {package}: {fault.reason}; {fault.cure}")
+            continue
         found.append(entry)
     return found
 
@@ -78,8 +82,9 @@ def machine(threads: int) -> dict[str, Any]:
     processor = platform.processor()
     if os.path.exists("/proc/cpuinfo"):
         processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), processor)
-    packages = ("numpy", "numba", "torch", "jax", "jaxlib")
-    versions = {name: metadata.version(name) for name in packages if util.find_spec(name)}
+    packages = ("numpy", "numba", "cupy", "torch", "jax", "jaxlib")
+    sold_as = metadata.packages_distributions()  # cupy comes as cupy-cuda12x or cupy-cuda13x
+    versions = {name: metadata.version(sold_as[name][0]) for name in packages if name in sold_as}
     return {
         "processor": processor, "cores": cores(), "threads": threads, "python": platform.python_version(), "versions": versions,
         "date": datetime.datetime.now().isoformat(" ", "minutes"), "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
@@ -261,7 +266,7 @@ class Names(click.ParamType):
 
 @click.command()
 @click.option("--sizes", type=Sizes(), multiple=True, help=f"Networks and batches, with commas between them.  [default: {SIZES}]")
-@click.option("--backends", type=Names(), help="Back ends and peers, with commas between them: numpy, numba, torch, jax.  [default: all]")
+@click.option("--backends", type=Names(), help="Back ends and peers, with commas: numpy, numba, cupy, numba-cuda, torch, jax.  [default: all]")
 @click.option("--parts", type=Names(PARTS), default=",".join(PARTS), show_default=True, help="What to measure.")
 @click.option("--threads", type=click.IntRange(1, cores()), default=min(2, cores()), show_default=True, help="Threads and cores of each contestant.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=0.2, show_default=True, help="Time of one repetition.")

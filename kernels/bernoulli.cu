@@ -2,7 +2,7 @@
 //
 // B rows of D bits, T steps. A thread draws the eight words of one Philox block, which are the noise of bits 8 j .. 8 j + 7 of a row, as byte j of
 // a packed row has them. `clock` is (step, count) on the device: what a captured graph cannot be told from outside. Bounds are for an H100:
-// 3.35 TB/s, 67 TFLOP/s, some 4e11 random words a second (philox.cuh).
+// 3.35 TB/s, 67 TFLOP/s, some 4e11 random words a second (philox.cuh). Operations are of floating point; where none are named, all is integers.
 
 #include "device.cuh"
 #include "philox.cuh"
@@ -34,7 +34,8 @@ __device__ __forceinline__ void put(u8 *row, const Byte &b, int D, Get get) {
 // prior: x_T ~ B(pi), x (B, D).
 // Writes 1 byte a bit; one word a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS>
-__global__ void __launch_bounds__(THREADS, BLOCKS) prior(const u64 *pi, int per_bit, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x, int B, int D) {
+__global__ void __launch_bounds__(THREADS, BLOCKS)
+    prior(const u64 *pi, int per_bit, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);
@@ -43,7 +44,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) prior(const u64 *pi, int per_
 }
 
 // draw_t: t (B,) of a training batch, spread over 1..T by one offset: t_r = 1 + floor((r T + offset) / B).
-// Writes 4 bytes a row; one Philox block for each block of threads.
+// Writes 8 bytes a row: bound by bytes, 2.4 ps a row; one Philox block for each block of threads.
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) draw_t(u64 seed, u64 stream, const u64 *clock, long long *t, int B, int T) {
   __shared__ u64 offset;
@@ -57,7 +58,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) draw_t(u64 seed, u64 stream, 
 // Reads and writes 1 byte a bit; one word a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    q_sample(const u64 *noise, int form, int T, const u8 *x0, const long long *t, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_t, int B, int D) {
+    q_sample(const u64 *noise, int form, int T, const u8 *x0, const long long *t, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_t, int B,
+             int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);
@@ -123,7 +125,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   if (lane() == 0) kl[r] = total;
 }
 
-// p_flip: p(x_{t-1} != x_t | x_t) of the learned reverse step, p (B, D). Reads 4 + 1 bytes a bit, writes 4: bound by bytes, 2.7 ps a bit.
+// p_flip: p(x_{t-1} != x_t | x_t) of the learned reverse step, p (B, D).
+// Reads 4 + 1 bytes a bit, writes 4: bound by bytes, 2.7 ps a bit; some 20 operations, 1 exponential.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     p_flip(const u64 *noise, const C *table, int form, int T, const C *logits, const u8 *x_t, const long long *t, C *p, int B, int D) {
@@ -139,7 +142,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 }
 
 // p_sample: x_{t-1} ~ p(x_{t-1} | x_t), x_s (B, D), which may be x_t itself. Bits that are held (B, D) stay; null holds none.
-// Reads 4 + 1 bytes a bit, writes 1; one word and one exponential a bit: bound by the words, 2.5 ps a bit.
+// Reads 4 + 1 bytes a bit, writes 1; some 20 operations, 1 exponential and 1 word: bound by the words, 2.5 ps a bit.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     p_sample(const u64 *noise, const C *table, int form, int T, const C *logits, const C *bias, const u8 *x_t, const long long *t, const u8 *held, u64 seed,
@@ -160,7 +163,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 }
 
 // finish: what is left of a captured step. losses[clock[1]] = the mean of kl (B,) in nats, where it is logged, summed in one order; then it is the
-// next step's turn. One block.
+// next step's turn. One block. Reads 4 bytes a row, 1 operation: bound not by bytes but by how few loads one block has under way, some 1 us for
+// 1000 rows.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS) finish(const C *kl, const u8 *logged, u64 *clock, C *losses, int B) {
   __shared__ C room[THREADS / WARP];

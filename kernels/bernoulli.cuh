@@ -1,4 +1,4 @@
-// Bernoulli diffusion of one bit: what every kernel of the family is made of. Definitions: bdiff_np/diffusion/bernoulli.py; derivation, sections 2 to 7.
+// Bernoulli diffusion of one bit: what every kernel of the family is made of. Definitions: bdiff_np/diffusion/bernoulli.py; derivation, 2 to 7.
 //
 // Flip domain throughout: v is the value that the bit shows at t, and to flip is x_{t-1} != v. Sums of positive numbers, no clip.
 
@@ -116,7 +116,8 @@ __device__ __forceinline__ KL<C> kl_grad(const Law<C> &law, C logit, int x0, int
   if (!value) return {0, slope};
   if (t == 1) return {softplus(same ? -z : z), slope};
   // Nothing holds logits of x_{t-1} back: there, logarithms have more range than the probabilities.
-  const C ratio = p.up > C(1e-30) ? log(p.up / q) : -softplus(z) - log(q), not_ratio = p.down > C(1e-30) ? log(p.down / not_q) : -softplus(-z) - log(not_q);
+  const C ratio = p.up > C(1e-30) ? log(p.up / q) : -softplus(z) - log(q);
+  const C not_ratio = p.down > C(1e-30) ? log(p.down / not_q) : -softplus(-z) - log(not_q);
   return {q * phi(off / q, ratio) + not_q * phi(-off / not_q, not_ratio), slope};
 }
 

@@ -184,7 +184,8 @@ __device__ __forceinline__ void gradients(const Net &net, float *room, float *gr
 
 // plan: Net and its layers. noise, table, form, T, bce: Law. tables: features of time (T + 1, features), then odds (T + 1,).
 // index (count, rows), rates (count, 8), logged (count,) of the steps; `first` is the number of the first one.
-// losses (count,): mean KL in nats of the steps that are logged; norms (count,): lengths of the gradients, before their scale; left alone from one on that is not finite.
+// losses (count,): mean KL in nats of the steps that are logged; norms (count,): lengths of the gradients, before their scale; both left alone from
+// the first one on that is not finite.
 // kl (B,), grads (groups, P), total (P,), squares (pieces,): room. arrived: 0 at the start.
 __global__ void __launch_bounds__(THREADS, 1)
     take(const int *plan, const u64 *noises, const float *table, int form, int T, float bce, const float *tables, float *params, float *m, float *v,

@@ -19,7 +19,7 @@ template <typename C, int V>
 __device__ __forceinline__ void set(C *p, const Pack<C, V> &x) { *reinterpret_cast<Pack<C, V> *>(p) = x; }
 
 // read: the network's input x (B, W), bits as -1 and +1, and where W = 2 D each a second time times odds[t]; and the features of time f (B, F).
-// Reads 1 byte a bit, writes 4 or 8: bound by bytes, 1.5 or 2.7 ps a bit.
+// Reads 1 byte a bit, writes 4 or 8: bound by bytes, 1.5 or 2.7 ps a bit; no operation.
 template <typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     read(const u8 *x_t, const long long *t, const C *odds, const C *features, C *x, C *f, int B, int D, int W, int F) {
@@ -36,7 +36,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 // activate: y = act((z + bias) (1 + scale) + shift), [scale, shift] = film (B, 2H), or one row of it for all if shared, or none if null.
 // Reads 4 bytes a unit and 8 of film, writes 4: bound by bytes, 4.8 ps a unit; some 15 operations.
 template <typename C, int V>
-__global__ void __launch_bounds__(THREADS, BLOCKS) activate(const C *z, const C *bias, const C *film, int shared, int code, C *y, int B, int H) {
+__global__ void __launch_bounds__(THREADS, BLOCKS)
+    activate(const C *z, const C *__restrict__ bias, const C *film, int shared, int code, C *y, int B, int H) {
   const int j = (blockIdx.x * WARP + threadIdx.x % WARP) * V;
   if (j >= H) return;
   const Rows rows = part(B, blockIdx.y, gridDim.y);
@@ -56,7 +57,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) activate(const C *z, const C 
 // Reads 8 bytes a unit and 8 of film, writes 4 and 8: bound by bytes, 8.4 ps a unit; some 25 operations.
 template <typename C, int V>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    activate_backward(const C *dy, const C *z, const C *bias, const C *film, int code, C *dz, C *dfilm, C *sums, u64 stride, int B, int H) {
+    activate_backward(const C *dy, const C *z, const C *__restrict__ bias, const C *film, int code, C *dz, C *dfilm, C *sums, u64 stride, int B,
+                      int H) {
   __shared__ C room[SIDE][WARP * V];
   const int j = (blockIdx.x * WARP + threadIdx.x % WARP) * V;
   const Rows rows = part(B, blockIdx.y, gridDim.y);
@@ -84,7 +86,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   }
 }
 
-// column_sums: sums (parts, stride), the part's own sum of x (B, H) over its rows. Reads 4 bytes a unit: 1.2 ps.
+// column_sums: sums (parts, stride), the part's own sum of x (B, H) over its rows. Reads 4 bytes a unit: 1.2 ps; 1 operation.
 template <typename C, int V>
 __global__ void __launch_bounds__(THREADS, BLOCKS) column_sums(const C *x, C *sums, u64 stride, int B, int H) {
   __shared__ C room[SIDE][WARP * V];
@@ -104,7 +106,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) column_sums(const C *x, C *su
 }
 
 // sum_parts: total (n,) = the sum of sums (parts, stride) over the parts, and squares (pieces,), those of each piece of it; a block takes a piece.
-// Reads 4 bytes a number and part, writes 4 a number: 1.2 ps for each of them.
+// Reads 4 bytes a number and part, writes 4 a number: 1.2 ps for each of them; 1 operation a part, 2 a number.
 template <typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS) sum_parts(const C *sums, u64 stride, int parts, C *total, C *squares, u64 n) {
   __shared__ C room[SIDE][WARP];
@@ -113,7 +115,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) sum_parts(const C *sums, u64 
 }
 
 // norm: norms[clock[1]] = the length of a gradient whose pieces have these squares (pieces,); nan from the first one on that is not finite, which
-// halted (1,) remembers. One block.
+// halted (1,) remembers. One block: reads 4 bytes a piece, 1 operation; bound by the time of its few loads, some 1 us.
 template <typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS) norm(const C *squares, int pieces, C *norms, const u64 *clock, int *halted) {
   __shared__ C room[SIDE][WARP];
@@ -138,7 +140,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 }
 
 // layer_norm: y = gain unit + shift, unit the rows of x (B, H) at mean 0 and variance 1; moments (B, 2): mean, and 1 over the deviation.
-// A warp takes a row, which it reads three times, twice from the cache: 4 bytes a unit, writes 4: 2.4 ps.
+// A warp takes a row, which it reads three times, twice from the cache: 4 bytes a unit, writes 4: bound by bytes, 2.4 ps; 8 operations.
 template <typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS) layer_norm(const C *x, const C *gain, const C *shift, C eps, C *y, C *moments, int B, int H) {
   const int r = blockIdx.x * SIDE + threadIdx.x / WARP;
@@ -153,7 +155,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) layer_norm(const C *x, const 
   if (lane() == 0) moments[2 * r] = mean, moments[2 * r + 1] = rate;
 }
 
-// layer_norm_backward: dx (B, H) from dy and what layer_norm was given and left. Reads 8 bytes a unit, writes 4: 3.6 ps.
+// layer_norm_backward: dx (B, H) from dy and what layer_norm was given and left.
+// Reads 8 bytes a unit, writes 4: bound by bytes, 3.6 ps; 20 operations.
 template <typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS) layer_norm_backward(const C *dy, const C *x, const C *gain, const C *moments, C *dx, int B, int H) {
   const int r = blockIdx.x * SIDE + threadIdx.x / WARP;
@@ -173,7 +176,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) layer_norm_backward(const C *
   }
 }
 
-// layer_norm_sums: sums (parts, stride) of dy unit, the gradient of the gain, then H further on of dy, that of the shift. Reads 8 bytes a unit: 2.4 ps.
+// layer_norm_sums: sums (parts, stride) of dy unit, the gradient of the gain, then H further on of dy, that of the shift.
+// Reads 8 bytes a unit: bound by bytes, 2.4 ps; 5 operations.
 template <typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS) layer_norm_sums(const C *dy, const C *x, const C *moments, C *sums, u64 stride, int B, int H) {
   __shared__ C room[2][SIDE][WARP];

@@ -116,4 +116,3 @@ def _wide(H: int) -> int:
 
 def _grid(B: int, H: int, rows: int) -> tuple[int, int]:
     return blocks(H, WARP * _wide(H)), min(MOST_BLOCKS, rows)
-

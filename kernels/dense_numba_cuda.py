@@ -20,7 +20,6 @@ i32, i64, u32, u64 = np.int32, np.int64, np.uint32, np.uint64
 SQUARE, PADDED = 16, 17  # rows and columns of a tile of a product, a thread for each number; and of its shared memory, so that columns meet all banks
 
 
-
 @cuda.jit(device=True)
 def _rows(B, k, n):
     """First and last row of part k of n."""

@@ -51,7 +51,7 @@ MUTANTS = [
     Mutant("pads not cleared", MLP, "for (int e = threadIdx.x; e < net.end; e += blockDim.x) room[e] = 0;", "", "plain"),
     Mutant("weights into their pads", MLP, "room[layer.w + e / H * p + e % H]", "room[layer.w + e]", "plain"),
     Mutant("the last bit of a row left out", STEP, "+ k < net.D) {\n        const u32", "+ k + 1 < net.D) {\n        const u32", "plain"),
-    Mutant("a margin that is too small", CHAIN, "(1 + MARGIN)", "0.9f", "plain"),
+    Mutant("a margin that is too small", CHAIN, "(1 + MARGIN)", "0.97f", "plain"),
     Mutant("one group's gradient forgotten", STEP, "group < groups; group +=", "group < groups - 1; group +=", "plain"),
     Mutant("a clip of the wrong norm", STEP, "clip(norm * now.scale, most)", "clip(norm * 1e4f, most)", "plain"),
     Mutant("a posterior that is not Bayes'", BERNOULLI, "bb_s * (keep + redraw * pi_v) / bb_t", "bb_s * keep / bb_t", "plain"),

@@ -56,22 +56,36 @@ def test_operations(card, H):
 @pytest.mark.parametrize("case", ["plain", "17-bits", "odds_input"])
 @pytest.mark.parametrize("way", ["FusedSteps", "CapturedSteps", "five lines"])
 def test_steps(card, way, case):
-    """Two steps: three groups of rows for fewer blocks, a last group that does not fill the rows of a block."""
+    """Two steps: three groups of rows for two blocks, a group in several parts, the last of which does not fill the rows of a block."""
     values = CASES[case] | {"hidden": (9, 6), "batch_size": 101, "steps_per_epoch": 64}
-    here, there = training("numpy", **values), take(training("cupy", **values), way, card)
-    start = buffers(here)
-    for job in (here, there):
-        job.advance(2)
+    with card.pretending(multiprocessors=2, shared_memory=20 << 10):
+        here, there = training("numpy", **values), take(training("cupy", **values), way, card)
+        if way == "FusedSteps":
+            assert there.fused.groups == 3 and there.fused.grid == 2 and there.fused.plan.rows < 101 // 3
+        start = buffers(here)
+        for job in (here, there):
+            job.advance(2)
     found, expected = buffers(there), buffers(here)
     for name in start:
         assert distance(found[name] - start[name], expected[name] - start[name]) < 1e-5, name
 
 
-@pytest.mark.parametrize("case", ["plain", "pi-of-each-bit-x_prev"])
+@pytest.mark.parametrize("case", ["plain", "contrary", "pi-of-each-bit-x_prev"])
 def test_rows(card, case):
     """The fused chain, several blocks, the network asked in parts; some bits known."""
-    values = CASES[case] | {"T": 6, "hidden": (9,)}
+    values = {"T": 6, "hidden": (9,)} | CASES.get(case, {"T": 30, "D": 2, "N": 4})
     here, there = training("numpy", **values).averaged, training("cupy", **values).averaged
+    for model in (here, there) if case == "contrary" else ():
+        be_contrary(model)
     known = np.full((70, here.D), -1, np.int8)
     known[3:60, 1] = 1
     np.testing.assert_array_equal(sample.draw(there, 70, seed=3, known=known), sample.draw(here, 70, seed=3, known=known))
+
+
+def be_contrary(model):
+    """The network is sure of the opposite of what it sees: bits flip as often as they can, and each that is missed shows in the row."""
+    first, last = model.net.dense[0].name, model.net.dense[-1].name
+    weights = {name: np.zeros(view.shape, np.float32) for name, view in model.params.items()}
+    for d in range(model.D):
+        weights[f"{first}/W"][d, d], weights[f"{last}/W"][d, d], weights[f"{last}/b"][d] = -20, 10, -100
+    model.params.fill(weights)

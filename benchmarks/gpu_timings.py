@@ -1,0 +1,99 @@
+"""Times on a card: every kernel beside the least that it can take, and whole training steps and samplers beside PyTorch, by the card's own clock."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+
+import gpu_kernels
+from contestants import SHORT, Entry, Size, Worker, make_problem
+
+REPETITIONS = 7
+MILLISECONDS = 10.0  # that a repetition lasts at least
+BATCHES = tuple(2**k for k in range(10, 19, 2))
+PAPER, WIDE = (20, (50, 50)), (784, (512, 512, 512))
+CONTESTANTS = [
+    Entry("cupy", "", "contestants", "Ours", "cupy", 1),
+    Entry("numba-cuda", "", "contestants", "Ours", "numba-cuda", 1),
+    Entry("torch eager", "PyTorch", "peer_torch", "Torch", "eager cuda", 1),
+    Entry("torch compile, CUDA graph", "PyTorch", "peer_torch", "Torch", "compile cuda", 1),
+]
+STEPS = {"eager cuda": 50}  # of a repetition; others take 500
+
+
+def seconds(launch: Callable[[], None], repetitions: int = REPETITIONS) -> list[float]:
+    """Of one launch, each repetition's mean, by CUDA events around as many launches as last MILLISECONDS."""
+    import cupy
+
+    start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+
+    def elapsed(count: int) -> float:
+        start.record()
+        for _ in range(count):
+            launch()
+        stop.record()
+        stop.synchronize()
+        return cupy.cuda.get_elapsed_time(start, stop)
+
+    launch()
+    count = 1
+    while (took := elapsed(count)) < MILLISECONDS and count < 1 << 16:
+        count = min(10 * count, max(count + 1, int(1.2 * count * MILLISECONDS / max(took, 1e-3))))
+    return [1e-3 * elapsed(count) / count for _ in range(repetitions)]
+
+
+def kernels(repetitions: int = REPETITIONS) -> Iterator[str]:
+    """A table, line by line: each kernel's time, its share of the bound of an H100."""
+    yield "| kernel | count | median | min to max | bound | share of it |"
+    yield "|---|--:|--:|--:|---|--:|"
+    works = {work.kernel: work for work in gpu_kernels.works()}
+    for name, launch in gpu_kernels.launches().items():
+        found, work = seconds(launch, repetitions), works[name]
+        least, bound = work.least()
+        middle = statistics.median(found)
+        yield (
+            f"| `{name}` | {work.count:,} {work.unit}s | {1e6 * middle:.4g} us | {1e6 * min(found):.4g} to {1e6 * max(found):.4g} | "
+            f"{1e6 * least:.4g} us, {bound} | {least / middle:.0%} |"
+        )
+
+
+def steps(net: tuple[int, tuple[int, ...]], batches=BATCHES, repetitions: int = REPETITIONS) -> Iterator[str]:
+    """A table of us per training step of a net, by batch, and how many times as long as ours the others take."""
+    yield "| batch | " + " | ".join(entry.name for entry in CONTESTANTS) + " |"
+    yield "|--:|" + "--:|" * len(CONTESTANTS)
+    for batch in batches:
+        problem = make_problem(Size(*net, batch))
+        found = [_of_worker(entry, problem, repetitions, "run", STEPS.get(entry.mode, 500)) for entry in CONTESTANTS]
+        yield f"| {batch:,} | " + " | ".join(_cell(middle, found[0]) for middle in found) + " |"
+
+
+def samplers(net: tuple[int, tuple[int, ...]], batches=BATCHES, repetitions: int = 3) -> Iterator[str]:
+    """A table of seconds for that many rows through 2000 steps and through SHORT of them."""
+    problem = make_problem(Size(*net, 64))
+    for length in (problem.T, SHORT):
+        yield f"\n{length} steps, seconds:\n"
+        yield "| rows | " + " | ".join(entry.name for entry in CONTESTANTS) + " |"
+        yield "|--:|" + "--:|" * len(CONTESTANTS)
+        for rows in batches:
+            middles = [_of_worker(entry, problem, repetitions, "sample", rows, length) for entry in CONTESTANTS]
+            yield f"| {rows:,} | " + " | ".join("-" if middle is None else f"{middle:.4g}" for middle in middles) + " |"
+
+
+def _cell(middle: float | None, ours: float | None) -> str:
+    """Microseconds, and how many times as many as ours."""
+    if middle is None:
+        return "-"
+    return f"{1e6 * middle:,.4g}" + (f" ({middle / ours:.2g}x)" if ours is not None and middle != ours else "")
+
+
+def _of_worker(entry: Entry, problem, repetitions: int, command: str, *arguments: int) -> float | None:
+    """Median seconds, of a step for "run", of all for "sample", of a contestant in its own process, after once in vain; None where it cannot run."""
+    share = arguments[0] if command == "run" else 1
+    try:
+        with Worker(entry) as worker:
+            worker.build(problem)
+            worker.call(command, *arguments)
+            return statistics.median(worker.call(command, *arguments)[0] / share for _ in range(repetitions))
+    except Exception as fault:  # of any kind: most of the libraries are not ours
+        print(f"left out: {entry.name} at {problem.size}: {(str(fault).strip() or type(fault).__name__).splitlines()[0]}", flush=True)
+        return None
