@@ -2,7 +2,7 @@
 """The set-up commands, for a machine that has nothing but Python 3.10 or newer.
 
     python3 dev.py train     train the heartbeat example, print samples, the bound and where the pictures are (about a minute)
-    python3 dev.py test      run the tests
+    python3 dev.py test      run the tests, two at a time
     python3 dev.py ladder    run every check of the GPU kernels that needs no GPU (g++, and about a gigabyte of CUDA's compilers, from PyPI)
 
 Each makes the virtual environment .venv at first use, installs the package into it in editable form, and runs the job there. Further
@@ -22,8 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-JOBS = {"train": ["cli.py", "train"], "test": ["-m", "pytest", "-q"], "ladder": ["-m", "pytest", "-q", "-m", "gpu_ladder", "--every-rung"]}
-DEFAULTS = {"train": ["runs/heartbeat_paper"]}
+JOBS = {
+    "train": ["cli.py", "train"],
+    "test": ["-m", "pytest", "-q", "-m", "not gpu_ladder"],
+    "ladder": ["-m", "pytest", "-q", "-m", "gpu_ladder", "--every-rung"],
+}
+DEFAULTS = {"train": ["runs/heartbeat_paper"], "test": ["-n", "2"]}
 EXTRAS = {"ladder": "gpu-check"}
 
 NO_VENV = """dev.py: this Python cannot make a virtual environment.

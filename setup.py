@@ -32,7 +32,17 @@ if __name__ == "__main__":
             "pillow>=9.2",
         ],
         extras_require={
-            "test": ["pytest>=7", "setuptools>=64", "wheel", "hypothesis>=6", "ruff>=0.6", "mypy>=1.8", "types-PyYAML", "types-tqdm"],
+            "test": [
+                "pytest>=7",
+                "pytest-xdist>=3",
+                "hypothesis>=6",
+                "setuptools>=64",
+                "wheel",
+                "ruff>=0.6",
+                "mypy>=1.8",
+                "types-PyYAML",
+                "types-tqdm",
+            ],
             # For a GPU whose driver knows CUDA 12 or 13. A driver of 13.0 refuses some of what a 13.5 toolkit makes; the other way round all works.
             "cuda12": ["cupy-cuda12x[ctk]>=14", "numba-cuda[cu12]>=0.30"],
             "cuda13": ["cupy-cuda13x[ctk]>=14", "numba-cuda[cu13]>=0.30", "cuda-toolkit==13.0.*"],

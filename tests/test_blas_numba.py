@@ -131,7 +131,7 @@ def test_nothing_is_fused_without_sgemm(monkeypatch):
     optimizer = AdamW(model.ops, model.params, model.net.shapes, model.config.training, total_steps=10, scale=1.0)
 
     def both():
-        steps = bernoulli_step_numba.build(model, model.kernels(), optimizer, batch=4, seed=0)
+        steps = bernoulli_step_numba.build(model, model.kernels(), optimizer, rows=tiny.TRAIN, batch=4, seed=0)
         return [fused is not None for fused in (steps, bernoulli_chain_numba.build(model, model.kernels()))]
 
     assert both() == [True, True]

@@ -739,8 +739,8 @@ def test_faulty_options(run, option, says):
 @pytest.mark.parametrize("command", ["train", "sample", "evaluate", "validate"])
 def test_back_end_that_is_not_there(trained, command):
     """The sentence says which there are."""
-    said = refused(trained.run, command, trained.run, "--backend", "cupy")
-    assert "back end 'cupy' is not part of this version; there is: auto, numba, numpy\n" in said
+    said = refused(trained.run, command, trained.run, "--backend", "cuda")
+    assert "back end 'cuda' is not part of this version; there is: auto, cupy, numba, numba-cuda, numpy\n" in said
 
 
 @pytest.mark.parametrize(

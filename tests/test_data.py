@@ -136,7 +136,7 @@ def test_groups_of_bits_and_empty_text(tmp_path):
         ("0101\n01é1\n".encode(), "2:3", "'é'"),
         (b"0101\n01\xff1\n", "2:3", "byte 0xff is not text"),
         ("0101\n".encode("utf-16"), "1:1", "byte 0xff is not text"),
-        (gzip.compress(b"0101\n"), "1:1", "'\\x1f'"),
+        (gzip.compress(b"0101\n", mtime=0), "1:1", "'\\x1f'"),
         (b"0101\n01\x001\n", "2:3", "'\\x00'"),
         (b"0101\r0101\r0101\r", "1:5", "'\\r'"),
         (b"0101\n010\n0101\n", "2:4", "length 3, but line 1 has length 4"),

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import HEARTBEATS, NET, settings
+from tiny import HEARTBEATS, NET, definition, settings
 
 from bdiff_np import evaluate, rng
 from bdiff_np.data import Rows
-from bdiff_np.diffusion import bernoulli
 from bdiff_np.kernels.bernoulli_step_numba import FusedSteps, take
 from bdiff_np.model import Model
 from bdiff_np.optim import Diverged
@@ -151,22 +150,6 @@ def test_training_learns_heartbeats(predict):
 
 
 # The gradient ---------------------------------------------------------------------------------------------------------------------------
-
-
-def definition(job: Training, step: int) -> dict[str, np.ndarray]:
-    """The gradient of a step's loss in float64, from diffusion/bernoulli.py and the network's own backward."""
-    chain, config = job.model.chain, job.model.config
-    exact = Model.build(config, job.model.D, chain.pi, dtype=np.float64)
-    exact.params.flat[...] = job.model.params.flat
-    x0, t = job.batch(step)
-    x_t = bernoulli.q_sample(chain, x0, t, rng.words(Key(job.seed, rng.Q_NOISE, step), *x0.shape))
-    logits, tape = exact.net.forward(exact.ops, exact.params, x_t, t)
-    if config.model.skip:
-        logits = logits + bernoulli.evidence(chain, config.model.predict, x_t, t)
-    dlogits = bernoulli.kl(chain, config.model.predict, logits, x0, x_t, t)[1]
-    dlogits += config.training.bce_weight / chain.T * (bernoulli.sigmoid(logits) - x0)
-    # of the bound in nats per bit: T times the mean over the batch, over D
-    return {name: g * chain.T / x0.size for name, g in exact.net.backward(exact.ops, exact.params, tape, dlogits).items()}
 
 
 def fused_gradient(job: Training) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import NET, invoke, make_run, newest
+from tiny import NET, definition, invoke, make_run, newest
 
 from bdiff_np import checkpoint, config, data, evaluate, rng, rundir, sample
 from bdiff_np import run as running
@@ -20,7 +20,7 @@ from bdiff_np.model import Model
 from bdiff_np.optim import Diverged
 from bdiff_np.rng import Key
 from bdiff_np.train import Training
-from gpu.training import CASES, STEP, buffers, definition, distance, take, training
+from gpu.training import CASES, STEP, buffers, distance, take, training
 
 ROOT = Path(__file__).parent.parent.parent
 

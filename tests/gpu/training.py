@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 from tiny import settings
 
-from bdiff_np import rng
 from bdiff_np.data import Rows
-from bdiff_np.diffusion import bernoulli
 from bdiff_np.model import Model
-from bdiff_np.rng import Key
 from bdiff_np.train import Training
 
 STEP = 1000  # steps taken before those that are looked at
@@ -79,19 +76,3 @@ def buffers(job: Training) -> dict[str, np.ndarray]:
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     """Relative, in norm."""
     return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b))
-
-
-def definition(job: Training, step: int) -> dict[str, np.ndarray]:
-    """The gradient of a step's loss in float64, from diffusion/bernoulli.py and the network's own backward on NumPy."""
-    chain, config, to_host = job.model.chain, job.model.config, job.model.ops.to_host
-    exact = Model.build(config, job.model.D, chain.pi, dtype=np.float64)
-    exact.params.flat[...] = to_host(job.model.params.flat)
-    x0, t = (to_host(array) for array in job.batch(step))
-    x_t = bernoulli.q_sample(chain, x0, t, rng.words(Key(job.seed, rng.Q_NOISE, step), *x0.shape))
-    logits, tape = exact.net.forward(exact.ops, exact.params, x_t, t)
-    if config.model.skip:
-        logits = logits + bernoulli.evidence(chain, config.model.predict, x_t, t)
-    dlogits = bernoulli.kl(chain, config.model.predict, logits, x0, x_t, t)[1]
-    dlogits += config.training.bce_weight / chain.T * (bernoulli.sigmoid(logits) - x0)
-    # of the bound in nats per bit: T times the mean over the batch, over D
-    return {name: g * chain.T / x0.size for name, g in exact.net.backward(exact.ops, exact.params, tape, dlogits).items()}
