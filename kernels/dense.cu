@@ -57,8 +57,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 // Reads 8 bytes a unit and 8 of film, writes 4 and 8: bound by bytes, 8.4 ps a unit; some 25 operations.
 template <typename C, int V>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    activate_backward(const C *dy, const C *z, const C *__restrict__ bias, const C *film, int code, C *dz, C *dfilm, C *sums, u64 stride, int B,
-                      int H) {
+    activate_backward(const C *dy, const C *z, const C *bias, const C *film, int code, C *dz, C *dfilm, C *sums, u64 stride, int B, int H) {
   __shared__ C room[SIDE][WARP * V];
   const int j = (blockIdx.x * WARP + threadIdx.x % WARP) * V;
   const Rows rows = part(B, blockIdx.y, gridDim.y);

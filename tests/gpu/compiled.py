@@ -1,13 +1,9 @@
-"""Compiles every kernel as it is compiled where there is a GPU, without one: CUDA C by NVRTC with CuPy's own options, Numba's kernels by Numba-CUDA.
-
-    python tests/gpu/compiled.py         registers, shared memory, occupancy and the bound of every kernel, as Markdown, for benchmarks/RESULTS.md
-"""
+"""Compiles each kernel as it is compiled where there is a GPU, without one: CUDA C by NVRTC with CuPy's options, Numba's kernels by Numba-CUDA."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -16,9 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from bdiff_np.kernels.cuda_source import source
 
