@@ -44,11 +44,11 @@ if __name__ == "__main__":
                 "types-tqdm",
             ],
             # For a GPU whose driver knows CUDA 12 or 13. A driver of 13.0 refuses some of what a 13.5 toolkit makes; the other way round all works.
-            "cuda12": ["cupy-cuda12x[ctk]>=14", "numba-cuda[cu12]>=0.30"],
-            "cuda13": ["cupy-cuda13x[ctk]>=14", "numba-cuda[cu13]>=0.30", "cuda-toolkit==13.0.*"],
+            "cuda12": ["cupy-cuda12x[ctk]>=14.2", "numba-cuda[cu12]>=0.30"],
+            "cuda13": ["cupy-cuda13x[ctk]>=14.2", "numba-cuda[cu13]>=0.30", "cuda-toolkit==13.0.*"],
             # To compile and disassemble the kernels without a GPU, with the compiler and the options that CuPy and Numba-CUDA use.
             "gpu-check": [
-                "cupy-cuda13x>=14",
+                "cupy-cuda13x>=14.2",
                 "numba-cuda>=0.30",
                 "nvidia-cuda-nvrtc==13.0.*",
                 "nvidia-cuda-runtime==13.0.*",

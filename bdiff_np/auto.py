@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from bdiff_np import gpu
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, Unavailable
+from bdiff_np.model import load_ops
 
 AUTO = "auto"  # the name with which a user asks for it
 
@@ -72,12 +73,12 @@ def _choose(model, seconds: float, work: Work) -> Choice:
     choice, expected = _on_host(model, seconds, work)
     missing = gpu.fault("cupy")
     if missing is not None:
-        return choice._replace(reason=f"{choice.reason}; no GPU")
+        return choice._replace(reason=f"{choice.reason}; {missing.reason if gpu.driver().devices else 'no GPU'}")
     there = (1 - GPU_SAVED) * seconds + GPU_START
     if there < expected:
         try:
-            import_module("bdiff_np.backends.cupy_ops")
-        except InputError as fault:
+            load_ops("cupy")
+        except Unavailable as fault:
             return choice._replace(reason=f"{choice.reason}; {fault}")
         return Choice("cupy", f"about {seconds:.0f} s on NumPy, {there:.0f} s on the GPU, its start included")
     return choice._replace(reason=f"{choice.reason}, {GPU_START:.0f} s to start the GPU")

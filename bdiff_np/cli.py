@@ -49,6 +49,8 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except InputError as fault:
             raise Fault(str(fault)) from None
+        except MemoryError as fault:
+            raise Fault(f"the memory is full: {str(fault) or 'an array does not fit'}; take smaller batches or narrower layers") from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -182,7 +184,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
         files.check_folder(out)
         data.check_out(out)
     model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
-    with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling", leave=False) as bar:
+    with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     if out is None:
         click.echo(data.text(rows), nl=False)
@@ -254,7 +256,7 @@ def validate(target, n, steps, seed, as_json, backend):
     model = _open(found, backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
     train_rows, val_rows = report.rows_of_run(found)
     evaluation.check_width(model, train_rows)
-    with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model.D)), "sampling", leave=False) as bar:
+    with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     census = validation.census(data.Rows.from_bits(rows), train_rows, val_rows, report.rule(model))
     click.echo(json.dumps({**census, "checkpoint": str(found.checkpoint)}, indent=1) if as_json else report.census(census))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-import numpy as np
-
 from bdiff_np import gpu
+from bdiff_np.backends.device import check
 from bdiff_np.errors import Unavailable
 from bdiff_np.model import backend_names, load_ops
 
@@ -37,22 +36,13 @@ def _backend(name: str) -> dict:
         ops = load_ops(name)
         if ops.on_device:
             versions |= ops.versions()
-        _try_out(ops)
+        check(ops)
     except Unavailable as fault:
         reason, cure = fault.reason, fault.cure
     except Exception as fault:  # of any kind: it comes from a library, or a driver
         reason = f"it fails: {(str(fault).strip() or type(fault).__name__).splitlines()[0]}"
-        cure = "pip install --force-reinstall " + (f'"bdiff_np[{gpu.extra()}]"' if name in gpu.MODULES else "bdiff_np")
+        cure = gpu.reinstall() if name in gpu.MODULES else "pip install --force-reinstall bdiff_np"
     return {"available": reason is None, "reason": reason, "cure": cure, "versions": versions}
-
-
-def _try_out(ops) -> None:
-    """One product and one kernel of our own, which show whether libraries and compilers are there. Raises ArithmeticError for a wrong result."""
-    row = ops.asarray(np.array([[3.0, 4.0]], np.float32))
-    product = ops.to_host(ops.matmul(row, ops.asarray(np.array([[3.0], [4.0]], np.float32))))
-    length = np.asarray(ops.to_host(ops.norm(row.reshape(-1)))).item()
-    if product[0, 0] != 25 or length != 5:
-        raise ArithmeticError(f"3 * 3 + 4 * 4 is {product[0, 0]} and its root {length}")
 
 
 def _version(names: tuple[str, ...]) -> str | None:

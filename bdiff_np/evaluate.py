@@ -55,9 +55,10 @@ def bound(
     wanted = max(1, round(evaluations / GROUPS))
     count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
     estimates = []
+    source = model.ops.resident(rows) if len(rows) <= evaluations else rows  # whole on a GPU where each row is looked at
     with model.threads:
         for group in range(GROUPS):
-            estimates.append(_estimate(model, chain, kernels, rows, kind=kind, count=count, seed=seed, group=group))
+            estimates.append(_estimate(model, chain, kernels, source, kind=kind, count=count, seed=seed, group=group))
             if progress:
                 progress()
     nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
@@ -77,13 +78,13 @@ def bound(
     )
 
 
-def _estimate(model, chain, kernels, rows: Rows, *, kind: str, count: int, seed: int, group: int) -> float:
-    """T times the mean KL of `count` steps in nats. The steps are stratified; the rows follow one another from a random one on."""
+def _estimate(model, chain, kernels, rows, *, kind: str, count: int, seed: int, group: int) -> float:
+    """T times the mean KL of `count` steps in nats. The steps are stratified; the rows (ops.resident) follow one another from a random one on."""
     parts = []
     t_all = rng.stratified_t(Key(seed, rng.EVAL_TIME, group), count, chain.T)
     start = int(rng.words(Key(seed, rng.EVAL_TIME, group), 2, 1)[1, 0]) * len(rows) >> 32
     key = Key(seed, rng.EVAL_NOISE, group)
-    batch = rows_at_once(model.D)
+    batch = rows_at_once(model)
     for first in range(0, count, batch):
         t = t_all[first : first + batch]
         x0 = rows.take((start + np.arange(first, first + len(t))) % len(rows))
@@ -107,7 +108,7 @@ def _exact_terms(model, chain, rows: Rows, kind: str) -> dict[str, float]:
     """The terms of the bound that need no network, in nats, averaged over the rows."""
     family = model.family
     added = null = 0.0
-    batch = rows_at_once(rows.D)
+    batch = rows_at_once(model)
     for first in range(0, len(rows), batch):
         x0 = rows.take(slice(first, first + batch))
         added += family.exact_terms(chain, x0, kind).sum()
@@ -140,7 +141,7 @@ def score(model, rows: np.ndarray, *, seed: int = 0, evaluations: int = 2000) ->
     steps = rng.stratified_t(Key(seed, rng.EVAL_TIME, 0), evaluations, chain.T)
     words = rng.words(Key(seed, rng.EVAL_NOISE, 0), evaluations, model.D)
     total = np.zeros(len(rows))
-    batch = rows_at_once(model.D)
+    batch = rows_at_once(model)
     for first in range(0, len(rows), batch):
         x0 = packed.take(slice(first, first + batch))
         at_once = max(1, batch // len(x0))
@@ -171,7 +172,7 @@ def kl_per_step(model, rows: Rows, population: np.ndarray | None = None, *, eval
     every = np.repeat(np.arange(1, chain.T + 1), each)
     key = Key(seed, rng.EVAL_NOISE, GROUPS)
     pick = rng.permutation(Key(seed, rng.EVAL_TIME, GROUPS), len(every)) % len(rows)
-    batch = rows_at_once(model.D)
+    batch = rows_at_once(model)
     for first in range(0, len(every), batch):
         t, x0 = every[first : first + batch], rows.take(pick[first : first + batch])
         np.add.at(total, t, model.ops.to_host(_kl(model, chain, kernels, x0, t, key, first)))

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import lru_cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import NamedTuple
 
 from bdiff_np.errors import Unavailable
 
 OLDEST = 12000  # the driver's CUDA version, 1000 times the major one, from which on there are wheels of CuPy for it
+OLDEST_CARD, OLDEST_OF_13 = 70, 75  # compute capabilities: what a waiting block needs (device.cuh), and what CUDA 13 still compiles for
+MAJOR, MINOR = 75, 76  # the driver's numbers for the two halves of a card's compute capability
 MODULES = {"cupy": "cupy", "numba-cuda": "numba_cuda"}  # what each back end is made of, as it is imported
+WHEELS = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")  # all of them are the package cupy, and no two may be installed
 
 
 class Driver(NamedTuple):
     """What the driver says of itself.
 
     version : 13000 for CUDA 13.0, None where there is no driver. devices : names of the GPUs. fault : why there are none
+    capability : compute capability of the first GPU, 90 for 9.0
     """
 
     version: int | None
     devices: tuple[str, ...]
     fault: str
+    capability: int = 90
 
 
 @lru_cache(1)
@@ -33,22 +40,51 @@ def driver() -> Driver:
         cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         return Driver(None, (), "there is no NVIDIA driver on this machine")
-    version, count = ctypes.c_int(), ctypes.c_int()
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return Driver(version.value, (), "the NVIDIA driver finds no GPU")
+    known, count, major, minor = (ctypes.c_int() for _ in range(4))
+    cuda.cuDriverGetVersion(ctypes.byref(known))
+    code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if code or not count.value:
+        return Driver(known.value, (), f"the NVIDIA driver finds no GPU{_why(cuda, code)}")
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), MAJOR, 0)
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), MINOR, 0)
     names = []
     for k in range(count.value):
         name = ctypes.create_string_buffer(256)
         cuda.cuDeviceGetName(name, 256, k)
         names.append(name.value.decode(errors="replace"))
-    return Driver(version.value, tuple(names), "")
+    return Driver(known.value, tuple(names), "", 10 * major.value + minor.value)
+
+
+def _why(cuda, code: int) -> str:
+    """What is known of the reason: the driver's name for its error, and whether the environment hides cards."""
+    name, hidden = ctypes.c_char_p(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if code:
+        cuda.cuGetErrorName(code, ctypes.byref(name))
+    said = [name.value.decode()] if name.value else []
+    said += [] if hidden is None else [f"CUDA_VISIBLE_DEVICES is {hidden!r}"]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def extra() -> str:
-    """The extra of this package that fits the driver."""
-    version = driver().version
-    return "cuda12" if version is not None and version < 13000 else "cuda13"
+    """The extra of this package that fits the driver and the card."""
+    found = driver()
+    older = found.version is not None and found.version < 13000 or found.devices and found.capability < OLDEST_OF_13
+    return "cuda12" if older else "cuda13"
+
+
+def reinstall() -> str:
+    """The line that mends an installation, whatever is wrong with it: other wheels of CuPy than the one that fits go first."""
+    others = [wheel for wheel in WHEELS if _installed(wheel)]
+    if others and others != [f"cupy-{extra()}x"]:
+        return f'pip uninstall -y {" ".join(others)} && pip install "bdiff_np[{extra()}]"'
+    return f'pip install --force-reinstall "bdiff_np[{extra()}]"'
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def fault(backend: str) -> Unavailable | None:
@@ -63,6 +99,9 @@ def fault(backend: str) -> Unavailable | None:
     if found.version is not None and found.version < OLDEST:
         known = f"{found.version // 1000}.{found.version % 1000 // 10}"
         return Unavailable(backend, f"the driver is for CUDA {known}", "update it to one for CUDA 12 or newer")
+    if found.capability < OLDEST_CARD:
+        has, needs = (f"{number // 10}.{number % 10}" for number in (found.capability, OLDEST_CARD))
+        return Unavailable(backend, f"{found.devices[0]} has compute capability {has}, and {needs} is the least", "take --backend numba")
     return None
 
 
@@ -74,4 +113,4 @@ def require(backend: str) -> None:
     try:
         import_module(MODULES[backend])
     except Exception as problem:  # of any kind: it comes from a library that does not fit the machine
-        raise Unavailable(backend, f"{backend} cannot be imported ({problem})", f'pip install --force-reinstall "bdiff_np[{extra()}]"') from problem
+        raise Unavailable(backend, f"{backend} cannot be imported ({problem})", reinstall()) from problem

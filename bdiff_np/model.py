@@ -24,10 +24,13 @@ def backend_names() -> list[str]:
 
 
 def load_ops(backend: str):
-    """The module of shared operations of a back end. Raises InputError for a name that this version has not."""
+    """The module of shared operations of a back end. Raises InputError for a name that this version has not, Unavailable where it cannot run."""
     if backend not in backend_names():
         raise InputError(f"back end {backend!r} is not part of this version; there is: auto, {', '.join(backend_names())}")
-    return importlib.import_module(f"bdiff_np.backends.{backend.replace('-', '_')}_ops")
+    ops = importlib.import_module(f"bdiff_np.backends.{backend.replace('-', '_')}_ops")
+    if ops.on_device:
+        importlib.import_module("bdiff_np.backends.device").try_out(ops)
+    return ops
 
 
 @dataclass

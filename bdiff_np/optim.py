@@ -27,13 +27,12 @@ class AdamW:
     def __init__(self, ops, params: Params, shapes, settings, total_steps: int, scale: float):
         dtype = params.flat.dtype
         self._to_host = ops.to_host
-        self.m, self.v, self.ema, decayed = (Params(ops, shapes, dtype) for _ in range(4))
-        self.ema.flat[...] = params.flat
-        for name, view in decayed.items():
-            # Matrices. Biases and gains have no scale to lose, and time's hold on the units, small at first, decays away before it is learned.
-            if len(shapes[name]) > 1 and not name.endswith(("/b", "/F")):
-                view[...] = 1
-        self.decayed = ops.asarray(ops.to_host(decayed.flat), np.uint8) if ops.on_device else decayed.flat  # a fourth of what there is to read
+        self.m, self.v, self.ema = (Params(ops, shapes, dtype) for _ in range(3))
+        self.ema.flat[:] = params.flat
+        # Matrices decay. Biases and gains have no scale to lose, and time's hold on the units, small at first, decays away before it is learned.
+        decays = [len(shape) > 1 and not name.endswith(("/b", "/F")) for name, shape in shapes.items()]
+        decayed = np.repeat(decays, [int(np.prod(shape)) for shape in shapes.values()])
+        self.decayed = ops.asarray(decayed.astype(np.uint8 if ops.on_device else dtype))  # bytes: a fourth of what a kernel has to read
         self.settings, self.total_steps, self.scale = settings, total_steps, scale
         self.taken = 0
         self._norm, self.halted = math.nan, ops.zeros(1, np.int32)
@@ -89,7 +88,7 @@ class AdamW:
             self._norm = unread[good - 1]
         if good < len(unread):
             self.taken -= len(unread) - good
-            self.halted[...] = 0
+            self.halted[:] = 0
             self.check(self.taken + 1, unread[good])
 
     @staticmethod

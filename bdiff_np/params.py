@@ -28,5 +28,5 @@ class Params(dict):
         for name, view in self.items():
             if np.shape(arrays[name]) != view.shape:
                 raise ValueError(f"{name} has shape {np.shape(arrays[name])}, expected {view.shape}")
-            view[...] = self._ops.asarray(arrays[name], view.dtype)
+            view.reshape(-1)[:] = self._ops.asarray(arrays[name], view.dtype).reshape(-1)
         return self

@@ -319,7 +319,7 @@ class Run:
         }
         bar.close()
         n = max(settings.training.num_val_samples, settings.training.num_examples)
-        bar = progress(settings.model.T * -(-n // sample.rows_at_once(model.D)), f"drawing {n} samples")
+        bar = progress(settings.model.T * -(-n // sample.rows_at_once(model)), f"drawing {n} samples")
         rows = sample.draw(model, n, seed=settings.training.seed + 1, progress=bar.update)
         bar.close()
         census = self.census(data.Rows.from_bits(rows))

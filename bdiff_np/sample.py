@@ -12,11 +12,13 @@ from bdiff_np.progress import compiling, pace
 from bdiff_np.rng import Key
 
 BATCH, BITS = 4096, 1 << 21  # rows, and bits, that meet the network together at most; which rows share a batch changes nothing
+DEVICE_BATCH, DEVICE_BITS = 1 << 17, 1 << 24  # the same for a GPU, which idles on fewer
 
 
-def rows_at_once(D: int) -> int:
-    """Rows of a batch, for rows of D bits."""
-    return max(1, min(BATCH, BITS // D))
+def rows_at_once(model) -> int:
+    """Rows of a batch."""
+    rows, bits = (DEVICE_BATCH, DEVICE_BITS) if model.ops.on_device else (BATCH, BITS)
+    return max(1, min(rows, bits // model.D))
 
 
 def draw(
@@ -33,7 +35,7 @@ def draw(
         raise InputError(f"{n} rows cannot be drawn")
     chain = model.steps(steps)
     kernels = model.kernels(chain)
-    batch = min(batch or BATCH, rows_at_once(model.D))
+    batch = min(batch or n, rows_at_once(model)) or 1
     known = None if known is None else check_known(known, n, model.D)
     written = model.fused("chain")
     fused = written and written.build(model, kernels, min(n, batch))

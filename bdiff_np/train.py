@@ -14,6 +14,7 @@ from bdiff_np.data import Rows
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model, module
 from bdiff_np.optim import AdamW
+from bdiff_np.orders import Orders
 from bdiff_np.progress import compiling
 from bdiff_np.rng import Key
 
@@ -40,19 +41,24 @@ class Training:
         auxiliary = self.settings.bce_weight
         if auxiliary is None:
             auxiliary = 1.0 if model.config.model.predict == "x0" else 0.0
-        need = memory(model, self.batch_rows * self.repeats) + rows.packed.nbytes
-        cure = "take a smaller data.batch_size or model.num_sample_steps, or narrower layers (model.hidden)"
-        model.ops.reserve(need, f"A training on {self.batch_rows} rows x {self.repeats} timesteps a step", cure)
+        if model.ops.on_device:
+            model.ops.allow_tf32(self.settings.tf32)
+            model.ops.reserve(4 * model.params.flat.nbytes, "The optimiser", "take narrower layers (model.hidden)")
         self.kernels = model.kernels(bce_weight=auxiliary)
         model.params.fill(model.net.init(self.seed))
         scale = self.T / (self.batch_rows * self.repeats * model.D)  # from the sum of KLs over a batch to the bound in nats per bit
         self.optimizer = AdamW(model.ops, model.params, model.net.shapes, self.settings, self.total_steps, scale)
         self.averaged = Model(model.config, model.D, model.ops, model.chain, model.net, self.optimizer.ema)
-        self._orders: dict[int, np.ndarray] = {}
+        self._orders: tuple[object, Orders] | None = None  # what made them, and they
         self.most_at_once = max(1, CALL_BITS // (self.batch_rows * model.D))
         written, batch = model.fused("step"), self.batch_rows * self.repeats
         self.fused = written and written.build(model, self.kernels, self.optimizer, rows=rows, batch=batch, seed=self.seed)
-        self.resident = model.ops.resident(rows) if self.fused is None else None
+        self.resident = None
+        if self.fused is None:
+            cure = "take a smaller data.batch_size or model.num_sample_steps, or narrower layers (model.hidden)"
+            what = f"A training on {self.batch_rows} rows x {self.repeats} timesteps a step"
+            model.ops.reserve(memory(model, batch) + rows.packed.nbytes, what, cure)
+            self.resident = model.ops.resident(rows)
 
     def step(self) -> float | None:
         """One optimiser step. Returns the batch's estimate of the bound in nats per row where `logged` says so, else None.
@@ -104,27 +110,18 @@ class Training:
 
         Rows come from an endless sequence of passes over the data, each in an order of its own. A row's timesteps are spread over the chain.
         """
-        index = np.tile(self._index(step, 1), self.repeats)
+        index = np.tile(self.model.ops.to_host(self._index(step, 1)), self.repeats)
         t = rng.stratified_t(Key(self.seed, rng.TIME, step), self.batch_rows * self.repeats, self.T)
         return (self.resident or self.rows).take(index), self.model.ops.asarray(t)
 
-    def _index(self, first: int, count: int) -> np.ndarray:
-        """The rows of steps first .. first + count - 1, (count * batch_rows,)."""
+    def _index(self, first: int, count: int):
+        """The rows of steps first .. first + count - 1, (count * batch_rows,); on the device where the fused steps make their orders there."""
         N, b = len(self.rows), self.batch_rows
-        position = np.arange((first - 1) * b, (first - 1 + count) * b)
-        passes = position // N
-        low, high = int(passes[0]), int(passes[-1])
-        self._orders = {p: order for p, order in self._orders.items() if low <= p <= high}
-        start = next((p for p in range(low, high + 1) if p not in self._orders), high + 1)
-        if start <= high:
-            self._orders |= zip(range(start, high + 1), self._shuffled(start, high + 1 - start))
-        return np.stack([self._orders[p] for p in range(low, high + 1)])[passes - low, position % N]
-
-    def _shuffled(self, first: int, passes: int) -> np.ndarray:
-        """The orders of so many passes over the rows, (passes, N)."""
-        if hasattr(self.fused, "orders"):
-            return self.fused.orders(first, passes, len(self.rows))
-        return rng.permutations(self.seed, rng.SHUFFLE, first, passes, len(self.rows))
+        if self._orders is None or self._orders[0] is not self.fused:
+            made = getattr(self.fused, "orders", lambda first, passes, N: rng.permutations(self.seed, rng.SHUFFLE, first, passes, N))
+            empty = getattr(self.fused, "empty", np.empty)
+            self._orders = self.fused, Orders(lambda first, passes: made(first, passes, N), empty, N)
+        return self._orders[1].take((first - 1) * b, count * b)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """All that a checkpoint holds of the arrays. Raises optim.Diverged where a step on a device did."""
@@ -140,7 +137,7 @@ class Training:
             self.model.params.fill({name[7:]: array for name, array in tensors.items() if name.startswith("params/")})
             self.optimizer.ema.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
             asarray = self.model.ops.asarray
-            self.optimizer.m.flat[...], self.optimizer.v.flat[...] = asarray(tensors["m"]), asarray(tensors["v"])
+            self.optimizer.m.flat[:], self.optimizer.v.flat[:] = asarray(tensors["m"]), asarray(tensors["v"])
         except (KeyError, ValueError) as fault:
             raise InputError(f"the checkpoint does not fit the network: {fault}; was reverse_model.py changed since?") from None
         self.optimizer.taken = step
@@ -154,9 +151,9 @@ def stationary_law(settings, rows: Rows) -> np.ndarray:
 
 
 def memory(model: Model, batch: int) -> int:
-    """About what a training takes beside its data, in bytes: six buffers of parameters, and each unit of a batch six times."""
+    """About what the five lines take beside the data and the optimiser, in bytes: two buffers of parameters, and each unit of a batch six times."""
     units = sum(shape[-1] for name, shape in model.net.shapes.items() if len(shape) > 1) + 4 * model.D
-    return model.net.dtype.itemsize * 6 * (model.params.flat.size + batch * units)
+    return model.net.dtype.itemsize * (2 * model.params.flat.size + 6 * batch * units)
 
 
 def fingerprint(rows: Rows) -> int:

@@ -91,6 +91,7 @@ def works() -> list[Work]:
         Work("layer_norm_backward<float>", "unit", units, 6, 12, 20),
         Work("layer_norm_sums<float>", "unit", units, 4, 8, 5),
         Work("keep_mask<256, float>", "unit", units, 0, 4, 0, 1),
+        Work("shuffle_words<256>", "row", N << 6, 0, 8, 0, 2),
         *(Work(f"multiply<{way}, float>", "multiply-add", N * 128 * 128, 1 / 8, 3 * 4 / 128, 2) for way in WAYS),
         # Of a row: its data and bits once, products forward, backward and for the weights; of all weights AdamW once a step, which is left out.
         Work("take", "multiply-add", N * 3 * macs, 1 / 8, 3 / (3 * macs), 2, 24 / (3 * macs), 4 * step_plan.floats + 1024),
@@ -115,8 +116,8 @@ def plans(net):
     """How the net lies in an H100's shared memory, in the step and in the chain."""
     from bdiff_np.kernels import mlp_plan
 
-    rows, limit = (64, 32, 16, 8, 4), 227 << 10
-    return mlp_plan.largest(net, limit, rows, True, mlp_plan.SUMS), mlp_plan.largest(net, limit, rows, False, 8 << 10)
+    limit = 227 << 10  # a group of the step has 32 rows up to a batch of 2^14
+    return mlp_plan.largest(net, limit, (32, 16, 8, 4), True, mlp_plan.SUMS), mlp_plan.largest(net, limit, (64, 32, 16, 8, 4), False, 8 << 10)
 
 
 # Measured on a card -------------------------------------------------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def launches() -> dict[str, Callable[[], None]]:
     features, moments, x, f = f32(2001, F), f32(B, 2), f32(B, D), f32(B, F)
     a, b, c = f32(N, 128), f32(128, 128), f32(N, 128)
     groups = Parts(cupy.empty(128 * 128 * 128, np.float32), 128, 128 * 128)
-    fixed = (x0, x_t, t)
+    fixed, words = (x0, x_t, t), cupy.empty((64, N), np.uint64)
     return {
         "prior<256>": lambda: family.prior(law, key, 0, x_t),
         "draw_t<256>": lambda: family.draw_t(1, rng.TIME, clock, 2000, t_long),
@@ -177,6 +178,7 @@ def launches() -> dict[str, Callable[[], None]]:
         "layer_norm<float>": lambda: dense.layer_norm(z, bias, bias, 1e-5, y, moments),
         "layer_norm_backward<float>": lambda: dense.layer_norm_backward(dy, z, bias, moments, y, both),
         "keep_mask<256, float>": lambda: dense.keep_mask(key, 1 << 30, 1.5, y),
+        "shuffle_words<256>": lambda: dense.shuffle_words(1, rng.SHUFFLE, 1, words),
         "multiply<false, false, float>": lambda: dense.multiply(a, b, c),
         "multiply<false, true, float>": lambda: dense.multiply_right(a, b, c),
         "multiply<true, false, float>": lambda: dense.multiply_left(a, c, groups),

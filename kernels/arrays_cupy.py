@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cupy
 import numpy as np
+from cupy._core import _routines_linalg as products
 
 from bdiff_np.errors import InputError
 
@@ -43,9 +44,22 @@ def fill(array: cupy.ndarray, value) -> None:
     array.fill(value)
 
 
-def matmul(a: cupy.ndarray, b: cupy.ndarray, out: cupy.ndarray | None = None) -> cupy.ndarray:
-    """a @ b by cuBLAS, also of transposed views; `out` is contiguous."""
-    return cupy.matmul(a, b, out=out)
+def matmul(a: cupy.ndarray, b: cupy.ndarray, out: cupy.ndarray | None = None, *, left: bool = False, right: bool = False) -> cupy.ndarray:
+    """a @ b by cuBLAS, with the left or the right factor transposed; `out` is contiguous."""
+    return cupy.matmul(a.T if left else a, b.T if right else b, out=out)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether products of float32 may round their factors to 10 bits of mantissa from now on, in this process; off where nobody asks.
+
+    CuPy's own switch, the variable CUPY_TF32, is read before the first product of a process and never again.
+    """
+    products.set_compute_type(np.float32, products.COMPUTE_TYPE_TF32 if allowed else products.COMPUTE_TYPE_DEFAULT)
+
+
+def argsort(words: cupy.ndarray) -> cupy.ndarray:
+    """The order of each row of words (passes, n) uint64, ties as they stood, (passes, n) int32."""
+    return cupy.argsort(words, axis=1, kind="stable").astype(np.int32)
 
 
 def wait() -> None:

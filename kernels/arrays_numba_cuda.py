@@ -15,6 +15,7 @@ from numba.cuda.cudadrv.devicearray import is_cuda_ndarray
 from bdiff_np.errors import InputError
 from bdiff_np.kernels import dense_numba_cuda as dense
 
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # of grids with few blocks, at each launch: narrow nets have few
 name = "numba-cuda"
 is_there = is_cuda_ndarray  # whether something is an array on the device
 
@@ -46,22 +47,42 @@ def upload(array, host: np.ndarray) -> None:
 
 
 def fill(array, value) -> None:
-    array[...] = value
+    dense.fill(array.reshape(array.size), value)  # by a kernel: an assignment would copy the number to the device, and wait
 
 
-def matmul(a, b, out=None):
-    """a @ b, also of a transposed view; by cuBLAS where CuPy is installed, else by our own kernel. `out` is contiguous."""
-    out = empty((a.shape[0], b.shape[1]), a.dtype) if out is None else out
+def matmul(a, b, out=None, *, left: bool = False, right: bool = False):
+    """a @ b, with the left or the right factor transposed; by cuBLAS where CuPy is installed, else by our own kernel. `out` is contiguous.
+
+    Factors are not to be transposed beforehand: `T` of these arrays makes a copy, by a kernel that is compiled each time.
+    """
+    out = empty((a.shape[int(left)], b.shape[1 - int(right)]), a.dtype) if out is None else out
     if _cupy() is not None:
-        lent = [_cupy().asarray(array) for array in (a, b, out)]
-        _cupy().matmul(lent[0], lent[1], out=lent[2])
-    elif a.flags["C_CONTIGUOUS"] and b.flags["C_CONTIGUOUS"]:
-        dense.multiply(a, b, out)
-    elif a.flags["C_CONTIGUOUS"]:
-        dense.multiply_right(a, b.T, out)
+        a, b, c = (_cupy().asarray(array) for array in (a, b, out))
+        _cupy().matmul(a.T if left else a, b.T if right else b, out=c)
+    elif left:
+        dense.multiply_left(a, b, dense.Parts(out, 1, 0))
     else:
-        dense.multiply_left(a.T, b, dense.Parts(out, 1, 0))
+        (dense.multiply_right if right else dense.multiply)(a, b, out)
     return out
+
+
+def allow_tf32(allowed: bool) -> None:
+    """As arrays_cupy's; our own product knows float32 alone."""
+    if _cupy() is not None:
+        from bdiff_np.kernels import arrays_cupy
+
+        arrays_cupy.allow_tf32(allowed)
+
+
+def argsort(words):
+    """The order of each row of words (passes, n) uint64, ties as they stood, (passes, n) int32: by CuPy where it is installed, else on the host."""
+    if _cupy() is None:
+        return asarray(np.argsort(to_host(words), axis=1, kind="stable"), np.int32)
+    from bdiff_np.kernels import arrays_cupy
+
+    order = empty(words.shape, np.int32)
+    _cupy().asarray(order)[...] = arrays_cupy.argsort(_cupy().asarray(words))
+    return order
 
 
 def _cupy():

@@ -6,8 +6,6 @@ for that; launches one by one with cuBLAS, for wide nets.
 
 from __future__ import annotations
 
-import os
-
 import cupy
 import numpy as np
 
@@ -28,13 +26,13 @@ def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> Steps | 
     if not fits(model.net):
         return None
     kind = LaunchedSteps if not is_narrow(model.net) else FusedSteps if plan(model.net) else CapturedSteps
-    os.environ["CUPY_TF32"] = str(int(optimizer.settings.tf32))  # CuPy looks at it before its first product, and keeps to it
     return kind(ON, model, kernels, optimizer, rows=rows, batch=batch, seed=seed)
 
 
-def plan(net) -> mlp_plan.Plan | None:
-    """How a network lies in shared memory, if it fits."""
-    return mlp_plan.largest(net, shared_limit(), ROWS, training=True, extra=mlp_plan.SUMS)
+def plan(net, rows: int = ROWS[0]) -> mlp_plan.Plan | None:
+    """How a network lies in shared memory, if it fits, for as many of a group's `rows` as there is room for, to the next four."""
+    candidates = tuple(together for together in ROWS if together < rows + 4)
+    return mlp_plan.largest(net, shared_limit(), candidates, training=True, extra=mlp_plan.SUMS)
 
 
 class FusedSteps(Steps):
@@ -43,7 +41,7 @@ class FusedSteps(Steps):
     def __init__(self, on: Technology, model, kernels, optimizer, **options):
         super().__init__(on, model, kernels, optimizer, **options)
         net, P, arrays = model.net, self.params.flat.size, on.arrays
-        self.plan = plan(net)
+        self.plan = plan(net, -(-self.batch // self.groups))
         self.numbers = arrays.asarray(self.plan.numbers)
         self.tables = arrays.asarray(net.features.ravel() if net.odds is None else np.concatenate([net.features.ravel(), net.odds]))
         self.grads, self.arrived = arrays.empty(self.groups * P, np.float32), arrays.empty(1, np.uint32)
@@ -74,25 +72,21 @@ class CapturedSteps(LaunchedSteps):
     graph: cupy.cuda.Graph | None = None
 
     def prepare(self, b: int) -> None:
-        if b != self.rows_of_batch:
-            self.graph = None  # it holds the old array of rows
-        super().prepare(b)
-
-    def run(self, first: int, count: int) -> None:
-        if self.graph is None:
-            kept = [self.on.arrays.to_host(array) for array in (self.index, self.rates, self.logged)]
-            self.load()
-            for array, host in zip((self.index, self.rates, self.logged), kept):
-                self.on.arrays.upload(array, host)
-        self.reset(first)
-        for _ in range(count):
-            self.graph.launch()
-
-    def load(self) -> None:
-        """A step that changes nothing, so that all kernels are loaded; then a step that is recorded and not run."""
+        """A step that changes nothing, so that all kernels are loaded; then a step that is recorded and not run. Once for each size of batch."""
+        if b == self.rows_of_batch:
+            return
+        super().prepare(b)  # the graph holds the old array of rows
         super().load()
         stream = cupy.cuda.Stream()
         with stream:
             stream.begin_capture()
             self.step()
             self.graph = stream.end_capture()
+
+    def run(self, first: int, count: int) -> None:
+        self.reset(first)
+        for _ in range(count):
+            self.graph.launch()
+
+    def load(self) -> None:
+        """`prepare` has done it."""

@@ -15,7 +15,7 @@ from bdiff_np.kernels.mlp_device import Perceptron, Technology
 
 GROUP, MOST_GROUPS = 32, 512  # rows of a group at least, groups at most: each has a gradient of its own
 GRADIENTS = 1 << 23  # floats of all their gradients, at most
-AT_ONCE = 1024  # steps whose rates and rows wait on the device
+AT_ONCE, WAITING = 1024, 1 << 22  # steps whose rates and rows wait on the device, and how many of these rows, at most
 
 
 class Steps:
@@ -33,14 +33,16 @@ class Steps:
         self.batch, self.seed, self.D = batch, seed, model.D
         self.groups = max(1, min(MOST_GROUPS, batch // GROUP, GRADIENTS // P))
         self.rows_of_batch = 0
-        need = 4 * (self.floats() + P) + rows.packed.nbytes + AT_ONCE * (4 * own + 48)
+        self.at_once = max(1, min(AT_ONCE, WAITING // own))
+        orders = 40 * max(len(rows), self.at_once * own)  # words and places of a shuffle, and what a sort takes besides
+        need = 4 * (self.floats() + P) + rows.packed.nbytes + self.at_once * (4 * own + 48) + orders
         cure = f"take a smaller data.batch_size or model.num_sample_steps (a step has {batch} rows now), or narrower layers (model.hidden)"
         arrays.reserve(need, "A training step", cure)
-        new = arrays.empty
+        self.empty = new = arrays.empty
         self.packed = arrays.asarray(rows.packed)
         self.decayed = optimizer.decayed
-        self.rates, self.logged = new((AT_ONCE, 8), np.float32), new(AT_ONCE, np.uint8)
-        self.losses, self.norms, self.kl = new(AT_ONCE, np.float32), new(AT_ONCE, np.float32), new(batch, np.float32)
+        self.rates, self.logged = new((self.at_once, 8), np.float32), new(self.at_once, np.uint8)
+        self.losses, self.norms, self.kl = new(self.at_once, np.float32), new(self.at_once, np.float32), new(batch, np.float32)
         self.total, self.squares = new(P, np.float32), new(pieces(P), np.float32)
         self.clip = float(optimizer.settings.clip_thresh or np.inf)
 
@@ -56,10 +58,17 @@ class Steps:
         """Compiles and loads all that a step needs, and changes nothing."""
         raise NotImplementedError
 
-    def __call__(self, index: np.ndarray, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    def orders(self, first: int, passes: int, N: int):
+        """rng.permutations of N rows for so many passes over the data, (passes, N) int32, on the device."""
+        words = self.empty((passes, N), np.uint64)
+        self.on.dense.shuffle_words(self.seed, rng.SHUFFLE, first, words)
+        return self.on.arrays.argsort(words)
+
+    def __call__(self, index, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         """Steps first, first + 1, ..., in place on the optimiser's buffers.
 
-        index : (steps, b) rows of the data. numbers : what ops.adamw is told, of each step. logged : (steps,) bool, whether a step's loss is wanted
+        index : (steps, b) int32 rows of the data, on the device. numbers : what ops.adamw is told, of each step
+        logged : (steps,) bool, whether a step's loss is wanted
 
         Returns
         -------
@@ -71,9 +80,9 @@ class Steps:
         self.prepare(b)
         if not count:
             self.load()
-        for lo in range(0, count, AT_ONCE):
-            now, some = slice(lo, lo + AT_ONCE), min(AT_ONCE, count - lo)
-            arrays.upload(self.index[: some * b], np.ascontiguousarray(index[now], np.int32).ravel())
+        for lo in range(0, count, self.at_once):
+            now, some = slice(lo, lo + self.at_once), min(self.at_once, count - lo)
+            self.index[: some * b] = index[now].reshape(some * b)
             arrays.upload(self.rates[:some], table[now])
             arrays.upload(self.logged[:some], logged[now].astype(np.uint8))
             arrays.fill(self.norms, np.nan)
@@ -89,7 +98,7 @@ class Steps:
     def prepare(self, b: int) -> None:
         """For batches of b rows of the data."""
         if b != self.rows_of_batch:
-            self.rows_of_batch, self.index = b, self.on.arrays.empty(AT_ONCE * b, np.int32)
+            self.rows_of_batch, self.index = b, self.empty(self.at_once * b, np.int32)
 
 
 class LaunchedSteps(Steps):

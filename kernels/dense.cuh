@@ -1,6 +1,6 @@
 // Dense layers, one number at a time: activations with their slopes, time's scale and shift, AdamW. Formulas: derivation, sections 12 and 13.
 
-enum Activation { RELU, SILU, GELU, TANH, SIGMOID, IDENTITY };  // as CODES of kernels/dense_numba.py, and none
+enum Activation { RELU, SILU, GELU, TANH, SIGMOID, IDENTITY };  // as CODES of kernels/dense_codes.py
 
 template <typename C>
 struct Active {
@@ -34,7 +34,7 @@ __device__ __forceinline__ Active<C> act(int code, C v) {
 template <typename C>
 __device__ __forceinline__ Active<C> film_act(int code, C u, C scale, C shift) { return act(code, u * (1 + scale) + shift); }
 
-// The numbers of one AdamW step, as kernels/dense_numba.py's Rates: scale of the gradient, 1 - beta1, 1 - beta2, lr / (1 - beta1^step),
+// The numbers of one AdamW step, as rates() of kernels/dense_codes.py: scale of the gradient, 1 - beta1, 1 - beta2, lr / (1 - beta1^step),
 // 1 / sqrt(1 - beta2^step), eps, lr weight_decay, 1 - ema_decay.
 template <typename C>
 struct Rates {

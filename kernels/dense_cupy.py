@@ -1,4 +1,4 @@
-"""The kernels of dense.cu, dropout.cu and gemm.cu on CuPy's arrays: each writes into arrays that it is given.
+"""The kernels of dense.cu, dropout.cu, shuffle.cu and gemm.cu on CuPy's arrays: each writes into arrays that it is given.
 
 All arrays are contiguous, of one dtype, on the device. B rows of H units. Formulas: derivation, section 12.
 """
@@ -19,6 +19,7 @@ _dense = Module(
     "layer_norm_sums<{C}>",
 )  # fmt: skip
 _dropout = Module("dropout.cu", "keep_mask<256, {C}>")
+_shuffle = Module("shuffle.cu", "shuffle_words<256>")
 _gemm = Module("gemm.cu", "multiply<false, false, {C}>", "multiply<true, false, {C}>", "multiply<false, true, {C}>")
 
 
@@ -87,6 +88,13 @@ def keep_mask(key, threshold: int, kept: float, mask) -> None:
     B, H = mask.shape
     arguments = u64(key.seed), u64(key.stream), u64(key.step), u32(threshold), mask.dtype.type(kept), mask, i32(B), i32(H)
     _dropout.launch("keep_mask<256, {C}>", mask.dtype, (blocks(B * -(-H // 8)),), *arguments)
+
+
+def shuffle_words(seed: int, stream: int, first: int, words) -> None:
+    """words (passes, n) uint64, in whose order passes first, first + 1, ... show the rows."""
+    passes, n = words.shape
+    arguments = u64(seed), u64(stream), u64(first), words, i32(passes), i32(n)
+    _shuffle.launch("shuffle_words<256>", np.float32, (blocks(passes * -(-n // 4)),), *arguments)
 
 
 def multiply(a, b, c) -> None:

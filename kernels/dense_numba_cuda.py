@@ -1,4 +1,4 @@
-"""What happens between matrix products, and narrow products themselves, in Numba-CUDA: the kernels of dense.cu, dropout.cu and gemm.cu in Python.
+"""What happens between matrix products, and narrow products themselves: the kernels of dense.cu, dropout.cu, shuffle.cu and gemm.cu in Numba-CUDA.
 
 Functions have the names and arguments of dense_cupy.py; activations and AdamW are the device functions of dense_numba.py, which the CPU runs too. A
 block is 32 x SIDE threads; sums over rows go through shared memory in a fixed order, without shuffles, which Numba's simulator lacks.
@@ -265,6 +265,25 @@ def _keep_mask(seed, stream, step, threshold, kept, mask):
 
 
 @cuda.jit
+def _shuffle_words(seed, stream, first, words):
+    passes, n = words.shape
+    fours = (n + 3) // 4
+    i = cuda.grid(1)
+    if i < passes * fours:
+        p, j = i // fours, i % fours
+        block = random_block(seed, stream, first + u64(p), u64(j))
+        for k in range(4):
+            if 4 * j + k < n:
+                words[p, 4 * j + k] = block[0] if k == 0 else block[1] if k == 1 else block[2] if k == 2 else block[3]
+
+
+@cuda.jit
+def _fill(array, value):
+    for i in range(cuda.grid(1), array.size, cuda.gridsize(1)):
+        array[i] = value
+
+
+@cuda.jit
 def _multiply(a, b, c, stride, pitch, sizes, transposed):
     """c (M, N) = op(a) op(b) over a part of the sum, SQUARE x SQUARE numbers a block, a thread for each."""
     left = cuda.shared.array((SQUARE, PADDED), a.dtype)
@@ -343,6 +362,16 @@ def keep_mask(key, threshold: int, kept: float, mask) -> None:
     B, H = mask.shape
     address = u64(key.seed), u64(key.stream), u64(key.step)
     _keep_mask[blocks(B * -(-H // 8)), THREADS](*address, u32(threshold), mask.dtype.type(kept), mask)
+
+
+def shuffle_words(seed: int, stream: int, first: int, words) -> None:
+    passes, n = words.shape
+    _shuffle_words[blocks(passes * -(-n // 4)), THREADS](u64(seed), u64(stream), u64(first), words)
+
+
+def fill(array, value) -> None:
+    """A flat array of one value."""
+    _fill[min(4096, blocks(array.size)), THREADS](array, array.dtype.type(value))
 
 
 def multiply(a, b, c) -> None:

@@ -106,14 +106,14 @@ class Perceptron:
         self.on.dense.multiply(a, b, c) if self.narrow else self.on.arrays.matmul(a, b, c)
 
     def _multiply_right(self, a, b, c) -> None:
-        self.on.dense.multiply_right(a, b, c) if self.narrow else self.on.arrays.matmul(a, b.T, c)
+        self.on.dense.multiply_right(a, b, c) if self.narrow else self.on.arrays.matmul(a, b, c, right=True)
 
     def _multiply_left(self, a, b, name: str) -> None:
         if self.narrow:
             self.on.dense.multiply_left(a, b, self._part(name))
             return
         shape, start = self.net.shapes[name], self.places[name]
-        self.on.arrays.matmul(a.T, b, self.grads[start : start + int(np.prod(shape))].reshape(shape))
+        self.on.arrays.matmul(a, b, self.grads[start : start + int(np.prod(shape))].reshape(shape), left=True)
 
 
 def _widths(net) -> list[tuple[int, int]]:

@@ -792,6 +792,17 @@ def test_a_safetensors_file_of_somebody_else(tmp_path):
     assert "a safetensors file, but not a checkpoint of bdiff_np" in refused(tmp_path, "sample", tmp_path / "model.safetensors")
 
 
+def test_a_full_memory_is_a_sentence(trained, monkeypatch):
+    """Of the host or of a GPU, whose library's exception is a MemoryError too."""
+
+    def fail(*_, **__):
+        raise MemoryError("Out of memory allocating 9,663,676,416 bytes")
+
+    monkeypatch.setattr("bdiff_np.sample.draw", fail)
+    said = refused(trained.run, "sample", trained.run, "-n", 5)
+    assert "the memory is full: Out of memory allocating 9,663,676,416 bytes; take smaller batches or narrower layers" in said
+
+
 def test_no_target_and_no_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in ("sample", "evaluate", "validate"):

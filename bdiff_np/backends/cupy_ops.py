@@ -8,7 +8,7 @@ require("cupy")
 
 from bdiff_np.backends.device import Operations, threads  # noqa: E402
 from bdiff_np.kernels import arrays_cupy, bernoulli_cupy, dense_cupy  # noqa: E402
-from bdiff_np.kernels.arrays_cupy import asarray, matmul, reserve, to_host, versions, wait, zeros  # noqa: E402
+from bdiff_np.kernels.arrays_cupy import allow_tf32, asarray, matmul, reserve, to_host, versions, wait, zeros  # noqa: E402
 
 name, on_device = "cupy", True
 _on = Operations(arrays_cupy, dense_cupy, bernoulli_cupy)
@@ -16,6 +16,6 @@ activate, activate_backward, adamw, keep_mask = _on.activate, _on.activate_backw
 layer_norm, layer_norm_backward, norm, read, resident = _on.layer_norm, _on.layer_norm_backward, _on.norm, _on.read, _on.resident
 
 __all__ = [
-    "activate", "activate_backward", "adamw", "asarray", "keep_mask", "layer_norm", "layer_norm_backward", "matmul", "norm", "read", "reserve",
-    "resident", "threads", "to_host", "versions", "wait", "zeros",
+    "activate", "activate_backward", "adamw", "allow_tf32", "asarray", "keep_mask", "layer_norm", "layer_norm_backward", "matmul", "norm", "read",
+    "reserve", "resident", "threads", "to_host", "versions", "wait", "zeros",
 ]  # fmt: skip

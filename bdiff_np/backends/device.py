@@ -6,12 +6,16 @@ Nothing here waits for the GPU: what an operation gives is there when it is read
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 
+from bdiff_np import gpu
 from bdiff_np.backends.numpy_ops import LAYER_NORM_EPS
+from bdiff_np.errors import Unavailable
 from bdiff_np.kernels.cuda_grid import Parts, pieces, room
 from bdiff_np.kernels.dense_codes import rates
+from bdiff_np.params import Params
 
 
 class Operations:
@@ -53,7 +57,7 @@ class Operations:
         dx, sums, both = self.arrays.empty(x.shape, x.dtype), room(self.arrays, B, 2 * H, x.dtype), self.arrays.empty(2 * H, x.dtype)
         self.dense.layer_norm_backward(self.arrays.asarray(dy), x, gain, moments, dx, sums)
         self._total(sums, both)
-        dgain[...], dshift[...] = both[:H], both[H:]
+        dgain[:], dshift[:] = both[:H], both[H:]
         return dx
 
     def keep_mask(self, key, shape, rate, dtype):
@@ -81,11 +85,41 @@ class Resident:
     def __init__(self, arrays, family, rows):
         self.arrays, self.family, self.packed, self.D = arrays, family, arrays.asarray(rows.packed), rows.D
 
+    def __len__(self) -> int:
+        return len(self.packed)
+
     def take(self, index: np.ndarray):
         """Rows index (B,), as (B, D) uint8."""
         x = self.arrays.empty((len(index), self.D), np.uint8)
         self.family.unpack(self.packed, self.arrays.asarray(np.asarray(index, np.int32)), x)
         return x
+
+
+@lru_cache
+def try_out(ops) -> None:
+    """A product and a kernel of our own, once for each back end. Raises Unavailable with what a library, a compiler or the driver said."""
+    try:
+        check(ops)
+    except MemoryError as fault:
+        raise Unavailable(ops.name, f"the GPU's memory is full ({_first(fault)})", "nvidia-smi shows who has it; or take --backend numba") from fault
+    except Exception as fault:  # of any kind
+        raise Unavailable(ops.name, f"it fails: {_first(fault)}", gpu.reinstall()) from fault
+
+
+def check(ops) -> None:
+    """A product of two matrices and the length of a buffer that was filled, on any back end. Raises ArithmeticError for a wrong result."""
+    a = np.array([[3, 4], [0, 1]], np.float32)
+    filled = Params(ops, {"a": (2, 2)}).fill({"a": a})
+    product = ops.to_host(ops.matmul(filled["a"], ops.asarray(np.ascontiguousarray(a.T))))
+    length = np.asarray(ops.to_host(ops.norm(filled.flat))).item()
+    if product.tolist() != [[25, 4], [4, 1]] or abs(length - 26**0.5) > 1e-5:
+        raise ArithmeticError(f"a product is {product.tolist()}, not [[25, 4], [4, 1]], or a length {length}, not the root of 26")
+
+
+def _first(fault: Exception) -> str:
+    """The first line of what an exception says that says something, a heading with the line below it."""
+    lines = [line.strip() for line in str(fault).splitlines() if line.strip()] or [type(fault).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ require("numba-cuda")
 from bdiff_np.backends.device import Operations, threads  # noqa: E402
 from bdiff_np.errors import InputError  # noqa: E402
 from bdiff_np.kernels import arrays_numba_cuda, bernoulli_numba_cuda, dense_numba_cuda  # noqa: E402
-from bdiff_np.kernels.arrays_numba_cuda import asarray, matmul, reserve, to_host, versions, wait, zeros  # noqa: E402
+from bdiff_np.kernels.arrays_numba_cuda import allow_tf32, asarray, matmul, reserve, to_host, versions, wait, zeros  # noqa: E402
 
 name, on_device = "numba-cuda", True
 _on = Operations(arrays_numba_cuda, dense_numba_cuda, bernoulli_numba_cuda)
@@ -20,14 +20,15 @@ activate, activate_backward, adamw, keep_mask = _on.activate, _on.activate_backw
 layer_norm, layer_norm_backward, norm, read, resident = _on.layer_norm, _on.layer_norm_backward, _on.norm, _on.read, _on.resident
 
 __all__ = [
-    "activate", "activate_backward", "adamw", "asarray", "keep_mask", "layer_norm", "layer_norm_backward", "matmul", "norm", "read", "reserve",
-    "resident", "threads", "to_host", "versions", "wait", "zeros",
+    "activate", "activate_backward", "adamw", "allow_tf32", "asarray", "keep_mask", "layer_norm", "layer_norm_backward", "matmul", "norm", "read",
+    "reserve", "resident", "threads", "to_host", "versions", "wait", "zeros",
 ]  # fmt: skip
 
 
 def check(net) -> None:
     """Raises InputError for a network that uses operators of arrays."""
-    if getattr(net, "dense", None) is None and not hasattr(net, "path"):
+    if getattr(net, "dense", None) is None:
         raise InputError(
-            "--backend numba-cuda: knows dense layers with model.time: fourier alone, no model.residual and no model.dropout; take --backend cupy"
+            "--backend numba-cuda: knows dense layers with model.time: fourier alone, no model.residual, no model.dropout and no reverse_model.py; "
+            "take --backend cupy"
         )

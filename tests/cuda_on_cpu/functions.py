@@ -109,6 +109,14 @@ def mean(a: ndarray, axis=None, dtype=None, out=None, keepdims: bool = False) ->
     return _reduce("mean", a, axis, out, keepdims, dtype=dtype)
 
 
+def argsort(a: ndarray, axis: int = -1, kind: str | None = None) -> ndarray:
+    """Stable, along one axis; waits, as thrust does for its room."""
+    if kind not in (None, "stable"):
+        raise ValueError("kind other than None or 'stable' is not supported")
+    device.wait("argsort")
+    return _new("argsort", np.argsort(_value(a), axis, kind="stable"))
+
+
 def clip(a: ndarray, a_min, a_max, out: ndarray | None = None) -> ndarray:
     return minimum(maximum(a, a_min, out=out), a_max, out=out)  # noqa: F821
 
@@ -165,6 +173,6 @@ ndarray.__matmul__ = matmul
 globals().update({name: elementwise(name) for name in UFUNCS})
 MADE = (
     empty, full, zeros, ones, empty_like, zeros_like, ones_like, arange, array, asarray, ascontiguousarray, asnumpy, copyto, concatenate, stack,
-    where, sum, mean, clip, matmul,
+    where, sum, mean, argsort, clip, matmul,
 )  # fmt: skip
 __all__ = [*UFUNCS, *(function.__name__ for function in MADE)]  # noqa: PLE0604

@@ -109,7 +109,14 @@ def _modules() -> dict[str, types.ModuleType]:
         __version__="14.2.0", **{name: getattr(np, name) for name in NUMBERS}, **{name: getattr(functions, name) for name in functions.__all__},
     )  # fmt: skip
     cupy.__path__ = []
-    return {module.__name__: module for module in (cupy, cuda, runtime, memory)}
+    chosen = {"f": 1}  # of each dtype, how it is multiplied
+    products = _module(
+        "cupy._core._routines_linalg", COMPUTE_TYPE_DEFAULT=1, COMPUTE_TYPE_TF32=7, get_compute_type=lambda dtype: chosen[np.dtype(dtype).char],
+        set_compute_type=lambda dtype, kind: chosen.update({np.dtype(dtype).char: kind}),
+    )  # fmt: skip
+    core = _module("cupy._core", _routines_linalg=products)
+    core.__path__ = []
+    return {module.__name__: module for module in (cupy, cuda, runtime, memory, core, products)}
 
 
 _before: dict[str, types.ModuleType] | None = None  # what the stand-in took the place of

@@ -13,9 +13,11 @@ from bdiff_np.diffusion.bernoulli import make_chain
 from bdiff_np.kernels import bernoulli_numpy, cuda_grid
 from bdiff_np.model import load_ops
 from bdiff_np.rng import Key
+from gpu import strict
 from gpu.training import buffers, distance, training
 
 cuda_grid.THREADS, cuda_grid.SIDE = 64, 2  # a thread of the simulator is a thread of the system
+strict.install()
 
 f32 = np.float32
 KEY = Key(2**63 - 1, rng.Q_NOISE, 2**40 + 1)
@@ -33,6 +35,11 @@ def numpy_ops():
 
 def same(ops, found, expected, rtol=3e-6):
     np.testing.assert_allclose(ops.to_host(found), expected, rtol=rtol, atol=rtol)
+
+
+def test_the_simulator_is_strict():
+    """What a card's arrays cannot do fails here too; without that this file would have let `array[...] = x` pass, which no card takes."""
+    assert strict.allowed(np.arange(4).reshape(2, 2)) == []
 
 
 @pytest.mark.parametrize("pi", [0.3, np.linspace(0.1, 0.9, 9)], ids=["one", "per-bit"])
@@ -100,9 +107,21 @@ def test_products(ops, M, N, K):
     """Our own product, of matrices and of transposed ones."""
     generator = np.random.default_rng(4)
     a, b = generator.integers(-4, 5, (M, K)).astype(f32), generator.integers(-4, 5, (K, N)).astype(f32)
-    right, left = ops.asarray(np.ascontiguousarray(b.T)), ops.asarray(np.ascontiguousarray(a.T))
-    for found in (ops.matmul(ops.asarray(a), ops.asarray(b)), ops.matmul(ops.asarray(a), right.T), ops.matmul(left.T, ops.asarray(b))):
+    b_turned, a_turned = ops.asarray(np.ascontiguousarray(b.T)), ops.asarray(np.ascontiguousarray(a.T))
+    a_there, b_there = ops.asarray(a), ops.asarray(b)
+    for found in (ops.matmul(a_there, b_there), ops.matmul(a_there, b_turned, right=True), ops.matmul(a_turned, b_there, left=True)):
         np.testing.assert_array_equal(ops.to_host(found), a @ b)
+
+
+@pytest.mark.parametrize("passes, n", [(3, 5), (1, 9), (2, 1)])
+def test_orders(ops, passes, n):
+    """Which rows are shown when: as on NumPy."""
+    from bdiff_np.kernels import arrays_numba_cuda, dense_numba_cuda
+
+    words = arrays_numba_cuda.empty((passes, n), np.uint64)
+    dense_numba_cuda.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)
+    expected = rng.permutations(2**63 - 1, rng.SHUFFLE, 2**33, passes, n)
+    np.testing.assert_array_equal(ops.to_host(arrays_numba_cuda.argsort(words)), expected)
 
 
 def test_a_training_and_its_rows():

@@ -20,6 +20,8 @@ from bdiff_np.model import load_ops
 
 NONE = gpu.Driver(None, (), "there is no NVIDIA driver on this machine")
 NO_GPU = gpu.Driver(13000, (), "the NVIDIA driver finds no GPU")
+WEAK = gpu.Driver(13000, ("an old card",), "", 61)
+VOLTA = gpu.Driver(13000, ("an older card",), "", 70)
 HERE = {"12": gpu.Driver(12080, ("a card",), ""), "13": gpu.Driver(13000, ("a card", "another"), "")}
 OLD = gpu.Driver(11080, ("a card",), "")
 both = pytest.mark.parametrize("backend", ["cupy", "numba-cuda"])
@@ -27,10 +29,11 @@ both = pytest.mark.parametrize("backend", ["cupy", "numba-cuda"])
 
 @pytest.fixture
 def machine(monkeypatch):
-    """machine(driver, *packages): a machine with this driver and no packages of GPU back ends but these."""
+    """machine(driver, *packages, wheels=()): a machine with this driver, no packages of GPU back ends but these, and these wheels of CuPy."""
 
-    def make(driver, *packages):
+    def make(driver, *packages, wheels=()):
         monkeypatch.setattr(gpu, "driver", lambda: driver)
+        monkeypatch.setattr(gpu, "_installed", lambda wheel: wheel in wheels)
         asked = gpu.find_spec
         known = set(gpu.MODULES.values())
         monkeypatch.setattr(gpu, "find_spec", lambda name: (name in packages or None) if name in known else asked(name))
@@ -65,6 +68,32 @@ def test_a_driver_that_is_too_old(machine, backend):
     machine(OLD, *gpu.MODULES.values())
     fault = gpu.fault(backend)
     assert fault.reason == "the driver is for CUDA 11.8" and "CUDA 12" in fault.cure
+
+
+@both
+def test_a_card_that_is_too_old(machine, backend):
+    """Below compute capability 7.0 the kernels do not compile; a card that CUDA 13 has left behind is told of CUDA 12, whatever its driver."""
+    machine(WEAK, *gpu.MODULES.values())
+    fault = gpu.fault(backend)
+    assert fault.reason == "an old card has compute capability 6.1, and 7.0 is the least" and "--backend numba" in fault.cure
+    machine(VOLTA)
+    assert gpu.fault(backend).cure == 'pip install "bdiff_np[cuda12]"'
+
+
+@pytest.mark.parametrize(
+    "version, wheels, line",
+    [
+        ("12", (), 'pip install --force-reinstall "bdiff_np[cuda12]"'),
+        ("12", ("cupy-cuda12x",), 'pip install --force-reinstall "bdiff_np[cuda12]"'),
+        ("12", ("cupy-cuda13x",), 'pip uninstall -y cupy-cuda13x && pip install "bdiff_np[cuda12]"'),
+        ("13", ("cupy-cuda12x",), 'pip uninstall -y cupy-cuda12x && pip install "bdiff_np[cuda13]"'),
+        ("13", ("cupy-cuda12x", "cupy-cuda13x"), 'pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install "bdiff_np[cuda13]"'),
+    ],
+)
+def test_an_installation_is_mended(machine, version, wheels, line):
+    """Two wheels of CuPy write into one folder: the wrong one goes before the right one comes."""
+    machine(HERE[version], *gpu.MODULES.values(), wheels=wheels)
+    assert gpu.reinstall() == line
 
 
 @both
@@ -103,14 +132,24 @@ def test_the_driver_is_asked(monkeypatch):
         def cuDeviceGetName(self, name, size, k):
             name.value = f"card {k}".encode()
 
+        def cuDeviceGetAttribute(self, out, attribute, k):
+            out._obj.value = {gpu.MAJOR: 8, gpu.MINOR: 6}[attribute]
+
+        def cuGetErrorName(self, code, out):
+            out._obj.value = b"CUDA_ERROR_NO_DEVICE" if code == 100 else None
+
     def ask(library):
         monkeypatch.setattr(gpu.ctypes, "CDLL", lambda name: library if library else (_ for _ in ()).throw(OSError()))
         return gpu.driver.__wrapped__()
 
-    assert ask(Library()) == gpu.Driver(13010, ("card 0", "card 1"), "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert ask(Library()) == gpu.Driver(13010, ("card 0", "card 1"), "", 86)
     assert ask(None) == NONE
-    for broken in (Library(count=0), Library(init=100)):
-        assert ask(broken) == gpu.Driver(13010, (), "the NVIDIA driver finds no GPU")
+    none = "the NVIDIA driver finds no GPU"
+    assert ask(Library(count=0)).fault == ask(Library(init=7)).fault == none
+    assert ask(Library(init=100)) == gpu.Driver(13010, (), f"{none} (CUDA_ERROR_NO_DEVICE)")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert ask(Library(init=100)).fault == f"{none} (CUDA_ERROR_NO_DEVICE, CUDA_VISIBLE_DEVICES is '')"
 
 
 @pytest.mark.skipif(find_spec("cupy") is None, reason='CuPy is not installed: pip install "bdiff_np[gpu-check]"')
@@ -154,17 +193,16 @@ def test_auto_takes_a_gpu_for_much_work(machine, monkeypatch):
     """With growing work numpy, numba, cupy, each where it is expected to end first; one that fails at its import is passed over, and why is said."""
     machine(HERE["13"], "cupy")
     monkeypatch.setattr(compiled, "is_compiled", lambda _: True)
-    monkeypatch.setattr(auto, "import_module", lambda name: types.ModuleType(name))
+    monkeypatch.setattr(auto, "load_ops", lambda name: types.ModuleType(name))
     found = [auto.for_sampling(model(), 2**k, 1000) for k in range(30)]
     answers = [choice.backend for choice in found]
     assert list(dict.fromkeys(answers)) == ["numpy", "numba", "cupy"]
     assert "s on the GPU" in found[-1].reason and "to start the GPU" in found[0].reason
 
     def fail(name):
-        if name.endswith("cupy_ops"):
-            raise Unavailable("cupy", "it is broken", "mend it")
+        raise Unavailable(name, "it is broken", "mend it")
 
-    monkeypatch.setattr(auto, "import_module", fail)
+    monkeypatch.setattr(auto, "load_ops", fail)
     choice = auto.for_sampling(model(), 2**29, 1000)
     assert choice.backend == "numba" and "it is broken; mend it" in choice.reason
 
@@ -208,7 +246,7 @@ def test_doctor_tries_what_it_finds(machine, monkeypatch):
     state = doctor.examine()["backends"]["numba"]
     assert state["reason"] == "it fails: CUDA_ERROR_NO_BINARY_FOR_GPU" and state["cure"].startswith("pip install ") and not state["available"]
     monkeypatch.setattr(numba, "norm", lambda flat: 4.0)
-    assert "3 * 3 + 4 * 4" in doctor.examine()["backends"]["numba"]["reason"]
+    assert "a length 4.0, not the root of 26" in doctor.examine()["backends"]["numba"]["reason"]
 
 
 def test_doctor_on_a_card(card):

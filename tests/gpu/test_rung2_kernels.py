@@ -160,6 +160,17 @@ def test_prior_and_masks_of_keys(card):
             np.testing.assert_array_equal(found, rng.words(Key(3, rng.PRIOR, 0), 300, 13, first) < round(0.3 * WORD))
 
 
+@pytest.mark.parametrize("passes, n", [(1, 1), (3, 5), (70, 11), (2, 1000)])
+def test_orders_of_rows(card, passes, n):
+    """Which rows are shown when is NumPy's, bit for bit, pass by pass; keys and passes as large as they come."""
+    for _ in card.orders():
+        words = card.arrays.empty((passes, n), np.uint64)
+        card.dense.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)
+        found = card.arrays.argsort(words)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(card.arrays.to_host(found), rng.permutations(2**63 - 1, rng.SHUFFLE, 2**33, passes, n))
+
+
 def _chain(pi):
     from bdiff_np.diffusion.bernoulli import make_chain
 

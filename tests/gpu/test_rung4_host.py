@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import NET, definition, invoke, make_run, newest
+from tiny import NET, definition, invoke, make_run, newest, settings
 
 from bdiff_np import checkpoint, config, data, evaluate, rng, rundir, sample
 from bdiff_np import run as running
@@ -36,7 +35,7 @@ def quick(monkeypatch):
     """Few evaluations, no pictures and no waiting for the disk: none of them is what is tested here."""
     monkeypatch.setattr(running, "FINAL_EVALUATIONS", 1 << 9)
     monkeypatch.setattr(running, "VAL_EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(running.Run, "_pictures", lambda *_: None)
 
 
@@ -128,6 +127,8 @@ def test_the_way_follows_from_the_sizes(card):
     large = {"D": 100, "hidden": (128, 128, 128), "odds_input": True, "N": 60, "batch_size": 20}
     assert type(training("cupy", **large).fused).__name__ == "CapturedSteps"
     assert type(training("cupy", hidden=(129,)).fused).__name__ == "LaunchedSteps"
+    for batch, rows in ((1, 4), (5, 8), (64, 32), (250, 32)):  # that a block takes together: no more than its group has, to the next size
+        assert training("cupy", batch_size=batch).fused.plan.rows == rows
     if not card.real:
         with card.pretending(shared_memory=6 << 10):
             assert type(training("cupy").fused).__name__ == "CapturedSteps"
@@ -227,17 +228,22 @@ def stand_in_of(card):
 
 @pytest.mark.parametrize("way", WAYS[:3])
 def test_a_call_copies_once_and_allocates_nothing(card, way):
-    """However many steps a call takes, three arrays go to the card and two come back; after the first call no memory is taken."""
+    """However many steps a call takes, three arrays go to the card and two come back, and no memory is taken; rows' orders are made on the card."""
     events = stand_in_of(card)
     job = take(training("cupy"), way, card)
     job.advance(3)
-    counts = {}
-    for steps in (2, 40):
+    counts, first = {}, job.optimizer.taken + 1
+    for count in (2, 40):
+        steps = np.arange(first, first + count)
         events.clear()
-        job.advance(steps)
-        counts[steps] = {kind: events.count(kind) for kind in ("h2d", "d2h", "alloc", "sync")}
+        index = job._index(first, count).reshape(count, job.batch_rows)
+        assert not events.count("h2d") and not events.count("d2h") and events.count("launch") <= 1
+        events.clear()
+        job.fused(index, first, job.optimizer.numbers(steps), job.logged(steps))
+        counts[count] = {kind: events.count(kind) for kind in ("h2d", "d2h", "alloc", "sync")}
+        first += count
     assert counts[2] == counts[40]
-    assert counts[40]["d2h"] == 2 and counts[40]["alloc"] == 0 and counts[40]["h2d"] <= 4
+    assert counts[40]["d2h"] == 2 and counts[40]["alloc"] == 0 and counts[40]["h2d"] <= 3
 
 
 def test_a_captured_step_is_one_launch(card):
@@ -248,7 +254,8 @@ def test_a_captured_step_is_one_launch(card):
     events.clear()
     job.advance(20)
     graphs = [event for event in events.events if event[0] == "graph"]
-    assert len(graphs) == 20 and all(nodes > 15 for _, nodes in graphs) and not events.count("launch")
+    assert len(graphs) == 20 and all(nodes > 15 for _, nodes in graphs)
+    assert events.count("launch") == events.count("launch", "shuffle_words<256>") == 1
 
 
 def test_the_fused_step_is_one_launch_for_all(card):
@@ -257,7 +264,7 @@ def test_the_fused_step_is_one_launch_for_all(card):
     job.advance(1)
     events.clear()
     job.advance(50)
-    assert [event[1] for event in events.events if event[0] == "launch"] == ["take"]
+    assert [event[1] for event in events.events if event[0] == "launch"] == ["shuffle_words<256>", "take"]
 
 
 def test_the_five_lines_wait_only_where_a_loss_is_logged(card):
@@ -281,12 +288,14 @@ def test_too_little_memory_is_said_before_it_is_taken(card):
         assert sum(event[1] for event in events.events if event[0] == "alloc") < 1_000_000
 
 
-def test_tf32_is_off_unless_asked_for(card, monkeypatch):
-    """CuPy is told either way, whatever the user's environment says."""
-    for asked in (False, True):
-        monkeypatch.setenv("CUPY_TF32", str(int(not asked)))
-        training("cupy", hidden=(150,), tf32=asked)
-        assert os.environ["CUPY_TF32"] == str(int(asked))
+@pytest.mark.parametrize("values", [{"hidden": (150,)}, {"hidden": (150, 150), "residual": True}], ids=["dense", "residual"])
+def test_tf32_is_off_unless_asked_for(card, values):
+    """CuPy is told either way, by each training, whatever the one before it asked for."""
+    from cupy._core import _routines_linalg as products
+
+    for asked in (False, True, False):
+        training("cupy", tf32=asked, **values)
+        assert products.get_compute_type(np.float32) == (products.COMPUTE_TYPE_TF32 if asked else products.COMPUTE_TYPE_DEFAULT)
 
 
 # Sampling and evaluation ------------------------------------------------------------------------------------------------------------------
@@ -437,6 +446,37 @@ def test_a_network_of_the_users_own(card, tmp_path):
     model = Model.load(runs[0])
     np.testing.assert_array_equal(model.sample(20, seed=1), model.on("cupy").sample(20, seed=1))
     np.testing.assert_array_equal(model.on("cupy").on("numpy").sample(20, seed=1), model.sample(20, seed=1))
+
+
+@pytest.mark.parametrize(
+    "fault, says", [(RuntimeError("no kernel image is available"), "it fails: no kernel image"), (MemoryError("9 GiB"), "memory is full (9 GiB)")]
+)
+def test_a_gpu_that_does_not_work(card, tmp_path, monkeypatch, fault, says):
+    """A driver's error at the first try: one sentence with a cure, exit code 2, nothing left behind; auto goes on without it and says why."""
+    from bdiff_np import auto
+    from bdiff_np.backends import device
+
+    def fail(*_):
+        raise fault
+
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(card.ops, "matmul", fail)
+    device.try_out.cache_clear()
+    found = invoke("train", run, "--backend", "cupy")
+    assert found.exit_code == 2 and found.stderr.count("\n") == 1 and f"--backend cupy: {says}" in found.stderr.replace("the GPU's ", "")
+    assert not (run / "results").exists()
+    model = Model.build(settings(hidden=(9,)), 9, 0.3)
+    choice = auto.for_sampling(model, 10**10, 2000)
+    assert choice.backend != "cupy" and str(fault) in choice.reason
+    monkeypatch.undo()
+    device.try_out(card.ops)
+
+
+def test_a_gpu_draws_more_rows_at_a_time(card):
+    """So that it is busy; rows stay those of NumPy, which draws fewer at a time."""
+    here, there = training("numpy", T=2).averaged, training("cupy", T=2).averaged
+    assert sample.rows_at_once(here) == 4096 and sample.rows_at_once(there) == 1 << 17
+    np.testing.assert_array_equal(sample.draw(there, 4500, seed=2), sample.draw(here, 4500, seed=2))
 
 
 def test_too_little_memory_on_the_command_line(card, tmp_path):

@@ -51,7 +51,7 @@ def training(backend: str, N: int = 300, D: int = 9, pi=0.25, **values) -> Train
     params, ema = 0.4 * generator.normal(size=(2, P))
     m, v = 1e-3 * generator.normal(size=P), 1e-4 * generator.uniform(0.5, 1.5, size=P)
     for buffer, values_of_it in ((job.model.params.flat, params), (o.ema.flat, ema), (o.m.flat, m), (o.v.flat, v)):
-        buffer[...] = asarray(values_of_it.astype(np.float32))
+        buffer[:] = asarray(values_of_it.astype(np.float32))
     o.taken = STEP
     return job
 

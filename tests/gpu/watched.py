@@ -7,6 +7,8 @@ Results are compared as well, but what counts is that nothing is reported.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -58,9 +60,9 @@ def test_operations(card, H):
 def test_steps(card, way, case):
     """Two steps: three groups of rows for two blocks, a group in several parts, the last of which does not fill the rows of a block."""
     values = CASES[case] | {"hidden": (9, 6), "batch_size": 101, "steps_per_epoch": 64}
-    with card.pretending(multiprocessors=2, shared_memory=20 << 10):
+    with nullcontext() if card.real else card.pretending(multiprocessors=2, shared_memory=20 << 10):
         here, there = training("numpy", **values), take(training("cupy", **values), way, card)
-        if way == "FusedSteps":
+        if way == "FusedSteps" and not card.real:
             assert there.fused.groups == 3 and there.fused.grid == 2 and there.fused.plan.rows < 101 // 3
         start = buffers(here)
         for job in (here, there):
