@@ -6,6 +6,7 @@ own, tile by tile (dense_numba_cuda.py).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.util import find_spec
 
 import numpy as np
@@ -85,12 +86,17 @@ def argsort(words):
     return order
 
 
+@lru_cache(1)
 def _cupy():
-    """CuPy, or None where it is not installed, or where there is no card but Numba's simulator of one."""
+    """CuPy, or None where it is not installed, does not work, or has no card but Numba's simulator of one."""
     if find_spec("cupy") is None or config.ENABLE_CUDASIM:
         return None
-    import cupy
+    try:
+        import cupy
 
+        cupy.empty((2, 2), np.float32) @ cupy.empty((2, 2), np.float32)  # which loads cuBLAS
+    except Exception:  # of any kind
+        return None
     return cupy
 
 

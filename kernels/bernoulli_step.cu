@@ -2,7 +2,8 @@
 //
 // A block takes a group of the batch's rows, R at a time, through noise, forward, KL gradient and backward, all in shared memory, and adds up their
 // gradient; then all blocks together sum the gradients of all groups, and each takes its share of AdamW. Between these three phases the whole grid
-// meets, so the launch is cooperative. Groups, pieces and the order of every sum come from sizes alone: the weights do not depend on the card.
+// meets, so the launch is cooperative. Groups, pieces and the order of every sum come from sizes alone: on a card of one kind, the weights do not
+// depend on how many multiprocessors it has.
 //
 // Per row of a 20-50-50-20 net: 3 bytes of data read, 38,000 operations, 60 random words. Per step: 40 bytes a parameter for AdamW and 8 more for each
 // group. Products read 8 numbers from shared memory for 16 multiply-adds, so they are bound by shared memory at half of an H100's 67 TFLOP/s: 1.2 ns a

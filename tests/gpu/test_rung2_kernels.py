@@ -75,7 +75,7 @@ def test_thresholds_are_exact_words(words, x0):
 
 
 def test_a_word_is_below_a_probability_exactly(words):
-    """word < p 2**32 in exact arithmetic, for probabilities from 0 to 1 and words on both sides of the edge; nan is below nothing."""
+    """word < p 2**32 in exact arithmetic, for probabilities from 0 to 1 and words on both sides of the edge."""
     generator = np.random.default_rng(2)
     p = np.concatenate([[0, 1, 0.5, 2.0**-32, 2.0**-33, 1 - 2.0**-24, 1.5 * 2.0**-32], generator.random(300), 10 ** -generator.uniform(0, 12, 300)])
     p = p.astype(np.float32)
