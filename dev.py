@@ -51,7 +51,8 @@ def prepare(extra: str) -> None:
     uv = shutil.which("uv")
     if now not in done:
         done = []
-        make = [uv, "venv", "-q", "--clear", "--python", sys.executable, str(VENV)] if uv else [sys.executable, "-m", "venv", "--clear", str(VENV)]
+        make = [uv, "venv", "-q", "--seed", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
+        make += ["--clear", str(VENV)]
         if subprocess.run(make, stdout=subprocess.DEVNULL).returncode:
             sys.exit(NO_VENV)
     pip = [uv, "pip", "install", "--python", str(PYTHON)] if uv else [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]

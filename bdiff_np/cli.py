@@ -50,7 +50,7 @@ class Commands(click.Group):
         except InputError as fault:
             raise Fault(str(fault)) from None
         except MemoryError as fault:
-            raise Fault(f"the memory is full: {str(fault) or 'an array does not fit'}; take smaller batches or narrower layers") from None
+            raise Fault(f"the memory is full: {str(fault).rstrip('.') or 'an array does not fit'}; take smaller batches or narrower layers") from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

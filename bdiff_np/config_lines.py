@@ -139,7 +139,9 @@ class _Reading:
         """Fault of a key that is not in the schema, with the key that was probably meant, which is then not held to be left out."""
         key, owners = str(path[-1]), {field: name for name, section in self.sections.items() for field in section.model_fields}
         hint = f"known here: {', '.join(known)}"
-        if key in owners:
+        if key in ("backend", "device", "gpu"):
+            hint = "the back end is chosen on the command line, by --backend"
+        elif key in owners:
             self.suspects.add((owners[key], key))
             hint = f"it belongs to {owners[key]}"
         elif near := _nearest(key, known):

@@ -41,7 +41,7 @@ def _backend(name: str) -> dict:
         reason, cure = fault.reason, fault.cure
     except Exception as fault:  # of any kind: it comes from a library, or a driver
         reason = f"it fails: {(str(fault).strip() or type(fault).__name__).splitlines()[0]}"
-        cure = gpu.reinstall() if name in gpu.MODULES else "pip install --force-reinstall bdiff_np"
+        cure = gpu.reinstall(name) if name in gpu.MODULES else f"{gpu.pip()} install --force-reinstall {name}"
     return {"available": reason is None, "reason": reason, "cure": cure, "versions": versions}
 
 

@@ -17,3 +17,6 @@ class Unavailable(InputError):
     def __init__(self, backend: str, reason: str, cure: str):
         super().__init__(f"--backend {backend}: {reason}; {cure}")
         self.backend, self.reason, self.cure = backend, reason, cure
+
+    def __reduce__(self):  # from another process it comes back whole
+        return type(self), (self.backend, self.reason, self.cure)

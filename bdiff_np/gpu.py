@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import sys
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from bdiff_np.errors import Unavailable
@@ -72,12 +74,26 @@ def extra() -> str:
     return "cuda12" if older else "cuda13"
 
 
-def reinstall() -> str:
-    """The line that mends an installation, whatever is wrong with it: other wheels of CuPy than the one that fits go first."""
-    others = [wheel for wheel in WHEELS if _installed(wheel)]
-    if others and others != [f"cupy-{extra()}x"]:
-        return f'pip uninstall -y {" ".join(others)} && pip install "bdiff_np[{extra()}]"'
-    return f'pip install --force-reinstall "bdiff_np[{extra()}]"'
+def pip() -> str:
+    """How pip is called for the Python that runs: by its path where another environment is active, or none."""
+    if os.environ.get("VIRTUAL_ENV") == sys.prefix:
+        return "pip"
+    own = Path(sys.executable)
+    return f"{shlex.quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))} -m pip"
+
+
+def install() -> str:
+    """The line that installs what the driver and the card ask for: of a clone, from there."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "setup.py").is_file():
+        return f'{pip()} install "bdiff_np[{extra()}]"'
+    return f'{pip()} install -e "{"." if root == Path.cwd() else root}[{extra()}]"'
+
+
+def reinstall(backend: str) -> str:
+    """The line that mends an installation, whatever is wrong with it: wheels that are there, of other CUDA versions too, go first."""
+    wheels = [wheel for wheel in (WHEELS if backend == "cupy" else ("numba-cuda",)) if _installed(wheel)]
+    return (f"{pip()} uninstall -y {' '.join(wheels)} && " if wheels else "") + install()
 
 
 def _installed(package: str) -> bool:
@@ -89,19 +105,21 @@ def _installed(package: str) -> bool:
 
 def fault(backend: str) -> Unavailable | None:
     """Why a GPU back end cannot run here, or None if it can, as far as can be told without starting it."""
-    found, package, pip = driver(), MODULES[backend], f'pip install "bdiff_np[{extra()}]"'
+    found, package = driver(), MODULES[backend]
     if find_spec(package) is None:
-        cure = pip if found.devices else f"on a machine with an NVIDIA GPU: {pip}; here, take --backend numba"
+        cure = install() if found.devices else f"on a machine with an NVIDIA GPU: {install()}; here, take the back end numba"
         return Unavailable(backend, f"{backend} is not installed" + ("" if found.devices else f", and {found.fault}"), cure)
     if not found.devices:
-        cure = "take --backend numba, or run it where there is an NVIDIA GPU with a driver for CUDA 12 or newer"
+        if "CUDA_VISIBLE_DEVICES" in os.environ and found.version is not None:
+            return Unavailable(backend, found.fault, "unset CUDA_VISIBLE_DEVICES, or take the back end numba")
+        cure = "take the back end numba, or, if there is a GPU, install NVIDIA's driver for CUDA 12 or newer (start a container with --gpus all)"
         return Unavailable(backend, found.fault, cure)
     if found.version is not None and found.version < OLDEST:
         known = f"{found.version // 1000}.{found.version % 1000 // 10}"
         return Unavailable(backend, f"the driver is for CUDA {known}", "update it to one for CUDA 12 or newer")
     if found.capability < OLDEST_CARD:
         has, needs = (f"{number // 10}.{number % 10}" for number in (found.capability, OLDEST_CARD))
-        return Unavailable(backend, f"{found.devices[0]} has compute capability {has}, and {needs} is the least", "take --backend numba")
+        return Unavailable(backend, f"{found.devices[0]} has compute capability {has}, and {needs} is the least", "take the back end numba")
     return None
 
 
@@ -113,4 +131,4 @@ def require(backend: str) -> None:
     try:
         import_module(MODULES[backend])
     except Exception as problem:  # of any kind: it comes from a library that does not fit the machine
-        raise Unavailable(backend, f"{backend} cannot be imported ({problem})", reinstall()) from problem
+        raise Unavailable(backend, f"{backend} cannot be imported ({problem})", reinstall(backend)) from problem

@@ -64,6 +64,8 @@ class Model:
             net = module("nets", config.model.net, "build").build(D, chain, config.model, dtype)
         if hasattr(ops, "check"):
             ops.check(net)
+        size = sum(int(np.prod(shape)) for shape in net.shapes.values())
+        ops.reserve(size * np.dtype(dtype).itemsize, "The network", "take narrower layers (model.hidden)")
         return cls(config, D, ops, chain, net, Params(ops, net.shapes, dtype))
 
     @classmethod

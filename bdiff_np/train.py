@@ -116,9 +116,9 @@ class Training:
 
     def _index(self, first: int, count: int):
         """The rows of steps first .. first + count - 1, (count * batch_rows,); on the device where the fused steps make their orders there."""
-        N, b = len(self.rows), self.batch_rows
+        N, b, seed = len(self.rows), self.batch_rows, self.seed
         if self._orders is None or self._orders[0] is not self.fused:
-            made = getattr(self.fused, "orders", lambda first, passes, N: rng.permutations(self.seed, rng.SHUFFLE, first, passes, N))
+            made = getattr(self.fused, "orders", lambda first, passes, N: rng.permutations(seed, rng.SHUFFLE, first, passes, N))
             empty = getattr(self.fused, "empty", np.empty)
             self._orders = self.fused, Orders(lambda first, passes: made(first, passes, N), empty, N)
         return self._orders[1].take((first - 1) * b, count * b)

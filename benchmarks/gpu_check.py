@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -42,15 +43,19 @@ class Parts(click.ParamType):
 class Log:
     """What is said on the terminal and kept for the file.
 
-    good : whether nothing failed up to now
+    good : whether nothing failed up to now. skipped : what could not be run, and why
     """
 
     def __init__(self):
-        self.lines, self.good = [], True
+        self.lines, self.skipped, self.good = [], [], True
 
     def say(self, text: str) -> None:
         click.echo(text)
         self.lines.append(text)
+
+    def skip(self, what: str) -> None:
+        self.say(f"not run: {what}")
+        self.skipped.append(what)
 
     def verdict(self, good: bool, text: str) -> None:
         self.good &= good
@@ -75,6 +80,10 @@ def main(parts: tuple[str, ...], quick: bool, out: Path) -> None:
     if missing is not None:
         click.echo(f"no GPU to check: {missing.reason}; {missing.cure}", err=True)
         sys.exit(2)
+    for part, there, what in (("tests", find_spec("pytest"), "pytest, of the extra test"), ("parity", shutil.which("g++"), "g++")):
+        if part in parts and not there:
+            click.echo(f"--parts {part} needs {what}; install it, or name the other parts", err=True)
+            sys.exit(2)
     log, now = Log(), datetime.datetime.now()
     found = doctor.examine()
     card = found["driver"]["gpus"][0]
@@ -88,6 +97,8 @@ def main(parts: tuple[str, ...], quick: bool, out: Path) -> None:
         except Exception as fault:  # of any kind: the other parts are worth having
             log.verdict(False, f"{type(fault).__name__}: {fault}")
     log.say(f"\n{'All that was run is green.' if log.good else 'NOT all of it is green.'} {(datetime.datetime.now() - now).seconds} s.")
+    if log.skipped:
+        log.say(f"{len(log.skipped)} not run, the first: {log.skipped[0]}")
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{now:%Y-%m-%d_%H%M}_{re.sub(r'[^A-Za-z0-9]+', '-', card).strip('-')}.md"
     write_whole(path, ("\n".join(log.lines) + "\n").encode())
@@ -107,7 +118,7 @@ def _clocks() -> str:
 def _tests(log: Log, quick: bool) -> None:
     """The parity tests, on every back end that runs here; on the real CuPy, since there is a GPU."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", *SUITES], cwd=ROOT, capture_output=True, text=True)
-    log.say("```\n" + "\n".join(done.stdout.strip().splitlines()[-40:]) + "\n```")
+    log.say("```\n" + "\n".join((done.stdout.strip() or done.stderr.strip()).splitlines()[-40:]) + "\n```")
     log.verdict(done.returncode == 0, f"pytest {' '.join(SUITES)}")
 
 
@@ -147,7 +158,7 @@ def compare(card: dict[str, np.ndarray], cpu: dict[str, np.ndarray]) -> tuple[li
 def _sanitizer(log: Log, quick: bool) -> None:
     """NVIDIA's own tool over every kernel, small: tests/gpu/watched.py."""
     if shutil.which("compute-sanitizer") is None:
-        log.say("compute-sanitizer is not installed: not run")
+        log.skip("sanitizer: compute-sanitizer is not installed (it comes with CUDA's toolkit)")
         return
     for tool in TOOLS[: 1 if quick else None]:
         command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", sys.executable, "-m", "pytest", "-q", "tests/gpu/watched.py"]
@@ -180,8 +191,16 @@ def _samplers(log: Log, quick: bool) -> None:
 
 
 def _say_all(log: Log, lines: Iterator[str]) -> None:
+    """Lines of a table, and what was not measured: a failure if it is ours."""
+    import gpu_timings
+
     for line in lines:
-        log.say(line)
+        if line.startswith(gpu_timings.FAILED):
+            log.verdict(False, line)
+        elif line.startswith(gpu_timings.LEFT_OUT):
+            log.skip(line.removeprefix(gpu_timings.LEFT_OUT))
+        else:
+            log.say(line)
 
 
 if __name__ == "__main__":

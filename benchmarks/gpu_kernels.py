@@ -1,6 +1,7 @@
 """What each GPU kernel must move and compute, and so the least time that it can take: beside what was measured on a card, or alone, without one.
 
-    python benchmarks/gpu_kernels.py       the table of benchmarks/RESULTS.md: registers, shared memory, occupancy, loads, expected time on an H100
+    python benchmarks/gpu_kernels.py       the table of benchmarks/RESULTS.md: registers, shared memory, occupancy, loads, expected time on an H100;
+                                           needs CUDA's compilers, no GPU: pip install -e ".[gpu-check]"
 
 The counts are those of the kernels' banners. A word is a random word of Philox, some 40 integer instructions.
 """
@@ -189,9 +190,12 @@ def launches() -> dict[str, Callable[[], None]]:
 
 
 def table() -> str:
-    """Static figures of every kernel, as Markdown. Needs the extra gpu-check."""
+    """Static figures of every kernel, as Markdown. Raises ImportError without the extra gpu-check."""
     sys.path.insert(0, str(ROOT / "tests"))
     from gpu import compiled, occupancy
+
+    if compiled.missing():
+        raise ImportError(compiled.missing())
 
     uses = {k.name: (k, use) for k, use in compiled.compile_all("90").items()}
     listed = works()
@@ -222,4 +226,8 @@ def _short(kernel: str) -> str:
 
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-    print(table())
+    try:
+        print(table())
+    except ImportError as fault:
+        print(fault, file=sys.stderr)
+        sys.exit(2)

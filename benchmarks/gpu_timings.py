@@ -10,6 +10,7 @@ from contestants import SHORT, Entry, Size, Worker, make_problem
 
 REPETITIONS = 7
 MILLISECONDS = 10.0  # that a repetition lasts at least
+FAILED, LEFT_OUT = "failed: ", "left out: "
 HELD, MOST = 20, 1 << 16  # launches of a graph, and of a repetition at most
 TOGETHER = {"layer_norm_backward<float>": ("layer_norm_sums<float>",)}  # what launches more than its own kernel
 BATCHES = tuple(2**k for k in range(10, 19, 2))
@@ -72,24 +73,27 @@ def steps(net: tuple[int, tuple[int, ...]], batches=BATCHES, repetitions: int = 
     """A table of us per training step of a net, by batch, and how many times as long as ours the others take."""
     yield "| batch | " + " | ".join(entry.name for entry in CONTESTANTS) + " | bound of `take` |"
     yield "|--:|" + "--:|" * (len(CONTESTANTS) + 1)
+    missed: list[str] = []
     for batch in batches:
         problem = make_problem(Size(*net, batch))
-        found = [_of_worker(entry, problem, repetitions, "run", STEPS.get(entry.mode, 500)) for entry in CONTESTANTS]
+        found = [_of_worker(missed, entry, problem, repetitions, "run", STEPS.get(entry.mode, 500)) for entry in CONTESTANTS]
         yield f"| {batch:,} | " + " | ".join(_cell(middle, found[0]) for middle in found) + f" | {_bound('take', net, batch, 1e6)} |"
+    yield from missed
 
 
 def samplers(net: tuple[int, tuple[int, ...]], batches=BATCHES, repetitions: int = 3) -> Iterator[str]:
     """A table of seconds for that many rows through 2000 steps and through SHORT of them."""
-    problem = make_problem(Size(*net, 64))
+    problem, missed = make_problem(Size(*net, 64)), []
     for length in (problem.T, SHORT):
         yield f"\n{length} steps, seconds:\n"
         # PyTorch's sampler is not captured, only its training step is.
         yield "| rows | " + " | ".join(entry.name.replace(", CUDA graph", "") for entry in CONTESTANTS) + " | bound of `walk_back` |"
         yield "|--:|" + "--:|" * (len(CONTESTANTS) + 1)
         for rows in batches:
-            middles = [_of_worker(entry, problem, repetitions, "sample", rows, length) for entry in CONTESTANTS]
+            middles = [_of_worker(missed, entry, problem, repetitions, "sample", rows, length) for entry in CONTESTANTS]
             cells = ["-" if middle is None else f"{middle:.4g}" for middle in middles]
             yield f"| {rows:,} | " + " | ".join(cells) + f" | {_bound('walk_back', net, rows * length, 1)} |"
+    yield from missed
 
 
 def _bound(kernel: str, net: tuple[int, tuple[int, ...]], rows: int, unit: float) -> str:
@@ -107,8 +111,11 @@ def _cell(middle: float | None, ours: float | None) -> str:
     return f"{1e6 * middle:,.4g}" + (f" ({middle / ours:.2g}x)" if ours is not None and middle != ours else "")
 
 
-def _of_worker(entry: Entry, problem, repetitions: int, command: str, *arguments: int) -> float | None:
-    """Median seconds, of a step for "run", of all for "sample", of a contestant in its own process, after once in vain; None where it cannot run."""
+def _of_worker(missed: list[str], entry: Entry, problem, repetitions: int, command: str, *arguments: int) -> float | None:
+    """Median seconds, of a step for "run", of all for "sample", of a contestant in its own process, after once in vain; None where it cannot run.
+
+    missed : takes the reason then, a line that begins with FAILED for our own back ends and LEFT_OUT for others
+    """
     share = arguments[0] if command == "run" else 1
     try:
         with Worker(entry) as worker:
@@ -116,5 +123,6 @@ def _of_worker(entry: Entry, problem, repetitions: int, command: str, *arguments
             worker.call(command, *arguments)
             return statistics.median(worker.call(command, *arguments)[0] / share for _ in range(repetitions))
     except Exception as fault:  # of any kind: most of the libraries are not ours
-        print(f"left out: {entry.name} at {problem.size}: {(str(fault).strip() or type(fault).__name__).splitlines()[0]}", flush=True)
+        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+        missed.append(f"{LEFT_OUT if entry.family else FAILED}{entry.name} at {problem.size}: {reason}")
         return None

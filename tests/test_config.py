@@ -121,6 +121,8 @@ ONE_FAULT = {
     "data:\n  rule:\n    name: heartbeat\n    perod: 5\n": "4:5: data.rule.perod: unknown key; did you mean period?",
     "data:\n  rule:\n    name: multiples\n    k: 0\n": "4:8: data.rule.k: must be a whole number, at least 1 (got 0)",
     "training:\n  lrr: 1\n": "2:3: training.lrr: unknown key; did you mean lr?",
+    "backend: cupy\n": "1:1: backend: unknown key; the back end is chosen on the command line, by --backend",
+    "training:\n  device: cuda\n": "2:3: training.device: unknown key; the back end is chosen on the command line, by --backend",
     "training:\n  LR: 1\n": "2:3: training.LR: unknown key; did you mean lr?",
     "training:\n  batch_size: 1\n": "2:3: training.batch_size: unknown key; it belongs to data",
     "training:\n  timefeatures: 4\n": "2:3: training.timefeatures: unknown key; did you mean model.time_features?",

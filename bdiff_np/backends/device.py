@@ -6,7 +6,7 @@ Nothing here waits for the GPU: what an operation gives is there when it is read
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import lru_cache
+from weakref import WeakSet
 
 import numpy as np
 
@@ -95,15 +95,21 @@ class Resident:
         return x
 
 
-@lru_cache
+tried: WeakSet = WeakSet()  # back ends that were tried out and work
+
+
 def try_out(ops) -> None:
     """A product and a kernel of our own, once for each back end. Raises Unavailable with what a library, a compiler or the driver said."""
+    if ops in tried:
+        return
     try:
         check(ops)
+        tried.add(ops)
     except MemoryError as fault:
-        raise Unavailable(ops.name, f"the GPU's memory is full ({_first(fault)})", "nvidia-smi shows who has it; or take --backend numba") from fault
+        cure = "nvidia-smi shows who has it; or take the back end numba"
+        raise Unavailable(ops.name, f"the GPU's memory is full ({_first(fault)})", cure) from fault
     except Exception as fault:  # of any kind
-        raise Unavailable(ops.name, f"it fails: {_first(fault)}", gpu.reinstall()) from fault
+        raise Unavailable(ops.name, f"it fails: {_first(fault)}", gpu.reinstall(ops.name)) from fault
 
 
 def check(ops) -> None:

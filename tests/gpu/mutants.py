@@ -1,11 +1,13 @@
 """Plants bugs in the kernels, one at a time, and says which session notices: how good is the ladder?
 
     python tests/gpu/mutants.py              all of them, in some minutes; exit code 1 if one lives
-    python tests/gpu/mutants.py --mode plain barrier
+    python tests/gpu/mutants.py clip         those with the word in their names
+    python tests/gpu/mutants.py --mode plain barrier     in a session that is not made for them: some live there, which shows what each is good for
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -73,14 +75,24 @@ def plant(number: int) -> None:
 def main() -> int:
     from cuda_on_cpu import sanitize
 
-    asked = sys.argv[sys.argv.index("--mode") + 1] if "--mode" in sys.argv else None
-    words = [word for word in sys.argv[1:] if word not in ("--mode", asked)]
-    alive = 0
-    for number, mutant in enumerate(MUTANTS):
-        if any(word not in mutant.name for word in words):
-            continue
-        command = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / "gpu" / "watched.py"), f"--plant={number}"]
-        found = sanitize.run(asked or mutant.mode, *command, seconds=240)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", choices=sorted({mutant.mode for mutant in MUTANTS}), help="the session, in place of each one's own")
+    parser.add_argument("words", nargs="*", help="words that the names of those to plant have")
+    arguments = parser.parse_args()
+    asked, alive = arguments.mode, 0
+    chosen = {n: mutant for n, mutant in enumerate(MUTANTS) if all(word in mutant.name for word in arguments.words)}
+    if not chosen:
+        parser.error(f"no name has {' and '.join(arguments.words)}")
+
+    def session(mode: str, *planted: str):
+        return sanitize.run(mode, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / "gpu" / "watched.py"), *planted, seconds=240)
+
+    for mode in sorted({asked or mutant.mode for mutant in chosen.values()}):
+        if not (found := session(mode)).clean:
+            print(f"{'none planted':36} {mode:8} NOT clean by itself, so that what it finds says nothing:\n{found}")
+            return 1
+    for number, mutant in chosen.items():
+        found = session(asked or mutant.mode, f"--plant={number}")
         alive += found.clean
         why = f"{len(found.reports)} reports" if found.reports else "no end in time" if found.code is None else "a test fails"
         why = "LIVES" if found.clean else why

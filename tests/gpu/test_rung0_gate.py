@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -47,12 +48,12 @@ def test_not_installed(machine, backend):
     for version, driver in HERE.items():
         machine(driver)
         fault = gpu.fault(backend)
-        assert fault.cure == f'pip install "bdiff_np[cuda{version}]"' and fault.reason == f"{backend} is not installed"
+        assert fault.cure.endswith(f'pip install -e ".[cuda{version}]"') and fault.reason == f"{backend} is not installed"
         assert str(fault) == f"--backend {backend}: {fault.reason}; {fault.cure}"
     machine(NONE)
     fault = gpu.fault(backend)
     assert "is not installed, and there is no NVIDIA driver" in fault.reason
-    assert 'pip install "bdiff_np[cuda13]"' in fault.cure and "--backend numba" in fault.cure
+    assert 'pip install -e ".[cuda13]"' in fault.cure and "the back end numba" in fault.cure
 
 
 @both
@@ -60,7 +61,7 @@ def test_installed_where_there_is_no_gpu(machine, backend):
     for driver in (NONE, NO_GPU):
         machine(driver, *gpu.MODULES.values())
         fault = gpu.fault(backend)
-        assert fault.reason == driver.fault and "--backend numba" in fault.cure
+        assert fault.reason == driver.fault and "the back end numba" in fault.cure
 
 
 @both
@@ -75,25 +76,35 @@ def test_a_card_that_is_too_old(machine, backend):
     """Below compute capability 7.0 the kernels do not compile; a card that CUDA 13 has left behind is told of CUDA 12, whatever its driver."""
     machine(WEAK, *gpu.MODULES.values())
     fault = gpu.fault(backend)
-    assert fault.reason == "an old card has compute capability 6.1, and 7.0 is the least" and "--backend numba" in fault.cure
+    assert fault.reason == "an old card has compute capability 6.1, and 7.0 is the least" and "the back end numba" in fault.cure
     machine(VOLTA)
-    assert gpu.fault(backend).cure == 'pip install "bdiff_np[cuda12]"'
+    assert gpu.fault(backend).cure.endswith('pip install -e ".[cuda12]"')
 
 
 @pytest.mark.parametrize(
-    "version, wheels, line",
+    "backend, version, wheels, line",
     [
-        ("12", (), 'pip install --force-reinstall "bdiff_np[cuda12]"'),
-        ("12", ("cupy-cuda12x",), 'pip install --force-reinstall "bdiff_np[cuda12]"'),
-        ("12", ("cupy-cuda13x",), 'pip uninstall -y cupy-cuda13x && pip install "bdiff_np[cuda12]"'),
-        ("13", ("cupy-cuda12x",), 'pip uninstall -y cupy-cuda12x && pip install "bdiff_np[cuda13]"'),
-        ("13", ("cupy-cuda12x", "cupy-cuda13x"), 'pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install "bdiff_np[cuda13]"'),
+        ("cupy", "12", (), 'pip install -e ".[cuda12]"'),
+        ("cupy", "12", ("cupy-cuda12x",), 'pip uninstall -y cupy-cuda12x && pip install -e ".[cuda12]"'),
+        ("cupy", "13", ("cupy-cuda12x", "cupy-cuda13x"), 'pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install -e ".[cuda13]"'),
+        ("numba-cuda", "13", ("numba-cuda", "cupy-cuda12x"), 'pip uninstall -y numba-cuda && pip install -e ".[cuda13]"'),
     ],
 )
-def test_an_installation_is_mended(machine, version, wheels, line):
+def test_an_installation_is_mended(machine, monkeypatch, backend, version, wheels, line):
     """Two wheels of CuPy write into one folder: the wrong one goes before the right one comes."""
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
     machine(HERE[version], *gpu.MODULES.values(), wheels=wheels)
-    assert gpu.reinstall() == line
+    assert gpu.reinstall(backend) == line
+
+
+def test_the_line_names_the_python_that_runs(machine, monkeypatch, tmp_path):
+    """Where no environment is active, or another one, pip is that of this Python; where this is no clone, the package goes by its name."""
+    machine(HERE["13"])
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    monkeypatch.setattr(sys, "executable", str(gpu.Path.cwd() / "an env" / "python"))
+    assert gpu.install() == "'an env/python' -m pip install -e \".[cuda13]\""
+    monkeypatch.setattr(gpu, "__file__", str(tmp_path / "bdiff_np" / "gpu.py"))
+    assert gpu.install() == "'an env/python' -m pip install \"bdiff_np[cuda13]\""
 
 
 @both
@@ -108,8 +119,19 @@ def test_a_library_that_cannot_be_imported(machine, backend, monkeypatch):
     """A broken installation is a sentence too, with the line that mends it."""
     machine(HERE["12"], *gpu.MODULES.values())
     monkeypatch.setattr(gpu, "import_module", lambda name: (_ for _ in ()).throw(OSError("libnvrtc.so.12: cannot open shared object file")))
-    with pytest.raises(Unavailable, match=r"cannot be imported \(libnvrtc.*\); pip install --force-reinstall \"bdiff_np\[cuda12\]\""):
+    with pytest.raises(Unavailable, match=r"cannot be imported \(libnvrtc.*\); .*pip install -e \"\.\[cuda12\]\""):
         gpu.require(backend)
+
+
+def test_hidden_cards_are_said(machine, monkeypatch):
+    machine(NO_GPU, *gpu.MODULES.values())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu.fault("cupy").cure.startswith("unset CUDA_VISIBLE_DEVICES")
+
+
+def test_it_comes_back_whole_from_another_process():
+    fault = pickle.loads(pickle.dumps(Unavailable("cupy", "a reason", "a cure")))
+    assert (fault.backend, fault.reason, fault.cure, str(fault)) == ("cupy", "a reason", "a cure", "--backend cupy: a reason; a cure")
 
 
 def test_the_driver_is_asked(monkeypatch):
@@ -230,7 +252,7 @@ def test_doctor_where_there_is_no_gpu(machine):
     for name, state in told["backends"].items():
         assert set(state) == {"available", "reason", "cure", "versions"}
         assert state["available"] == (name in ("numpy", "numba")) == (state["reason"] is None) == (state["cure"] is None)
-    assert 'pip install "bdiff_np[cuda13]"' in told["backends"]["cupy"]["cure"]
+    assert 'pip install -e ".[cuda13]"' in told["backends"]["cupy"]["cure"]
     assert re.match(r"\d+\.\d+", told["backends"]["numba"]["versions"]["Numba"])
 
 
@@ -244,7 +266,8 @@ def test_doctor_tries_what_it_finds(machine, monkeypatch):
 
     monkeypatch.setattr(numba, "norm", break_it)
     state = doctor.examine()["backends"]["numba"]
-    assert state["reason"] == "it fails: CUDA_ERROR_NO_BINARY_FOR_GPU" and state["cure"].startswith("pip install ") and not state["available"]
+    assert state["reason"] == "it fails: CUDA_ERROR_NO_BINARY_FOR_GPU" and not state["available"]
+    assert state["cure"].endswith("pip install --force-reinstall numba")
     monkeypatch.setattr(numba, "norm", lambda flat: 4.0)
     assert "a length 4.0, not the root of 26" in doctor.examine()["backends"]["numba"]["reason"]
 

@@ -78,6 +78,35 @@ def test_the_command_writes_a_dated_log(card, small, tmp_path, monkeypatch):
     assert text.startswith("# ") and "cupy        works" in text
 
 
+def test_what_is_not_measured_is_said(card, small, tmp_path, monkeypatch):
+    """A back end of ours that fails makes the log red; another library's absence does not; both reasons are in the file."""
+
+    class Broken:
+        def __init__(self, entry):
+            raise RuntimeError(f"no {entry.name} here\nmore")
+
+    monkeypatch.setattr(gpu_timings, "Worker", Broken)
+    monkeypatch.setattr(gpu_timings, "BATCHES", (64,))
+    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None)
+
+    def log(*parts):
+        found = CliRunner().invoke(gpu_check.main, ["--parts", ",".join(parts), "--quick", "--out", str(tmp_path / parts[0])])
+        return found.exit_code, next((tmp_path / parts[0]).iterdir()).read_text()
+
+    code, text = log("steps")
+    assert code == 1 and "RED: failed: cupy at 20-50-50-20@64: no cupy here\n" in text and "not run: torch eager at " in text
+    monkeypatch.setattr(gpu_timings, "CONTESTANTS", [entry for entry in gpu_timings.CONTESTANTS if entry.family])
+    code, text = log("samplers", "sanitizer")
+    assert code == 0 and "All that was run is green" in text and "not run: sanitizer: compute-sanitizer is not installed" in text
+    assert re.search(r"\d+ not run, the first: torch eager at ", text)
+
+
+def test_what_a_part_needs_is_said_first(card, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None)
+    found = CliRunner().invoke(gpu_check.main, ["--parts", "parity", "--out", str(tmp_path / "logs")])
+    assert found.exit_code == 2 and "--parts parity needs g++" in found.output and not (tmp_path / "logs").exists()
+
+
 def test_without_a_gpu(monkeypatch, tmp_path):
     """One sentence, exit code 2, no file."""
     from bdiff_np import gpu

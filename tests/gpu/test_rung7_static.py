@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gpu import compiled, occupancy
@@ -63,3 +65,12 @@ def test_the_detectors_detect(monkeypatch):
     assert [i for i in code if i.startswith(("LDL", "STL"))] and [i for i in code if i.startswith("DMUL")]
     assert not [i for i in code if i.startswith("LDS") and ".128" in i]
     assert occupancy.blocks({"heavy": (255, 0), "light": (32, 0), "roomy": (32, 100 << 10)}) == {"heavy": 1, "light": 8, "roomy": 2}
+
+
+def test_the_table_of_results_is_what_the_compiler_says(monkeypatch):
+    """benchmarks/RESULTS.md has the figures of these kernels as they are now; python benchmarks/gpu_kernels.py prints them."""
+    root = Path(__file__).parent.parent.parent
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    import gpu_kernels
+
+    assert gpu_kernels.table() in (root / "benchmarks" / "RESULTS.md").read_text()
