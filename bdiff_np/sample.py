@@ -12,13 +12,14 @@ from bdiff_np.progress import compiling, pace
 from bdiff_np.rng import Key
 
 BATCH, BITS = 4096, 1 << 21  # rows, and bits, that meet the network together at most; which rows share a batch changes nothing
-DEVICE_BATCH, DEVICE_BITS = 1 << 17, 1 << 24  # the same for a GPU, which idles on fewer
+DEVICE_BATCH, DEVICE_UNITS = 1 << 17, 1 << 24  # the same for a GPU, which idles on fewer; units of a layer, bits included, since its memory is small
 
 
 def rows_at_once(model) -> int:
     """Rows of a batch."""
-    rows, bits = (DEVICE_BATCH, DEVICE_BITS) if model.ops.on_device else (BATCH, BITS)
-    return max(1, min(rows, bits // model.D))
+    if model.ops.on_device:
+        return max(1, min(DEVICE_BATCH, DEVICE_UNITS // max(model.D, getattr(model.net, "width", model.D))))
+    return max(1, min(BATCH, BITS // model.D))
 
 
 def draw(

@@ -24,6 +24,7 @@ def small(monkeypatch):
     for name, value in {"B": 40, "D": 24, "H": 36, "P": 5000, "N": 130}.items():
         monkeypatch.setattr(gpu_kernels, name, value)
     monkeypatch.setattr(gpu_timings, "MILLISECONDS", 0.0)
+    monkeypatch.setattr(gpu_timings, "HELD", 2)
 
 
 def test_every_kernel_is_launched_and_has_a_bound(card, small):
