@@ -17,7 +17,7 @@ DEVICE_BATCH, DEVICE_UNITS = 1 << 17, 1 << 24  # the same for a GPU, which idles
 
 def rows_at_once(model) -> int:
     """Rows of a batch."""
-    if model.ops.on_device:
+    if model.ops.on_device and getattr(model.net, "dense", None) is not None:  # rows of other nets take far more room
         return max(1, min(DEVICE_BATCH, DEVICE_UNITS // max(model.D, getattr(model.net, "width", model.D))))
     return max(1, min(BATCH, BITS // model.D))
 
