@@ -1,6 +1,7 @@
-"""Makes the arrays of Numba's simulator as strict as those of a card, on the host's side: the simulator hands out NumPy's, which can do more.
+"""Makes the arrays of Numba's simulator nearly as strict as a card's, on the host's side: the simulator hands out NumPy's, which can do more.
 
 Keys go through the real library's own arithmetic of shapes (dummyarray.py, which needs no GPU), and only what its arrays have can be asked for.
+Not refused, though a card does: assigning an array of more dimensions than there are, and a reshape that needs a copy.
 """
 
 from __future__ import annotations
