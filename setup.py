@@ -6,6 +6,12 @@ kernels still stand at the top of the tree, where a reader looks for them.
 
 from setuptools import setup
 
+PACKAGES = [
+    "bdiff_np", "bdiff_np.backends", "bdiff_np.config", "bdiff_np.data", "bdiff_np.diffusion", "bdiff_np.nets", "bdiff_np.optim",
+    "bdiff_np.runfolder", "bdiff_np.show", "bdiff_np.kernels", "bdiff_np.kernels.shared", "bdiff_np.kernels.dense", "bdiff_np.kernels.mlp",
+    "bdiff_np.kernels.bernoulli",
+]  # fmt: skip
+
 if __name__ == "__main__":
     setup(
         name="bdiff_np",
@@ -15,9 +21,9 @@ if __name__ == "__main__":
         long_description_content_type="text/markdown",
         license="MIT",
         python_requires=">=3.10",
-        packages=["bdiff_np", "bdiff_np.diffusion", "bdiff_np.nets", "bdiff_np.backends", "bdiff_np.kernels"],
+        packages=PACKAGES,
         package_dir={"bdiff_np": "bdiff_np", "bdiff_np.kernels": "kernels"},
-        package_data={"bdiff_np": ["py.typed"], "bdiff_np.kernels": ["*.cu", "*.cuh"]},
+        package_data={"bdiff_np": ["py.typed"], "": ["*.cu", "*.cuh"]},
         install_requires=[
             "numpy>=1.24",
             "numba>=0.60",

@@ -10,6 +10,9 @@ Importing this package loads nothing but the standard library; the rest comes wi
 
 from __future__ import annotations
 
+import sys as _sys
+from importlib.machinery import ModuleSpec as _ModuleSpec
+from importlib.util import module_from_spec as _module_from_spec
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +21,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# In a checkout the sub-package bdiff_np.kernels lives in ../kernels (setup.py maps it there); an installed package has it inside.
 _here = _Path(__file__).resolve().parent
-if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "bernoulli_numpy.py").is_file():
-    __path__.append(str(_here.parent))
+if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "bernoulli").is_dir():
+    # A checkout on a file system without symbolic links: bdiff_np/kernels is one to ../kernels (setup.py maps it likewise). Registered by hand,
+    # nothing else beside the package becomes importable through it.
+    _spec = _ModuleSpec(f"{__name__}.kernels", None, is_package=True)
+    _spec.submodule_search_locations = [str(_here.parent / "kernels")]
+    _sys.modules[_spec.name] = _module_from_spec(_spec)
 
 
 def load(target: str | _Path, backend: str = "numpy") -> Model:

@@ -10,7 +10,7 @@ import click
 
 from bdiff_np import __version__
 from bdiff_np.errors import InputError
-from bdiff_np.progress import progress
+from bdiff_np.runfolder.progress import progress
 
 RUN = click.Path(path_type=Path)
 
@@ -69,7 +69,7 @@ def main():
 
 def _target(target: Path | None):
     """The checkpoint a target means; says on stderr which it took when none was named."""
-    from bdiff_np import rundir
+    from bdiff_np.runfolder import rundir
 
     found = rundir.resolve(target)
     if found.named != "checkpoint":
@@ -79,7 +79,7 @@ def _target(target: Path | None):
 
 def _open(found, backend: str, choose):
     """The model of a checkpoint on a back end; for auto, `choose` tells which, and stderr says it with the reason."""
-    from bdiff_np.auto import AUTO
+    from bdiff_np.backends.auto import AUTO
     from bdiff_np.model import Model
 
     if backend != AUTO:
@@ -122,8 +122,9 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
     python cli.py train runs/heartbeat_paper
     python cli.py train runs/heartbeat_paper --set model.T=500 --set training.epochs=5 --seed 1
     """
-    from bdiff_np import config, report
-    from bdiff_np import run as training
+    from bdiff_np import config
+    from bdiff_np.runfolder import run as training
+    from bdiff_np.show import report
 
     if not run.is_dir():
         raise InputError(f"{run}: there is no such run folder; make one with a train.txt in it, or an example: python cli.py data heartbeat --help")
@@ -177,8 +178,10 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
     python cli.py sample runs/heartbeat_paper -n 5 --seed 1
     python cli.py sample -n 100000 --steps 200 --out rows.npy
     """
-    from bdiff_np import auto, data, files
     from bdiff_np import sample as sampler
+    from bdiff_np.backends import auto
+    from bdiff_np.data import bits as data
+    from bdiff_np.runfolder import files
 
     if out is not None:
         files.check_folder(out)
@@ -215,8 +218,9 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
     python cli.py evaluate runs/heartbeat_paper --evaluations 4000000
     python cli.py evaluate runs/heartbeat_paper --bound paper --json
     """
-    from bdiff_np import auto, report
     from bdiff_np import evaluate as evaluation
+    from bdiff_np.backends import auto
+    from bdiff_np.show import report
 
     found = _target(target)
     model = _open(found, backend, lambda m: auto.for_evaluation(m, evaluations))
@@ -247,10 +251,12 @@ def validate(target, n, steps, seed, as_json, backend):
     \b
     python cli.py validate runs/repeating_patterns_len_20_per_10 -n 50000
     """
-    from bdiff_np import auto, data, report
     from bdiff_np import evaluate as evaluation
     from bdiff_np import sample as sampler
     from bdiff_np import validate as validation
+    from bdiff_np.backends import auto
+    from bdiff_np.data import bits as data
+    from bdiff_np.show import report
 
     found = _target(target)
     model = _open(found, backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
@@ -276,7 +282,7 @@ def check_net(run: Path, seed: int):
     \b
     python cli.py check-net runs/heartbeat_paper
     """
-    from bdiff_np import report
+    from bdiff_np.show import report
 
     lines, good = report.check_net(run, seed)
     click.echo(lines)
@@ -292,7 +298,7 @@ def doctor(as_json):
     \b
     python cli.py doctor
     """
-    from bdiff_np import doctor as doctor_
+    from bdiff_np.backends import doctor as doctor_
 
     found = doctor_.examine()
     click.echo(json.dumps(found, indent=1) if as_json else doctor_.text(found))
@@ -305,7 +311,7 @@ def settings():
     \b
     python cli.py settings > docs/settings.md
     """
-    from bdiff_np import report
+    from bdiff_np.show import report
 
     click.echo(report.settings())
 
@@ -335,7 +341,7 @@ def _data_command(name: str, parameter: str, what: str, default: int):
     @click.option("--force", is_flag=True, help="Overwrite train.txt and val.txt.")
     @_seed()
     def command(length, value, out, val_fraction, hold_out, num_rows, force, seed):
-        from bdiff_np import report
+        from bdiff_np.show import report
 
         choice = {"val_fraction": val_fraction, "hold_out": hold_out or None, "num_rows": num_rows, "seed": seed}
         click.echo(said(report.make_data(out, name, {parameter: value}, length, force=force, **choice)))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from bdiff_np import rng
-from bdiff_np.data import Rows
+from bdiff_np.data.bits import Rows
 from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
 from bdiff_np.sample import rows_at_once

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from bdiff_np import backends, checkpoint, rundir
+from bdiff_np import backends
 from bdiff_np.errors import InputError
 from bdiff_np.nets import custom
 from bdiff_np.nets.on_host import OnHost
 from bdiff_np.params import Params
+from bdiff_np.runfolder import checkpoint, rundir
 
 
 def backend_names() -> list[str]:
@@ -121,13 +122,13 @@ class Model:
 
     def kernels(self, chain=None, **options):
         """The family's kernels on this back end, for the model's own chain or one with steps left out."""
-        written = importlib.import_module(f"bdiff_np.kernels.{self.config.model.family}_{self.ops.name.replace('-', '_')}")
+        written = importlib.import_module(f"bdiff_np.kernels.{self.config.model.family}.{self.config.model.family}_{self.ops.name.replace('-', '_')}")
         m = self.config.model
         return written.Kernels(chain or self.chain, m.predict, m.skip, dtype=self.net.dtype, **options)
 
     def fused(self, what: str):
         """The module kernels/<family>_<what>_<back end>.py, which does many steps in one compiled call, or None where there is none."""
-        name = f"bdiff_np.kernels.{self.config.model.family}_{what}_{self.ops.name.replace('-', '_')}"
+        name = f"bdiff_np.kernels.{self.config.model.family}.{self.config.model.family}_{what}_{self.ops.name.replace('-', '_')}"
         return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
     @property

@@ -8,8 +8,8 @@ import numpy as np
 
 from bdiff_np import rng
 from bdiff_np.errors import InputError
-from bdiff_np.progress import compiling, pace
 from bdiff_np.rng import Key
+from bdiff_np.runfolder.progress import compiling, pace
 
 BATCH, BITS = 4096, 1 << 21  # rows, and bits, that meet the network together at most; which rows share a batch changes nothing
 DEVICE_BATCH, DEVICE_UNITS = 1 << 17, 1 << 24  # the same for a GPU, which idles on fewer; units of a layer, bits included, since its memory is small

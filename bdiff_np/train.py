@@ -10,13 +10,13 @@ import zlib
 import numpy as np
 
 from bdiff_np import rng
-from bdiff_np.data import Rows
+from bdiff_np.data.bits import Rows
+from bdiff_np.data.orders import Orders
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model, module
-from bdiff_np.optim import AdamW
-from bdiff_np.orders import Orders
-from bdiff_np.progress import compiling
+from bdiff_np.optim.adamw import AdamW
 from bdiff_np.rng import Key
+from bdiff_np.runfolder.progress import compiling
 
 MOST_STEPS = 1000  # of an epoch whose length the configuration leaves open: what a user waits for between two looks
 CALL_BITS = 1 << 25  # of the rows that one compiled call is given

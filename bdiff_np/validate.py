@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bdiff_np.data import Rows
+from bdiff_np.data.bits import Rows
 
 
 class Census:

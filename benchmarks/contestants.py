@@ -129,7 +129,7 @@ class Problem:
 def make_training(size: Size, backend: str, dtype=np.float32):
     """The project's own Training of this size, all settings but sizes at their defaults, from the weights that all contestants start with."""
     from bdiff_np.config import Config
-    from bdiff_np.data import Rows
+    from bdiff_np.data.bits import Rows
     from bdiff_np.model import Model
     from bdiff_np.train import Training
 
@@ -148,8 +148,8 @@ def make_training(size: Size, backend: str, dtype=np.float32):
 
 def make_problem(size: Size) -> Problem:
     """The same for peers."""
-    from bdiff_np import optim
     from bdiff_np.diffusion import bernoulli
+    from bdiff_np.optim import adamw as optim
 
     training = make_training(size, "numpy")
     model, settings = training.model, training.settings

@@ -73,8 +73,8 @@ def main(parts: tuple[str, ...], quick: bool, out: Path) -> None:
     python benchmarks/gpu_check.py --parts tests,parity
     """
     sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-    from bdiff_np import doctor, gpu
-    from bdiff_np.files import write_whole
+    from bdiff_np.backends import doctor, gpu
+    from bdiff_np.runfolder.files import write_whole
 
     missing = gpu.fault("cupy")
     if missing is not None:

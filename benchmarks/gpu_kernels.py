@@ -115,7 +115,7 @@ def _widths(net) -> list[tuple[int, int]]:
 
 def plans(net):
     """How the net lies in an H100's shared memory, in the step and in the chain."""
-    from bdiff_np.kernels import mlp_plan
+    from bdiff_np.kernels.mlp import mlp_plan
 
     limit = 227 << 10  # a group of the step has 32 rows up to a batch of 2^14
     return mlp_plan.largest(net, limit, (32, 16, 8, 4), True, mlp_plan.SUMS), mlp_plan.largest(net, limit, (64, 32, 16, 8, 4), False, 8 << 10)
@@ -130,9 +130,9 @@ def launches() -> dict[str, Callable[[], None]]:
 
     from bdiff_np import rng
     from bdiff_np.diffusion.bernoulli import make_chain
-    from bdiff_np.kernels import bernoulli_cupy as family
-    from bdiff_np.kernels import dense_cupy as dense
-    from bdiff_np.kernels.cuda_grid import Parts, parts, pieces
+    from bdiff_np.kernels.bernoulli import bernoulli_cupy as family
+    from bdiff_np.kernels.dense import dense_cupy as dense
+    from bdiff_np.kernels.shared.cuda_grid import Parts, parts, pieces
     from bdiff_np.rng import Key
 
     random = np.random.default_rng(0)

@@ -15,8 +15,8 @@ import click
 import numpy as np
 
 from bdiff_np import config, evaluate
-from bdiff_np import run as training
 from bdiff_np.diffusion import bernoulli, bernoulli_floor
+from bdiff_np.runfolder import run as training
 
 
 @click.command()

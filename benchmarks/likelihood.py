@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from bdiff_np import rundir
+from bdiff_np.runfolder import rundir
 
 ROOT = Path(__file__).resolve().parent.parent
 

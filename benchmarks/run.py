@@ -47,7 +47,7 @@ TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set by hand they would tun
 
 def lineup(names: list[str] | None, threads: int) -> list[Entry]:
     """The contestants, those of all back ends and peers for None. Raises click.BadParameter for a name that is neither."""
-    from bdiff_np import gpu
+    from bdiff_np.backends import gpu
     from bdiff_np.model import backend_names
 
     ours = sorted(backend_names(), key=lambda name: name != "numpy")
@@ -281,8 +281,8 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
     python benchmarks/run.py --sizes 20-50-50-20@64,784-512x3-784@256 --backends numpy,torch
     """
     from bdiff_np.errors import InputError
-    from bdiff_np.files import check_folder, write_whole
-    from bdiff_np.progress import progress
+    from bdiff_np.runfolder.files import check_folder, write_whole
+    from bdiff_np.runfolder.progress import progress
 
     try:
         if json_path:

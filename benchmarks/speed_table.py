@@ -84,8 +84,8 @@ def picture(path: Path, panels: Sequence[tuple[str, Mapping[str, Mapping[str, fl
     import matplotlib
     from matplotlib.figure import Figure
 
-    from bdiff_np.files import write_whole
-    from bdiff_np.plots import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION
+    from bdiff_np.runfolder.files import write_whole
+    from bdiff_np.show.plots import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION
 
     colours = (GREY, BLUE, VERMILION, ORANGE, GREEN, "#CC79A7", "#56B4E9")
     with matplotlib.rc_context():

@@ -24,7 +24,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Both pretend a GPU for the whole session, before anything asks for one."""
-    from bdiff_np import gpu
+    from bdiff_np.backends import gpu
 
     if config.getoption("--stand-in"):
         from cuda_on_cpu import compile, stand_in

@@ -22,7 +22,7 @@ BACKENDS = [name for name in backend_names() if name not in ABSENT]
 def kernels_of(backend: str):
     """The module of the family's kernels on a back end, whose results are on the host."""
     ops = load_ops(backend)
-    written = importlib.import_module(f"bdiff_np.kernels.bernoulli_{backend.replace('-', '_')}")
+    written = importlib.import_module(f"bdiff_np.kernels.bernoulli.bernoulli_{backend.replace('-', '_')}")
     if not ops.on_device:
         return written
 

@@ -16,14 +16,16 @@ import pytest
 from test_resume import same_training
 from tiny import NET, TRAIN, invoke, make_run, model, newest, settings
 
-from bdiff_np import auto, checkpoint, cli, evaluate, gpu, rundir, sample
+from bdiff_np import cli, evaluate, sample
 from bdiff_np import model as models
-from bdiff_np import run as training
-from bdiff_np.backends import numpy_ops
+from bdiff_np.backends import auto, gpu, numpy_ops
 from bdiff_np.errors import InputError
-from bdiff_np.kernels import bernoulli_chain_numba, bernoulli_step_numba, compiled
+from bdiff_np.kernels.bernoulli import bernoulli_chain_numba, bernoulli_step_numba
+from bdiff_np.kernels.shared import compiled
 from bdiff_np.model import Model
-from bdiff_np.progress import compiling
+from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder.progress import compiling
 from bdiff_np.train import Training
 
 ROOT = Path(__file__).parent.parent
@@ -170,14 +172,14 @@ def test_the_place_changes_with_the_kernels(kernels, monkeypatch):
     is not compiled gives none."""
     seen = [place()]
     assert place() == seen[0]
-    original = (compiled.FOLDER / "philox_numba.py").read_text()
-    kernels("philox_numba.py", original + "\n")
+    original = (compiled.FOLDER / "shared" / "philox_numba.py").read_text()
+    kernels("shared/philox_numba.py", original + "\n")
     seen.append(place())
-    kernels("philox_numba.py", original)
+    kernels("shared/philox_numba.py", original)
     assert place() == seen[0]
-    kernels("bernoulli_numpy.py", "")
+    kernels("bernoulli/bernoulli_numpy.py", "")
     assert place() == seen[0]
-    kernels("other_numba.py", "X = 1\n")
+    kernels("mlp/other_numba.py", "X = 1\n")
     seen.append(place())
     with monkeypatch.context() as patch:
         patch.setattr(compiled, "_numba_version", lambda: "0.1")
@@ -190,14 +192,14 @@ def test_the_place_changes_with_the_kernels(kernels, monkeypatch):
 
 def test_the_place_knows_where_a_line_stands(kernels):
     """A line that moves from the end of one file to the head of the next changes the folder, as does a file's name: constants belong to files."""
-    kernels("other_numba.py", "X = 1\n")
-    kernels("pair_numba.py", "")
+    kernels("mlp/other_numba.py", "X = 1\n")
+    kernels("mlp/pair_numba.py", "")
     seen = {place()}
-    kernels("other_numba.py", "")
-    kernels("pair_numba.py", "X = 1\n")
+    kernels("mlp/other_numba.py", "")
+    kernels("mlp/pair_numba.py", "X = 1\n")
     seen.add(place())
-    kernels("pair_numba.py", "").joinpath("pair_numba.py").rename(compiled.FOLDER / "quad_numba.py")
-    (compiled.FOLDER / "quad_numba.py").write_text("X = 1\n")
+    kernels("mlp/pair_numba.py", "").joinpath("mlp/pair_numba.py").rename(compiled.FOLDER / "mlp" / "quad_numba.py")
+    (compiled.FOLDER / "mlp" / "quad_numba.py").write_text("X = 1\n")
     assert len(seen | {place()}) == 3
 
 
@@ -230,7 +232,7 @@ def test_what_is_compiled(kernels):
     assert compiled.is_compiled("step_numba.take")
     for other in ("step_numba.tak", "step_numba.take2", "numba.take", "chain_numba.take"):
         assert not compiled.is_compiled(other), other
-    kernels("other_numba.py", "X = 1\n")
+    kernels("mlp/other_numba.py", "X = 1\n")
     assert not compiled.is_compiled("step_numba.take")
 
 
@@ -252,10 +254,10 @@ def test_a_kernel_is_kept_where_the_place_is(tmp_path):
     under there, and Numba's own setting is left as it was."""
     code = (
         "import numpy as np\n"
-        "from bdiff_np.kernels.compiled import is_compiled\n"
+        "from bdiff_np.kernels.shared.compiled import is_compiled\n"
         "print(is_compiled('dense_numba.square_sum'))\n"
         "import numba; before = numba.config.CACHE_DIR\n"
-        "from bdiff_np.kernels import dense_numba\n"
+        "from bdiff_np.kernels.dense import dense_numba\n"
         "print(numba.config.CACHE_DIR == before, is_compiled('dense_numba.square_sum'))\n"
         "dense_numba.square_sum(np.ones(3))\n"
         "print(is_compiled('dense_numba.square_sum'), is_compiled('dense_numba.adamw'))\n"
@@ -418,7 +420,7 @@ def test_interrupted_on_numba_and_resumed(tmp_path, undisturbed, monkeypatch, va
 KILLED = """
 import os, signal, sys
 from bdiff_np import cli, evaluate
-from bdiff_np import run as training
+from bdiff_np.runfolder import run as training
 
 training.FINAL_EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
 training.Run._pictures, evaluate.floor, os.fsync = (lambda *_: None), (lambda *_: None), (lambda _: None)
@@ -531,7 +533,7 @@ def look(stage):
 
 look("import")
 from bdiff_np import cli
-from bdiff_np import run as training
+from bdiff_np.runfolder import run as training
 
 training.FINAL_EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
 training.Run._pictures = lambda *_: None
@@ -566,7 +568,7 @@ def test_numpy_alone(monkeypatch):
     """Without Numba, a command that names it gets a sentence with what to install, and the other back end is there."""
     for name in [m for m in sys.modules if m == "bdiff_np.backends.numba_ops" or m.startswith("bdiff_np.kernels") and "numba" in m]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("backends.numba_ops", "kernels.dense_numba"):
+    for name in ("backends.numba_ops", "kernels.dense.dense_numba"):
         monkeypatch.delattr(f"bdiff_np.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(InputError, match=r"--backend numba: Numba cannot be imported .*pip install numba, or take --backend numpy"):

@@ -12,7 +12,7 @@ import pytest
 from here import ABSENT, BACKENDS
 
 from bdiff_np import rng
-from bdiff_np.data import Rows
+from bdiff_np.data.bits import Rows
 from bdiff_np.errors import InputError
 from bdiff_np.model import backend_names, load_ops
 

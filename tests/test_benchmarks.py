@@ -19,7 +19,7 @@ sys.path.append(str(BENCHMARKS))  # as for `python benchmarks/run.py`, and inher
 import contestants  # noqa: E402
 from contestants import Entry, Ours, Size, Worker  # noqa: E402
 
-from bdiff_np import optim  # noqa: E402
+from bdiff_np.optim import adamw as optim  # noqa: E402
 
 SMALL = Size(6, (8, 5), 32)
 PEERS = {"torch": ("peer_torch", "Torch", ("eager", "whole")), "jax": ("peer_jax", "Jax", ("scan",))}

@@ -14,9 +14,10 @@ import pytest
 import tiny
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from bdiff_np.kernels import bernoulli_chain_numba, bernoulli_step_numba, blas_numba
-from bdiff_np.kernels.compiled_numba import njit
-from bdiff_np.optim import AdamW
+from bdiff_np.kernels.bernoulli import bernoulli_chain_numba, bernoulli_step_numba
+from bdiff_np.kernels.shared import blas_numba
+from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.optim.adamw import AdamW
 
 SIZES = (1, 2, 3, 7, 16, 17, 33, 100, 129)
 MOST = 127  # of an entry: 129 * 127**2 < 2**24

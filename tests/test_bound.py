@@ -16,11 +16,11 @@ from bdiff_np import evaluate, sample
 from bdiff_np.backends import numpy_ops
 from bdiff_np.config import Config
 from bdiff_np.config import Model as ModelSection
-from bdiff_np.data import Rows
+from bdiff_np.data.bits import Rows
 from bdiff_np.diffusion import bernoulli, bernoulli_floor
 from bdiff_np.diffusion.bernoulli import Chain, make_chain
 from bdiff_np.errors import InputError
-from bdiff_np.kernels.bernoulli_numpy import Kernels
+from bdiff_np.kernels.bernoulli.bernoulli_numpy import Kernels
 from bdiff_np.model import Model
 
 LN2 = math.log(2)

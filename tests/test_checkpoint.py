@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save
 
-from bdiff_np import checkpoint
 from bdiff_np.errors import InputError
+from bdiff_np.runfolder import checkpoint
 
 META = {"step": 123, "epoch": 4, "D": 20, "net": "mlp", "config": {"lr": 1e-3, "hidden": [8, 8]}, "best": None, "loss_sum": 0.1 + 0.2}
 

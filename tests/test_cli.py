@@ -24,10 +24,12 @@ import pytest
 from conftest import TINY, good, invoke, train
 from PIL import Image
 
-from bdiff_np import __version__, checkpoint, config, data, evaluate, files, rundir, sample
-from bdiff_np import run as training
+from bdiff_np import __version__, config, evaluate, sample
 from bdiff_np.cli import main
+from bdiff_np.data import bits as data
 from bdiff_np.model import Model
+from bdiff_np.runfolder import checkpoint, files, rundir
+from bdiff_np.runfolder import run as training
 
 ROOT = Path(__file__).parent.parent
 PICTURES = {

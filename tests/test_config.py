@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bdiff_np import config, yaml_lines
-from bdiff_np.config import Config, Data, Heartbeat, Model, Multiples, Repeating, Training
-from bdiff_np.config_lines import expects
+from bdiff_np import config
+from bdiff_np.config import Config, Data, Heartbeat, Model, Multiples, Repeating, Training, yaml_lines
+from bdiff_np.config.config_lines import expects
 from bdiff_np.errors import InputError
 
 REFERENCE = """\
@@ -363,5 +363,5 @@ def test_yaml_lines_keeps_the_first_of_two_and_both_places():
 
 def test_reading_a_config_loads_no_plotting():
     code = "import sys, bdiff_np.config; print([m for m in ('matplotlib', 'numba', 'cupy') if m in sys.modules])"
-    root = Path(config.__file__).parent.parent
+    root = Path(config.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout == "[]\n"

@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from bdiff_np.kernels import crew_numba as crew
-from bdiff_np.kernels.compiled_numba import njit
+from bdiff_np.kernels.shared import crew_numba as crew
+from bdiff_np.kernels.shared.compiled_numba import njit
 
 THREADS, TASKS = (1, 2, 3, 5), (1, 2, 7)  # more than there are cores, more than there are tasks
 MODULUS, WIDTH, PHASES = 1_000_003, 40, 20_000

@@ -11,12 +11,13 @@ import pytest
 from tiny import NET, TRAIN, D, invoke, make_run, model, newest, settings
 
 import bdiff_np
-from bdiff_np import checkpoint, evaluate, rundir
-from bdiff_np import run as training
+from bdiff_np import evaluate
 from bdiff_np.diffusion.bernoulli import make_chain
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
 from bdiff_np.nets.custom import CustomNet, load_class
+from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import run as training
 
 CHAIN = make_chain("paper", 20, 0.25)
 MARK = "import pathlib\nwith open(pathlib.Path(r'{}'), 'a') as mark:\n    mark.write('executed ')\n"

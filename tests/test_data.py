@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bdiff_np.data import ENDINGS, Rows, find_rows, read_rows, text, write_rows
+from bdiff_np.data.bits import ENDINGS, Rows, find_rows, read_rows, text, write_rows
 from bdiff_np.errors import InputError
-from bdiff_np.files import write_whole
+from bdiff_np.runfolder.files import write_whole
 
 
 def examples(number: int) -> settings:
@@ -55,7 +55,7 @@ def test_rows_hold_the_bits(bits, dtype, transposed):
 
 def test_rows_larger_than_a_chunk(monkeypatch):
     """Chunks of the size of a few rows give the same rows, means and places of faults."""
-    monkeypatch.setattr("bdiff_np.data.CHUNK", 30)
+    monkeypatch.setattr("bdiff_np.data.bits.CHUNK", 30)
     bits = np.random.default_rng(0).integers(0, 2, (100, 9))
     rows = Rows.from_bits(bits)
     np.testing.assert_array_equal(rows.all(), bits)

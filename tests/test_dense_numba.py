@@ -10,8 +10,8 @@ import math
 import numpy as np
 import pytest
 
-from bdiff_np.kernels import dense_numba as dense
-from bdiff_np.kernels.dense_codes import CODES, Rates, rates
+from bdiff_np.kernels.dense import dense_numba as dense
+from bdiff_np.kernels.dense.dense_codes import CODES, Rates, rates
 from bdiff_np.model import load_ops
 
 f32 = np.float32

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from bdiff_np.kernels import float32_numba
-from bdiff_np.kernels.compiled_numba import njit
-from bdiff_np.kernels.dense_numba import FUSED
-from bdiff_np.kernels.float32_numba import exp, exp_of, log, log_of
+from bdiff_np.kernels.dense.dense_numba import FUSED
+from bdiff_np.kernels.shared import float32_numba
+from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.float32_numba import exp, exp_of, log, log_of
 
 f32 = np.float32
 LOWEST, HIGHEST = f32(-87.3), f32(88.3)

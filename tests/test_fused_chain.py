@@ -11,8 +11,8 @@ import tiny
 from bdiff_np import sample
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
-from bdiff_np.kernels import bernoulli_chain_numba
-from bdiff_np.kernels.bernoulli_chain_numba import FusedChain
+from bdiff_np.kernels.bernoulli import bernoulli_chain_numba
+from bdiff_np.kernels.bernoulli.bernoulli_chain_numba import FusedChain
 
 
 def model(D: int = 9, scale: float = 0.5, backend: str = "numba", **values):

@@ -14,10 +14,10 @@ import pytest
 from tiny import HEARTBEATS, NET, definition, settings
 
 from bdiff_np import evaluate, rng
-from bdiff_np.data import Rows
-from bdiff_np.kernels.bernoulli_step_numba import FusedSteps, take
+from bdiff_np.data.bits import Rows
+from bdiff_np.kernels.bernoulli.bernoulli_step_numba import FusedSteps, take
 from bdiff_np.model import Model
-from bdiff_np.optim import Diverged
+from bdiff_np.optim.adamw import Diverged
 from bdiff_np.rng import Key
 from bdiff_np.train import Training
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from test_fused_steps import buffers, in_the_middle, training
 
-from bdiff_np.kernels import bernoulli_step_numba, mlp_numba
+from bdiff_np.kernels.bernoulli import bernoulli_step_numba
+from bdiff_np.kernels.mlp import mlp_numba
 
 
 @pytest.fixture

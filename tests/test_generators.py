@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bdiff_np.data import read_rows, text
+from bdiff_np.data.bits import read_rows, text
+from bdiff_np.data.generators import MOST_ROWS, RULES, Heartbeat, Multiples, Repeating, generate, make_rule
 from bdiff_np.errors import InputError
-from bdiff_np.generators import MOST_ROWS, RULES, Heartbeat, Multiples, Repeating, generate, make_rule
 
 RUNS = Path(__file__).parent.parent / "runs"
 

@@ -14,7 +14,7 @@ import pytest
 from bdiff_np import rng
 from bdiff_np.config import Config, Data, Training
 from bdiff_np.config import Model as ModelSection
-from bdiff_np.data import Rows
+from bdiff_np.data.bits import Rows
 from bdiff_np.model import Model
 from bdiff_np.rng import Key
 from bdiff_np.train import Training as Trained

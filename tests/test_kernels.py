@@ -38,7 +38,7 @@ def give_words(monkeypatch, words):
         out.view(np.uint32).reshape(len(words), -1)[:, : words.shape[1]] = words
 
     monkeypatch.setattr(rng, "words", lambda *_: words)
-    monkeypatch.setattr("bdiff_np.kernels.philox_numba.fill", fill)
+    monkeypatch.setattr("bdiff_np.kernels.shared.philox_numba.fill", fill)
 
 
 def law(kind, D):

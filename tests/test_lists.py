@@ -7,8 +7,9 @@ from typing import get_args
 
 import pytest
 
-from bdiff_np import config, generators
+from bdiff_np import config
 from bdiff_np.backends import numpy_ops
+from bdiff_np.data import generators
 from bdiff_np.diffusion import bernoulli
 
 

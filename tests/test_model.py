@@ -11,13 +11,14 @@ import pytest
 from tiny import HEARTBEATS, TRAIN, D, invoke, make_run, model, newest
 
 import bdiff_np
-from bdiff_np import checkpoint, evaluate, rng, rundir
-from bdiff_np import run as training
-from bdiff_np.data import Rows
+from bdiff_np import evaluate, rng
+from bdiff_np.data.bits import Rows
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
-from bdiff_np.files import write_whole
 from bdiff_np.model import Model
+from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder.files import write_whole
 from bdiff_np.train import Training
 
 # Targets --------------------------------------------------------------------------------------------------------------------------------

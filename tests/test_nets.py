@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiny import model
 
-from bdiff_np import netcheck, rng
+from bdiff_np import rng
 from bdiff_np.backends import numpy_ops as ops
 from bdiff_np.diffusion.bernoulli import make_chain
-from bdiff_np.nets import mlp
+from bdiff_np.nets import mlp, netcheck
 from bdiff_np.nets.layers import BumpReadout, Context, Dense, Dropout, LayerNorm, Residual, StepReadout
 from bdiff_np.params import Params
 from bdiff_np.rng import Key

@@ -9,7 +9,7 @@ import pytest
 from tiny import model, settings
 
 from bdiff_np.backends import numpy_ops as ops
-from bdiff_np.optim import AdamW, Diverged
+from bdiff_np.optim.adamw import AdamW, Diverged
 from bdiff_np.params import Params
 
 SHAPES = {"W": (2, 3), "b": (3,), "out/W": (3, 2, 2), "out/b": (4, 2), "norm/gain": (3,), "one": ()}

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from bdiff_np import evaluate
+from bdiff_np.data.generators import Heartbeat
 from bdiff_np.diffusion import bernoulli, bernoulli_floor
 from bdiff_np.diffusion.bernoulli import make_chain
-from bdiff_np.generators import Heartbeat
 
 LN2 = math.log(2)
 PAIR = np.array([[0, 0], [1, 1]], np.uint8)  # two bits of a repeating pattern

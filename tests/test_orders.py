@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bdiff_np.orders import Orders
+from bdiff_np.data.orders import Orders
 
 
 def order(p: int, N: int) -> list[int]:

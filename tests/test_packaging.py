@@ -6,6 +6,8 @@ import ast
 import importlib
 import os
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -78,13 +80,29 @@ def test_the_probe_of_imports_sees_them(tmp_path):
     assert {"numpy", "pydantic"} <= set(ast.literal_eval(python(code, path=[ROOT], cwd=tmp_path)))
 
 
-KERNELS = "import sys, bdiff_np.kernels.bernoulli_numpy as k; print(k.__name__, k.__file__, 'kernels' in sys.modules)"
+KERNELS = "import sys, bdiff_np.kernels.bernoulli.bernoulli_numpy as k; print(k.__name__, k.__file__, 'kernels' in sys.modules)"
 
 
 def test_kernels_are_found_in_a_plain_checkout(tmp_path):
     """bdiff_np.kernels is the top-level folder kernels/, which claims no name of its own."""
-    assert python(KERNELS, path=[ROOT], cwd=tmp_path) == f"bdiff_np.kernels.bernoulli_numpy {ROOT / 'kernels' / 'bernoulli_numpy.py'} False"
+    file = ROOT / "bdiff_np" / "kernels" / "bernoulli" / "bernoulli_numpy.py"
+    assert python(KERNELS, path=[ROOT], cwd=tmp_path) == f"bdiff_np.kernels.bernoulli.bernoulli_numpy {file} False"
     assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_kernels_are_found_where_there_are_no_symbolic_links(tmp_path):
+    """The package registers them itself then, and nothing else of the checkout with them; a link that git wrote as a file does no harm."""
+    shutil.copytree(ROOT / "bdiff_np", tmp_path / "bdiff_np", ignore=shutil.ignore_patterns("kernels", "__pycache__"))
+    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "bdiff_np" / "kernels").write_text("../kernels")
+    file = tmp_path / "kernels" / "bernoulli" / "bernoulli_numpy.py"
+    assert python(KERNELS, path=[tmp_path], cwd=tmp_path) == f"bdiff_np.kernels.bernoulli.bernoulli_numpy {file} False"
+
+
+@pytest.mark.parametrize("name", ["bdiff_np.bdiff_np", "bdiff_np.cli.main", "bdiff_np.tests", "bdiff_np.dev"])
+def test_nothing_else_of_the_checkout_is_a_part_of_the_package(tmp_path, name):
+    code = f"import importlib.util, bdiff_np\ntry: print(importlib.util.find_spec({name!r}))\nexcept ModuleNotFoundError: print(None)"
+    assert python(code, path=[ROOT], cwd=tmp_path) == "None"
 
 
 def test_kernels_are_not_taken_from_a_neighbour(tmp_path):
@@ -101,14 +119,18 @@ def test_kernels_are_not_taken_from_a_neighbour(tmp_path):
 
 
 def package_folders() -> set[str]:
-    return {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "bdiff_np").rglob("*.py")} | {"bdiff_np.kernels"}
+    """Of the package and, below kernels/, of its subjects."""
+    own = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "bdiff_np").rglob("*.py") if "kernels" not in p.parts}
+    return own | {"bdiff_np.kernels"} | {f"bdiff_np.kernels.{p.parent.name}" for p in (ROOT / "kernels").glob("*/__init__.py")}
 
 
 def test_setup_lists_every_package():
     """Each folder with Python files is a package that gets installed, and each listed one exists; kernels/ is mapped, not copied."""
-    assert set(setup_says("packages")) == package_folders() and len(setup_says("packages")) == len(package_folders())
+    namespace = runpy.run_path(str(ROOT / "setup.py"))
+    packages = namespace["PACKAGES"]
+    assert set(packages) == package_folders() and len(packages) == len(package_folders())
     assert setup_says("package_dir") == {"bdiff_np": "bdiff_np", "bdiff_np.kernels": "kernels"}
-    assert not (ROOT / "bdiff_np" / "kernels").exists() and list((ROOT / "kernels").glob("*.py"))
+    assert (ROOT / "bdiff_np" / "kernels").resolve() == ROOT / "kernels" and not list((ROOT / "kernels").glob("*.py"))
     for name in package_folders() - {"bdiff_np.kernels"}:
         assert (ROOT.joinpath(*name.split(".")) / "__init__.py").is_file(), name
 
@@ -119,7 +141,7 @@ def test_setup_agrees_with_the_package():
     assert all((ROOT / "bdiff_np" / name).is_file() for name in setup_says("package_data")["bdiff_np"])
     asked = {re.match(r"[\w-]+", text).group() for text in setup_says("install_requires")}
     called = {"pyyaml": "yaml", "pillow": "PIL"}
-    files = [*(ROOT / "bdiff_np").rglob("*.py"), *(ROOT / "kernels").glob("*.py")]
+    files = [*(ROOT / "bdiff_np").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
     used = set()
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -145,8 +167,9 @@ def test_console_script_is_a_function():
 
 def copy_of_the_checkout(folder: Path) -> Path:
     """Building leaves files behind, and would pick up those of an earlier build: so from a clean copy."""
+    names = ("bdiff_np", "kernels", "setup.py", "pyproject.toml", "README.md", "LICENSE")
     for file in tracked():
-        if file.relative_to(ROOT).parts[0] in ("bdiff_np", "kernels", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        if not file.parent.is_symlink() and file.relative_to(ROOT).parts[0] in names:
             target = folder / file.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.read_bytes())
@@ -156,13 +179,13 @@ def copy_of_the_checkout(folder: Path) -> Path:
 def check_installed(library: Path, tmp_path: Path) -> None:
     """An installation holds every module and py.typed, works without the checkout, and takes the kernels from inside itself."""
     wanted = {p.relative_to(ROOT) for p in (ROOT / "bdiff_np").rglob("*.py")} | {Path("bdiff_np/py.typed")}
-    wanted |= {"bdiff_np" / p.relative_to(ROOT) for p in (ROOT / "kernels").glob("*.py")}
+    wanted |= {"bdiff_np" / p.relative_to(ROOT) for p in (ROOT / "kernels").rglob("*.*") if p.suffix in (".py", ".cu", ".cuh")}
     have = {p.relative_to(library) for p in (library / "bdiff_np").rglob("*") if p.is_file() and p.suffix != ".pyc"}
     assert {p for p in wanted if p not in have} == set() and not (library / "kernels").exists()
     assert python(KERNELS, path=[library], cwd=tmp_path) == (
-        f"bdiff_np.kernels.bernoulli_numpy {library / 'bdiff_np' / 'kernels' / 'bernoulli_numpy.py'} False"
+        f"bdiff_np.kernels.bernoulli.bernoulli_numpy {library / 'bdiff_np' / 'kernels' / 'bernoulli' / 'bernoulli_numpy.py'} False"
     )
-    code = "import bdiff_np.model as m, bdiff_np.run, bdiff_np.report; print(m.backend_names())"
+    code = "import bdiff_np.model as m, bdiff_np.runfolder.run, bdiff_np.show.report; print(m.backend_names())"
     assert "numpy" in ast.literal_eval(python(code, path=[library], cwd=tmp_path))
 
 

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bdiff_np import rng
-from bdiff_np.kernels.philox_numba import fill
+from bdiff_np.kernels.shared.philox_numba import fill
 from bdiff_np.rng import Key
 
 u64 = np.uint64

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdiff_np import plots
+from bdiff_np.show import plots
 
 
 def frames_of(path):
@@ -248,7 +248,7 @@ def test_inputs_and_global_state_are_left_alone(tmp_path):
 def test_loads_matplotlib_late_and_never_pyplot(tmp_path):
     program = """
 import sys
-from bdiff_np import plots
+from bdiff_np.show import plots
 assert not {"matplotlib", "PIL"} & set(sys.modules)
 plots.loss_curve(sys.argv[1] + "/a.png", [1, 2], [3.0, 2.0], floor_bits=1.0)
 plots.samples(sys.argv[1] + "/b.png", [[0, 1]])

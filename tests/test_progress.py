@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bdiff_np import progress
+from bdiff_np.runfolder import progress
 
 
 def test_lines_say_how_far(monkeypatch, capsys):

@@ -7,12 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bdiff_np import config, report, rundir
-from bdiff_np import run as training
-from bdiff_np.data import Rows, read_rows
+from bdiff_np import config
+from bdiff_np.data.bits import Rows, read_rows
 from bdiff_np.errors import InputError
 from bdiff_np.evaluate import Bound
 from bdiff_np.model import Model
+from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import rundir
+from bdiff_np.show import report
 
 BOUND = Bound(
     bits_per_sequence=2.34567, nats_per_sequence=1.62589, standard_error_bits=0.01234, k_minus_null_bits=-1.5, n_sequences=4,

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from tiny import NET, TRAIN, invoke, make_run, newest
 
-from bdiff_np import checkpoint, data, evaluate, rundir, sample
-from bdiff_np import run as training
+from bdiff_np import evaluate, sample
+from bdiff_np.data import bits as data
 from bdiff_np.model import Model
+from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import run as training
 from bdiff_np.train import Training
 
 HISTORIES = ("losses", "examples_per_epoch", "proportions", "val_bounds", "chosen_epoch")
@@ -87,10 +89,12 @@ SETTINGS = [
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
-from bdiff_np import cli, evaluate, report, rundir
-from bdiff_np import run as training
+from bdiff_np import cli, evaluate
+from bdiff_np.show import report
+from bdiff_np.runfolder import rundir
+from bdiff_np.runfolder import run as training
 from bdiff_np.diffusion import bernoulli
-from bdiff_np.kernels import bernoulli_numpy
+from bdiff_np.kernels.bernoulli import bernoulli_numpy
 from bdiff_np.nets import mlp
 import safetensors.numpy, threadpoolctl, tqdm  # all that a child would have to load is loaded before the forks
 

@@ -10,11 +10,11 @@ from tiny import HEARTBEATS, model, settings
 
 from bdiff_np import evaluate, rng
 from bdiff_np.config import Model as ModelSection
-from bdiff_np.data import Rows
+from bdiff_np.data.bits import Rows
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
-from bdiff_np.optim import AdamW, Diverged
+from bdiff_np.optim.adamw import AdamW, Diverged
 from bdiff_np.rng import Key
 from bdiff_np.train import MOST_STEPS, Training, fingerprint, stationary_law
 

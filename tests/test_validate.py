@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bdiff_np.data import Rows
-from bdiff_np.generators import make_rule
+from bdiff_np.data.bits import Rows
+from bdiff_np.data.generators import make_rule
 from bdiff_np.validate import census
 
 RULES = {

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner
 
-from bdiff_np import cli, config, generators, rng, rundir
-from bdiff_np.data import Rows, write_rows
+from bdiff_np import cli, config, rng
+from bdiff_np.data import generators
+from bdiff_np.data.bits import Rows, write_rows
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.model import Model
 from bdiff_np.rng import Key
+from bdiff_np.runfolder import rundir
 from bdiff_np.train import Training
 
 D, PERIOD = 8, 4

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bdiff_np.gpu import require
+from bdiff_np.backends.gpu import require
 
 require("cupy")
 
 from bdiff_np.backends.device import Operations, threads  # noqa: E402
-from bdiff_np.kernels import arrays_cupy, bernoulli_cupy, dense_cupy  # noqa: E402
-from bdiff_np.kernels.arrays_cupy import allow_tf32, asarray, matmul, reserve, to_host, versions, wait, zeros  # noqa: E402
+from bdiff_np.kernels.bernoulli import bernoulli_cupy  # noqa: E402
+from bdiff_np.kernels.dense import arrays_cupy, dense_cupy  # noqa: E402
+from bdiff_np.kernels.dense.arrays_cupy import allow_tf32, asarray, matmul, reserve, to_host, versions, wait, zeros  # noqa: E402
 
 name, on_device = "cupy", True
 _on = Operations(arrays_cupy, dense_cupy, bernoulli_cupy)

@@ -10,11 +10,11 @@ from weakref import WeakSet
 
 import numpy as np
 
-from bdiff_np import gpu
+from bdiff_np.backends import gpu
 from bdiff_np.backends.numpy_ops import LAYER_NORM_EPS
 from bdiff_np.errors import Unavailable
-from bdiff_np.kernels.cuda_grid import Parts, pieces, room
-from bdiff_np.kernels.dense_codes import rates
+from bdiff_np.kernels.dense.dense_codes import rates
+from bdiff_np.kernels.shared.cuda_grid import Parts, pieces, room
 from bdiff_np.params import Params
 
 

@@ -5,14 +5,15 @@ Numba's device arrays have no operators, so networks with layers that use them (
 
 from __future__ import annotations
 
-from bdiff_np.gpu import require
+from bdiff_np.backends.gpu import require
 
 require("numba-cuda")
 
 from bdiff_np.backends.device import Operations, threads  # noqa: E402
 from bdiff_np.errors import InputError  # noqa: E402
-from bdiff_np.kernels import arrays_numba_cuda, bernoulli_numba_cuda, dense_numba_cuda  # noqa: E402
-from bdiff_np.kernels.arrays_numba_cuda import allow_tf32, asarray, matmul, reserve, to_host, versions, wait, zeros  # noqa: E402
+from bdiff_np.kernels.bernoulli import bernoulli_numba_cuda  # noqa: E402
+from bdiff_np.kernels.dense import arrays_numba_cuda, dense_numba_cuda  # noqa: E402
+from bdiff_np.kernels.dense.arrays_numba_cuda import allow_tf32, asarray, matmul, reserve, to_host, versions, wait, zeros  # noqa: E402
 
 name, on_device = "numba-cuda", True
 _on = Operations(arrays_numba_cuda, dense_numba_cuda, bernoulli_numba_cuda)

@@ -11,10 +11,10 @@ from bdiff_np import rng
 from bdiff_np.backends import numpy_ops
 from bdiff_np.backends.numpy_ops import LAYER_NORM_EPS, asarray, matmul, read, reserve, resident, threads, to_host, wait, zeros
 from bdiff_np.errors import Unavailable
-from bdiff_np.kernels.dense_codes import CODES, Rates, rates
+from bdiff_np.kernels.dense.dense_codes import CODES, Rates, rates
 
 try:
-    from bdiff_np.kernels import dense_numba as dense
+    from bdiff_np.kernels.dense import dense_numba as dense
 except ImportError as fault:
     raise Unavailable("numba", f"Numba cannot be imported ({fault})", "pip install numba, or take --backend numpy") from fault
 

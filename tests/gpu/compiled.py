@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
 
-from bdiff_np.kernels.cuda_source import source
+from bdiff_np.kernels.shared.cuda_source import source
 
 ARCHITECTURES = ("75", "80", "90", "100", "120")
 REGISTERS, SHARED = 65536, 48 << 10  # of a multiprocessor; of a block, static
@@ -165,8 +165,8 @@ def numba_kernels() -> dict:
     """Numba-CUDA's kernels and the types that float32 trainings call them with."""
     from numba import boolean, float32, int32, int64, types, uint8, uint32, uint64
 
-    from bdiff_np.kernels import bernoulli_numba_cuda as b
-    from bdiff_np.kernels import dense_numba_cuda as d
+    from bdiff_np.kernels.bernoulli import bernoulli_numba_cuda as b
+    from bdiff_np.kernels.dense import dense_numba_cuda as d
 
     f1, f2, u1, b1, b2, l1, i1, key = float32[::1], float32[:, ::1], uint64[::1], uint8[::1], uint8[:, ::1], int64[::1], int32[::1], (uint64,) * 3
     law = u1, int64, int64

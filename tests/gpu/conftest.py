@@ -106,7 +106,8 @@ class Card:
     def __init__(self, stand_in):
         self.stand_in, self.real = stand_in, stand_in is None
         self.cupy, self.ops = import_module("cupy"), import_module("bdiff_np.backends.cupy_ops")
-        own = {name: import_module(f"bdiff_np.kernels.{name}_cupy") for name in ("bernoulli_step", "bernoulli_chain", "bernoulli", "dense", "arrays")}
+        places = "bernoulli.bernoulli_step", "bernoulli.bernoulli_chain", "bernoulli.bernoulli", "dense.dense", "dense.arrays"
+        own = {place: import_module(f"bdiff_np.kernels.{place}_cupy") for place in places}
         self.step, self.chain, self.family, self.dense, self.arrays = own.values()
 
     def orders(self):
@@ -127,7 +128,7 @@ class Card:
     def pretending(self, **limits):
         """Other limits of the pretended card, such as multiprocessors=7."""
         before = {name: getattr(self.stand_in.card, name) for name in limits}
-        caches = import_module("bdiff_np.kernels.cuda_cupy")
+        caches = import_module("bdiff_np.kernels.shared.cuda_cupy")
         try:
             self._set(caches, limits)
             yield
@@ -146,7 +147,7 @@ def card():
     """The real CuPy where there is a GPU; elsewhere the stand-in, which is gone after the module, and so is what was imported with it."""
     from cuda_on_cpu import stand_in
 
-    from bdiff_np import gpu
+    from bdiff_np.backends import gpu
 
     if gpu.fault("cupy") is None:
         yield Card(None if hasattr(import_module("cupy"), "show_config") else stand_in)

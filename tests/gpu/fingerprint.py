@@ -15,7 +15,7 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 def main(out: str, stand_in: bool) -> None:
     import numpy as np
 
-    from bdiff_np import gpu
+    from bdiff_np.backends import gpu
 
     if stand_in:
         from cuda_on_cpu import stand_in as cupy
@@ -24,7 +24,7 @@ def main(out: str, stand_in: bool) -> None:
         gpu.driver = lambda: gpu.Driver(13000, ("a stand-in",), "")
     from bdiff_np import rng, sample
     from bdiff_np.diffusion.bernoulli import make_chain
-    from bdiff_np.kernels import bernoulli_cupy, bernoulli_step_cupy
+    from bdiff_np.kernels.bernoulli import bernoulli_cupy, bernoulli_step_cupy
     from bdiff_np.model import load_ops
     from bdiff_np.rng import Key
     from gpu.training import CASES, buffers, take, training

@@ -61,12 +61,13 @@ MUTANTS = [
 
 
 def text(file: str) -> str:
-    return (KERNELS / file).read_text()
+    (path,) = KERNELS.glob(f"*/{file}")
+    return path.read_text()
 
 
 def plant(number: int) -> None:
     """Mutant number `number` in every source that is compiled from now on."""
-    from bdiff_np.kernels import cuda_source
+    from bdiff_np.kernels.shared import cuda_source
 
     mutant, whole = MUTANTS[number], cuda_source.source
     cuda_source.source = lambda name: whole(name).replace(mutant.old, mutant.new)

@@ -10,7 +10,8 @@ import pytest
 
 from bdiff_np import rng, sample
 from bdiff_np.diffusion.bernoulli import make_chain
-from bdiff_np.kernels import bernoulli_numpy, cuda_grid
+from bdiff_np.kernels.bernoulli import bernoulli_numpy
+from bdiff_np.kernels.shared import cuda_grid
 from bdiff_np.model import load_ops
 from bdiff_np.rng import Key
 from gpu import strict
@@ -46,7 +47,7 @@ def test_the_simulator_is_strict():
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_kernels(ops, pi, predict):
     """Noisy bits and prior bit for bit; KL, gradient, flips and reverse steps, for ragged sizes."""
-    from bdiff_np.kernels import bernoulli_numba_cuda
+    from bdiff_np.kernels.bernoulli import bernoulli_numba_cuda
 
     generator, (B, D), T = np.random.default_rng(0), (3, 9), 7
     chain = make_chain("paper", T, pi)
@@ -116,7 +117,7 @@ def test_products(ops, M, N, K):
 @pytest.mark.parametrize("passes, n", [(3, 5), (1, 9), (2, 1)])
 def test_orders(ops, passes, n):
     """Which rows are shown when: as on NumPy."""
-    from bdiff_np.kernels import arrays_numba_cuda, dense_numba_cuda
+    from bdiff_np.kernels.dense import arrays_numba_cuda, dense_numba_cuda
 
     words = arrays_numba_cuda.empty((passes, n), np.uint64)
     dense_numba_cuda.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)

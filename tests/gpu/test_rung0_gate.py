@@ -13,11 +13,11 @@ from importlib.util import find_spec
 import pytest
 from tiny import invoke, make_run, model
 
-from bdiff_np import auto, doctor, gpu
-from bdiff_np import run as running
+from bdiff_np.backends import auto, doctor, gpu
 from bdiff_np.errors import Unavailable
-from bdiff_np.kernels import compiled
+from bdiff_np.kernels.shared import compiled
 from bdiff_np.model import load_ops
+from bdiff_np.runfolder import run as running
 
 NONE = gpu.Driver(None, (), "there is no NVIDIA driver on this machine")
 NO_GPU = gpu.Driver(13000, (), "the NVIDIA driver finds no GPU")
@@ -103,7 +103,7 @@ def test_the_line_names_the_python_that_runs(machine, monkeypatch, tmp_path):
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     monkeypatch.setattr(sys, "executable", str(gpu.Path.cwd() / "an env" / "python"))
     assert gpu.install() == "'an env/python' -m pip install -e \".[cuda13]\""
-    monkeypatch.setattr(gpu, "__file__", str(tmp_path / "bdiff_np" / "gpu.py"))
+    monkeypatch.setattr(gpu, "__file__", str(tmp_path / "bdiff_np" / "backends" / "gpu.py"))
     assert gpu.install() == "'an env/python' -m pip install \"bdiff_np[cuda13]\""
 
 

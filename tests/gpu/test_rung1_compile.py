@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from bdiff_np.kernels.cuda_source import FOLDER
+from bdiff_np.kernels.shared.cuda_source import FOLDER
 from gpu import compiled
 
 if compiled.missing():
@@ -41,12 +41,12 @@ def test_float64_compiles(architecture="90"):
 
 def test_every_kernel_of_every_file_is_looked_at():
     """Each __global__ function is among those that are compiled here, and each that a back end asks CuPy for too."""
-    for path in FOLDER.glob("*.cu"):
+    for path in FOLDER.glob("*/*.cu"):
         defined = set(re.findall(r"__global__ void __launch_bounds__\([^)]*\)\s+(\w+)\(", path.read_text()))
         named = {k.name.partition("<")[0] for k in compiled.KERNELS if k.file == path.name}
         assert defined == named, path.name
     asked = set()
-    for path in FOLDER.glob("*_cupy.py"):
+    for path in FOLDER.glob("*/*_cupy.py"):
         asked |= set(re.findall(r"launch\(\s*f?\"(\w+)[<\"]", path.read_text())) | set(re.findall(r"_multiply\(\"(\w+)<", path.read_text()))
     assert asked == {k.name.partition("<")[0] for k in compiled.KERNELS}
 

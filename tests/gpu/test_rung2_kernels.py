@@ -9,7 +9,7 @@ import pytest
 
 from bdiff_np import rng
 from bdiff_np.diffusion.bernoulli import WORD
-from bdiff_np.kernels import cuda_source
+from bdiff_np.kernels.shared import cuda_source
 from bdiff_np.rng import Key
 
 SUITES = ("test_backends.py", "test_kernels.py", "--stand-in")
@@ -32,9 +32,7 @@ def test_every_operation_and_kernel_is_what_it_is_on_numpy(child, order):
 @pytest.fixture(scope="module")
 def words(card):
     """The kernels of words.cu, as functions of host arrays."""
-    folder, cuda_source.FOLDER = cuda_source.FOLDER, Path(__file__).parent
     text = (Path(__file__).parent / "words.cu").read_text()
-    cuda_source.FOLDER = folder
     for name in ("bernoulli.cuh", "philox.cuh", "device.cuh"):
         text = text.replace(f'#include "{name}"', cuda_source.source(name))
     module = card.cupy.RawModule(code=text, options=("-std=c++17",))
@@ -143,7 +141,7 @@ def test_sums_of_parts(card, n, parts):
     generator, on, dense = np.random.default_rng(n), card.arrays, card.dense
     sums = generator.integers(-9, 10, (parts, n)).astype(np.float32)
     for _ in card.orders():
-        from bdiff_np.kernels.cuda_grid import pieces
+        from bdiff_np.kernels.shared.cuda_grid import pieces
 
         total, squares = on.empty(n, np.float32), on.empty(pieces(n), np.float32)
         dense.sum_parts(dense.Parts(on.asarray(sums.ravel()), parts, n), total, squares)

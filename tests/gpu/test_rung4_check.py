@@ -110,7 +110,7 @@ def test_what_a_part_needs_is_said_first(card, tmp_path, monkeypatch):
 
 def test_without_a_gpu(monkeypatch, tmp_path):
     """One sentence, exit code 2, no file."""
-    from bdiff_np import gpu
+    from bdiff_np.backends import gpu
 
     monkeypatch.setattr(gpu, "driver", lambda: gpu.Driver(None, (), "there is no NVIDIA driver on this machine"))
     found = CliRunner().invoke(gpu_check.main, ["--out", str(tmp_path / "logs")])

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from tiny import NET, definition, invoke, make_run, newest, settings
 
-from bdiff_np import checkpoint, config, data, evaluate, rng, rundir, sample
-from bdiff_np import run as running
-from bdiff_np.data import Rows
+from bdiff_np import config, evaluate, rng, sample
+from bdiff_np.data import bits as data
+from bdiff_np.data.bits import Rows
 from bdiff_np.errors import InputError
-from bdiff_np.kernels import mlp_plan
+from bdiff_np.kernels.mlp import mlp_plan
 from bdiff_np.model import Model
-from bdiff_np.optim import Diverged
+from bdiff_np.optim.adamw import Diverged
 from bdiff_np.rng import Key
+from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import run as running
 from bdiff_np.train import Training
 from gpu.training import CASES, STEP, buffers, distance, take, training
 
@@ -453,8 +455,7 @@ def test_a_network_of_the_users_own(card, tmp_path):
 )
 def test_a_gpu_that_does_not_work(card, tmp_path, monkeypatch, fault, says):
     """A driver's error at the first try: one sentence with a cure, exit code 2, nothing left behind; auto goes on without it and says why."""
-    from bdiff_np import auto
-    from bdiff_np.backends import device
+    from bdiff_np.backends import auto, device
 
     def fail(*_):
         raise fault

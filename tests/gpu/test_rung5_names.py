@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-FILES = sorted([*(ROOT / "kernels").glob("*_cupy.py"), *(ROOT / "kernels").glob("*_numba_cuda.py"), *(ROOT / "bdiff_np" / "backends").glob("*.py")])
+KERNELS = ROOT / "kernels"
+FILES = sorted([*KERNELS.glob("*/*_cupy.py"), *KERNELS.glob("*/*_numba_cuda.py"), *(ROOT / "bdiff_np" / "backends").glob("*.py")])
 FILES += [ROOT / "benchmarks" / "gpu_check.py", ROOT / "benchmarks" / "gpu_timings.py"]
 PACKAGES = ("cupy", "cupyx", "numba")
 

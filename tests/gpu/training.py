@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tiny import settings
 
-from bdiff_np.data import Rows
+from bdiff_np.data.bits import Rows
 from bdiff_np.model import Model
 from bdiff_np.train import Training
 

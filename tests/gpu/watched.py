@@ -14,7 +14,7 @@ import pytest
 
 from bdiff_np import rng, sample
 from bdiff_np.diffusion.bernoulli import make_chain
-from bdiff_np.kernels import bernoulli_numpy
+from bdiff_np.kernels.bernoulli import bernoulli_numpy
 from bdiff_np.model import load_ops
 from bdiff_np.rng import Key
 from gpu.training import CASES, buffers, distance, take, training

@@ -1,0 +1,73 @@
+"""What can compute here: each back end, whether it works, why not, and the line that cures it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from bdiff_np.backends import gpu
+from bdiff_np.backends.device import check
+from bdiff_np.errors import Unavailable
+from bdiff_np.model import backend_names, load_ops
+
+# What a back end is made of: how it is called, and the names under which pip may know it.
+PARTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "numpy": {"NumPy": ("numpy",)},
+    "numba": {"Numba": ("numba",), "llvmlite": ("llvmlite",)},
+    "cupy": {"CuPy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "NVRTC": ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")},
+    "numba-cuda": {"Numba-CUDA": ("numba-cuda",), "Numba": ("numba",), "CUDA runtime": ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")},
+}
+
+
+def examine() -> dict:
+    """Python, the NVIDIA driver, and each back end: {"available", "reason", "cure", "versions"}; reason and cure are None where it works."""
+    driver = gpu.driver()
+    return {
+        "python": platform.python_version(),
+        "driver": {"cuda": _dotted(driver.version), "gpus": list(driver.devices), "fault": driver.fault or None},
+        "backends": {name: _backend(name) for name in sorted(backend_names(), key=list(PARTS).index)},
+    }
+
+
+def _backend(name: str) -> dict:
+    versions: dict[str, str] = {part: v for part, names in PARTS[name].items() if (v := _version(names))}
+    reason = cure = None
+    try:
+        ops = load_ops(name)
+        if ops.on_device:
+            versions |= ops.versions()
+        check(ops)
+    except Unavailable as fault:
+        reason, cure = fault.reason, fault.cure
+    except Exception as fault:  # of any kind: it comes from a library, or a driver
+        reason = f"it fails: {(str(fault).strip() or type(fault).__name__).splitlines()[0]}"
+        cure = gpu.reinstall(name) if name in gpu.MODULES else f"{gpu.pip()} install --force-reinstall {name}"
+    return {"available": reason is None, "reason": reason, "cure": cure, "versions": versions}
+
+
+def _version(names: tuple[str, ...]) -> str | None:
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _dotted(cuda: int | None) -> str | None:
+    """13000 as 13.0."""
+    return None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}"
+
+
+def text(found: dict) -> str:
+    """The same for people."""
+    driver = found["driver"]
+    gpus = ", ".join(driver["gpus"]) or f"none: {driver['fault']}"
+    known = f", driver for CUDA {driver['cuda']}" if driver["cuda"] else ""
+    lines = [f"Python      {found['python']}", f"GPU         {gpus}{known}", ""]
+    for name, b in found["backends"].items():
+        versions = ", ".join(f"{part} {v}" for part, v in b["versions"].items())
+        lines.append(f"{name:12}{'works' if b['available'] else 'no'}{f'; {versions}' if versions else ''}")
+        if not b["available"]:
+            lines += [f"{'':12}because {b['reason']}", f"{'':12}cure: {b['cure']}"]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The optimiser on flat buffers."""

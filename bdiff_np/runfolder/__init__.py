@@ -1,0 +1,1 @@
+"""A run's folder: epochs, resume, results, checkpoints, files written whole."""

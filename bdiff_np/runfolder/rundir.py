@@ -1,0 +1,140 @@
+"""A run's folder: where its results are, what they are called, and which checkpoint a name on the command line means.
+
+    runs/X/                      config.yaml, train.txt, val.txt and, if the run has a network of its own, reverse_model.py
+    runs/X/results/d_MM_DD_YYYY_t_HH_MM_SS/   one training: its config.yaml, checkpoints/, metrics.csv, results.json, pictures
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from bdiff_np.errors import InputError
+from bdiff_np.nets.custom import FILE as CODE
+from bdiff_np.runfolder.files import write_whole
+
+_RESULTS = re.compile(r"d_(\d\d)_(\d\d)_(\d{4})_t_(\d\d)_(\d\d)_(\d\d)(?:_(\d+))?")
+_CHECKPOINT = re.compile(r"model_epoch_(\d+)\.safetensors")
+
+
+def new_results(run: Path, now: datetime | None = None) -> Path:
+    """Makes an empty results folder, named by the time; a second one in the same second gets a number."""
+    stem = (now or datetime.now()).strftime("d_%m_%d_%Y_t_%H_%M_%S")
+    for count in range(1, 1000):
+        folder = run / "results" / (stem if count == 1 else f"{stem}_{count}")
+        try:
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=False)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as fault:
+            raise InputError(f"{folder}: cannot be made: {fault.strerror}") from None
+    raise InputError(f"{run / 'results'}: 1000 trainings started within a second")
+
+
+def all_results(run: Path) -> list[Path]:
+    """Results folders of a run, oldest first, by the time in their names."""
+    return sorted((folder for folder in (run / "results").glob("d_*") if _time(folder) and folder.is_dir()), key=_time)
+
+
+def _time(results: Path) -> tuple[int, ...]:
+    """What a results folder's name says, in the order of time; () for another name."""
+    match = _RESULTS.fullmatch(results.name)
+    if not match:
+        return ()
+    month, day, year, *rest = (int(group or 1) for group in match.groups())
+    return (year, month, day, *rest)
+
+
+def checkpoints(results: Path) -> dict[int, Path]:
+    """Epoch -> checkpoint, in the order of the epochs."""
+    found = {}
+    for path in (results / "checkpoints").glob("model_epoch_*.safetensors"):
+        match = _CHECKPOINT.fullmatch(path.name)
+        if match:
+            found[int(match.group(1))] = path
+    return dict(sorted(found.items()))
+
+
+def checkpoint_path(results: Path, epoch: int) -> Path:
+    return results / "checkpoints" / f"model_epoch_{epoch}.safetensors"
+
+
+def write_json(path: Path, value: dict) -> None:
+    """One line for each key: long lists stay short to read, and small values easy to find."""
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items())
+    write_whole(path, f"{{\n{lines}\n}}\n".encode())
+
+
+def read_results(results: Path) -> dict:
+    """results.json, or {} where it is missing or damaged: what stands in it can be made again from the checkpoints."""
+    try:
+        found = json.loads((results / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a target stands for.
+
+    checkpoint : the file. results, run : the folders it lies in, None for a checkpoint that lies elsewhere
+    named : how the user named it: "checkpoint", "results", "run" or "nothing"
+    """
+
+    checkpoint: Path
+    results: Path | None
+    run: Path | None
+    named: str
+
+    def trusted_code(self, needed: bool) -> Path | None:
+        """The reverse_model.py to execute, if one is needed: only out of a folder that the user named."""
+        if not needed:
+            return None
+        if self.named not in ("results", "run") or self.results is None:
+            where = self.results or "its results folder"
+            raise InputError(
+                f"{self.checkpoint}: its network is a {CODE}, which is executed only from a folder that you name; "
+                f"if you trust {where}, give that folder instead"
+            )
+        if not (self.results / CODE).is_file():
+            raise InputError(f"{self.results / CODE}: missing; this run was trained with it")
+        return self.results / CODE
+
+
+def resolve(target: str | Path | None) -> Found:
+    """The checkpoint that a target means. Raises InputError where it means none.
+
+    target : a checkpoint, a results folder, a run folder (its newest results that have a checkpoint), or None: the newest results under runs/
+    """
+    if target is None:
+        every = [r for run in Path("runs").glob("*") for r in all_results(run) if checkpoints(r)]
+        if not every:
+            raise InputError("runs/: no results yet; train a run first, for example: python cli.py train runs/heartbeat_paper")
+        newest = max(every, key=_time)
+        return Found(_chosen(newest), newest, newest.parent.parent, "nothing")
+    path = Path(target)
+    if path.is_file():
+        inside = _CHECKPOINT.fullmatch(path.name) and path.parent.name == "checkpoints"
+        results = path.resolve().parent.parent if inside else None
+        run = results.parent.parent if results is not None and results.parent.name == "results" else None
+        return Found(path, results, run, "checkpoint")
+    if not path.is_dir():
+        raise InputError(f"{path}: there is no such checkpoint, results folder or run folder")
+    if checkpoints(path):
+        run = path.resolve().parent.parent if path.resolve().parent.name == "results" else None
+        return Found(_chosen(path), path, run, "results")
+    for results in reversed(all_results(path)):
+        if checkpoints(results):
+            return Found(_chosen(results), results, path, "run")
+    raise InputError(f"{path}: holds no checkpoint and no results; train it first: python cli.py train {path}")
+
+
+def _chosen(results: Path) -> Path:
+    """The checkpoint that the training stands for: the one it chose, else the last."""
+    found = checkpoints(results)
+    return found.get(read_results(results).get("chosen_epoch"), list(found.values())[-1])  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+"""Bernoulli diffusion of one bit in compiled code: what the loops of bernoulli_numba.py and the kernels of bernoulli_numba_cuda.py are made of.
+
+Numbers in, numbers out, so that one function serves a vectorised loop, a GPU and its simulator. Formulas: derivation, sections 3 to 7 and 14.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bdiff_np.kernels.dense.dense_numba import FUSED
+from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.float32_numba import exp, log
+
+u64, f32 = np.uint64, np.float32
+WORD_BITS = u64(32)
+# Numbers to compare with, in float32: a float64 in a GPU's float32 code would draw in instructions of which it has few.
+LOW, NEAR_LOW, NEAR_HIGH, LEAST = f32(-0.5), f32(-0.25), f32(0.5), f32(1e-30)
+
+
+@njit
+def threshold(lost, pi, x0):
+    """The word below which x_t is 1, in units of 2**-32: 0 to 2**32. lost : beta_bar_t, pi : in the same units, uint64"""
+    return ((lost * pi) >> WORD_BITS) + ((u64(1) << WORD_BITS) - lost if x0 != 0 else u64(0))
+
+
+@njit
+def is_below(word, threshold):
+    """x_t, from its random word."""
+    return np.uint8(u64(word) < u64(threshold))
+
+
+@njit
+def stratified_t(word, row, rows, T):
+    """The step of a row of a batch, spread over 1..T by one random word: rng.stratified_t."""
+    offset = (u64(word) * u64(T)) >> WORD_BITS
+    return np.int64(u64(1) + (u64(row) * u64(T) + offset) // u64(rows))
+
+
+@njit
+def below(word, p, size):
+    """Whether a word says yes, which it does with probability p. size : 2**32 in p's type. p size is exact, and a word lies below it if it lies below
+    the next whole number."""
+    return np.uint8(u64(word) < u64(math.ceil(p * size)))
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def work_out(step, pi_v, pi_o, x_prev):
+    """The columns of a bit whose value has probability pi_v by the stationary law, pi_o the other: q_flip's agree, disagree, not_agree, not_disagree
+    and gap, and the log odds that evidence has. step : alpha_bar before and after t, what each leaves to 1, what a step keeps and redraws"""
+    ab_s, ab_t, bb_s, bb_t, keep, redraw = step
+    still = ab_t + bb_t * pi_v
+    signal, lost = (keep, redraw) if x_prev else (ab_t, bb_t)
+    return (
+        bb_s * pi_o * redraw * pi_v / still, (ab_s + bb_s * pi_o) * redraw / bb_t, (ab_s + bb_s * pi_v) * (keep + redraw * pi_v) / still,
+        bb_s * (keep + redraw * pi_v) / bb_t, redraw * (ab_s * pi_v + ab_t * pi_o) / (bb_t * still), log((signal + lost * pi_v) / (lost * pi_o)),
+    )  # fmt: skip
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def sigmoids(z, one, tiny):
+    """sigmoid(z) and sigmoid(-z), each to its own full relative precision; the small one not below `tiny`."""
+    e = max(exp(-abs(z)), tiny)
+    large = one / (one + e)
+    small = e * large
+    return large if z >= 0 else small, small if z >= 0 else large
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def slope_x0(same, x0, a, b, columns, bce):
+    """d KL / d logit with predict x0, plus the auxiliary cross entropy's. a, b : probability that x_0 is what x_t shows, and what it leaves to 1"""
+    agree, disagree, not_agree, not_disagree, gap = columns
+    told = gap * gap * (a * b) / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))  # at t = 1 this is a b / (b a)
+    missing = b if same else a  # probability that the net does not give to the true x_0
+    return (told + bce) * (-missing if x0 != 0 else missing)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def slope_x_prev(same, v, flip, agree, disagree):
+    """d KL / d logit with predict x_prev. flip : the learned step's probability of a flip"""
+    off = (agree if same else disagree) - flip
+    return off if v != 0 else -off
+
+
+@njit(error_model="numpy")
+def softplus(z, one):
+    """log(1 + exp(z)) without overflow."""
+    return max(z, one - one) + math.log1p(math.exp(-abs(z)))
+
+
+@njit(error_model="numpy")
+def phi(y, log_ratio, one):
+    """y - log(1 + y) >= 0. Two terms of nearly one size would cancel for small y: there, with s = y / (2 + y), log(1 + y) is 2 atanh(s), and what is
+    left is y s - 2 s^3 (1/3 + s^2/5 + ...), whose terms do not. log_ratio : log(1 + y), wanted where y itself has lost its digits"""
+    if y < LOW:
+        return y - log_ratio
+    if y < NEAR_LOW or y > NEAR_HIGH:
+        return y - math.log1p(y)
+    s = y / (one + one + y)
+    q = s * s
+    total = one / f32(23)
+    for k in range(9, -1, -1):
+        total = total * q + one / f32(2 * k + 3)
+    return s * y - (s + s) * q * total
+
+
+@njit(error_model="numpy")
+def value(z, a, b, same, t, columns, x_prev, one):
+    """KL(q || p) of the reverse step of one bit, in nats. z : logit of "the bit is what it shows". a, b : sigmoids of z. same : whether x_0 is what
+    x_t shows. columns : agree, disagree, not_agree, not_disagree, gap and one more"""
+    agree, disagree, not_agree, not_disagree, gap, _ = columns
+    if t == 1:
+        return softplus(-z if same else z, one)
+    q, not_q = (agree, not_agree) if same else (disagree, not_disagree)
+    if x_prev:
+        p, not_p = b, a
+        off = p - q
+    else:
+        p, not_p = a * agree + b * disagree, a * not_agree + b * not_disagree
+        off = b * gap if same else -a * gap
+    # Nothing holds logits of x_{t-1} back: there, logarithms have more range than the probabilities.
+    ratio = math.log(p / q) if p > LEAST else -softplus(z, one) - math.log(q)
+    not_ratio = math.log(not_p / not_q) if not_p > LEAST else -softplus(-z, one) - math.log(not_q)
+    return q * phi(off / q, ratio, one) + not_q * phi(-off / not_q, not_ratio, one)

@@ -1,0 +1,165 @@
+"""The reverse chain of Bernoulli diffusion with a perceptron, many steps for many rows in one compiled call.
+
+Each thread walks its rows through all the steps. A bit of x_t flips if its random word lies below p 2**32, and p = a agree + b disagree with
+a + b = 1 is never above `disagree`, whatever the network says. So the network is asked only for rows that have a word below that: with 20 bits
+and 2000 steps it is one row in twelve, with the same result as asking for all. Derivation, section 11.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from bdiff_np import rng
+from bdiff_np.kernels.bernoulli import bernoulli_bit_numba as bit
+from bdiff_np.kernels.bernoulli import bernoulli_numba as bernoulli
+from bdiff_np.kernels.mlp import mlp_numba as mlp
+from bdiff_np.kernels.shared import blas_numba, philox_numba
+from bdiff_np.kernels.shared import crew_numba as crew
+from bdiff_np.kernels.shared.compiled_numba import njit
+
+u64 = np.uint64
+TOGETHER = 128  # rows that a thread walks
+FEW = 4  # rows that the network is asked for at least: with fewer, BLAS takes other ways and rounds differently
+BLOCK = 256  # of steps, whose tables are worked out together
+WORD = np.float32(2**32)
+MARGIN = 1e-5  # relative, on the largest probability of a flip: float32 may round p above it
+
+
+class Room(NamedTuple):
+    """What each thread needs for R rows."""
+
+    buffer: np.ndarray  # (threads, R * floats) float32, the network's
+    columns: np.ndarray  # (threads, 6 * R * D) float32, the law of each bit
+    p: np.ndarray  # (threads, R * D) float32
+    x: np.ndarray  # (threads, R, D) uint8: the rows that the network is asked for
+    row: np.ndarray  # (threads, R) int64: which they are
+    t: np.ndarray  # (threads, R) int64
+    words: np.ndarray  # (threads, R * blocks, 4) uint64
+
+
+class Walk(NamedTuple):
+    """Steps first, first - 1, ..., first - steps + 1 of the chain."""
+
+    first: int
+    time: np.ndarray  # (T + 1,) int64, what the network is told as t
+    tables: np.ndarray  # (steps, n) float32: scale beside shift of each layer, which all rows of a step share
+    limits: np.ndarray  # (steps, 2, D) uint32: a word above it flips no bit that shows 0, or 1
+    seed: int
+    first_row: int
+    free: np.ndarray  # (B, D) uint8, 0 where a bit is known and stays; empty if all are free
+    x: np.ndarray  # (B, D) uint8, the rows, in place
+
+
+class FusedChain:
+    """Walks rows back through the chain.
+
+    model : of the weights to use. kernels : of the chain to walk, which may leave steps out. rows : how many there will be at a time, about
+    """
+
+    function = "bernoulli_chain_numba.walk_back"  # what takes long to compile
+
+    def __init__(self, model, kernels, rows: int = TOGETHER, threads: int | None = None):
+        self.net, self.params, self.chain, self.law = model.net, model.params, kernels.chain, kernels.law
+        self.plan, self.threads = mlp.make_plan(model.net, blas_numba.sgemm()), threads or numba.config.NUMBA_NUM_THREADS
+        self._blocks: dict[int, np.ndarray] = {}
+        n, R, D = self.threads, max(FEW, min(TOGETHER, rows)), model.D
+        self.room = Room(
+            np.zeros((n, R * int(self.plan.slots[1])), np.float32), np.zeros((n, 6 * R * D), np.float32), np.zeros((n, R * D), np.float32),
+            np.zeros((n, R, D), np.uint8), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n, R * -(-D // 8), 4), np.uint64),
+        )  # fmt: skip
+
+    def __call__(self, x: np.ndarray, first: int, steps: int, *, seed: int, first_row: int = 0, known: np.ndarray | None = None) -> None:
+        """Takes x (B, D) uint8, in place, from x_first to x_{first - steps}. known : (B, D) bool, bits that stay as they are"""
+        t = np.arange(first, first - steps, -1)
+        free = np.zeros((0, x.shape[1]), np.uint8) if known is None else np.ascontiguousarray(~known, np.uint8)
+        walk = Walk(first, self.chain.time, self._tables(t), self._limits(t), seed, first_row, free, x)
+        tasks = -(-len(x) // self.room.t.shape[1])
+        with blas_numba.one_thread():
+            crew.run(min(self.threads, tasks), tasks, walk_back, self.plan, self.law, self.params.flat, self.room, walk)
+
+    def _tables(self, t: np.ndarray) -> np.ndarray:
+        """Scale and shift of every hidden layer at t. By blocks of t that are always the same: BLAS rounds by the number of rows."""
+        low, high = t[-1] // BLOCK, t[0] // BLOCK
+        self._blocks = {b: self._blocks[b] if b in self._blocks else self._block(b) for b in range(low, high + 1)}
+        return np.concatenate([self._blocks[b] for b in range(low, high + 1)])[t - low * BLOCK]
+
+    def _block(self, b: int) -> np.ndarray:
+        features = self.net.features[self.chain.time[b * BLOCK : (b + 1) * BLOCK]]
+        return np.concatenate([features @ self.params[f"{layer.name}/F"] for layer in self.net.dense[:-1]], axis=1)
+
+    def _limits(self, t: np.ndarray) -> np.ndarray:
+        D = self.room.x.shape[2]
+        if self.law.x_prev:  # nothing bounds these
+            return np.full((len(t), 2, D), 2**32 - 1, np.uint32)
+        both = np.tile(np.repeat(np.arange(2, dtype=np.uint8)[:, None], D, axis=1), (len(t), 1))
+        columns = np.empty((6, both.size), np.float32)
+        bernoulli.look_up(self.law, np.repeat(t, 2), both, columns)
+        return np.minimum(columns[1].astype(np.float64) * (1 + MARGIN) * 2.0**32, 2.0**32 - 1).astype(np.uint32).reshape(len(t), 2, D)
+
+
+def build(model, kernels, rows: int = TOGETHER) -> FusedChain | None:
+    """The fused chain of a model, or None where its network is not one of dense layers alone, is not float32, or BLAS hides its sgemm."""
+    if getattr(model.net, "dense", None) is None or model.net.dtype != np.float32 or blas_numba.sgemm() is None:
+        return None
+    return FusedChain(model, kernels, rows)
+
+
+@njit(nogil=True)
+def walk_back(own, plan, law, params, room, walk):
+    """One thread's part; `own` is its crew_numba.Crew."""
+    tasks, together = own.claims.size // crew.APART, room.t.shape[1]
+    for i in range(tasks):
+        task = (i + crew.first(own, tasks)) % tasks
+        if not crew.taken(own, task, 0):
+            lo = task * together
+            for s in range(walk.tables.shape[0]):
+                _step(plan, law, params, room, walk, (own.rank, s, lo, min(lo + together, walk.x.shape[0])))
+
+
+@njit
+def _step(plan, law, params, room, walk, where):
+    """One step back for rows lo .. hi - 1."""
+    rank, s, lo, hi = where
+    x = walk.x
+    D, t = x.shape[1], walk.first - s
+    blocks = (D + 7) // 8
+    raw = room.words[rank, : (hi - lo) * blocks]
+    philox_numba.fill(u64(walk.seed), u64(rng.P_NOISE), u64(t), u64((walk.first_row + lo) * blocks), raw)
+    words = raw.reshape(-1).view(np.uint32).reshape(hi - lo, blocks * 8)
+    chosen, row = room.x[rank], room.row[rank]
+    count = 0
+    for r in range(hi - lo):
+        if _may_flip(words[r], x[lo + r], walk.limits[s, 0], walk.limits[s, 1]):
+            row[count] = r
+            mlp.copy(x[lo + r], chosen[count])
+            count += 1
+    if count == 0:
+        return
+    asked = max(count, FEW)
+    x_t, every, buffer = chosen[:asked], room.t[rank, :asked], room.buffer[rank]
+    for r in range(count, asked):
+        mlp.copy(chosen[0], chosen[r])
+    for r in range(asked):
+        every[r] = t
+    mlp.read_at(plan, x_t, walk.time[t], buffer)
+    mlp.forward(plan, params, buffer, asked, walk.tables[s])
+    logits = mlp.room(plan, buffer, plan.layers[plan.layers.shape[0] - 1, mlp.U], asked, D)
+    columns, p = room.columns[rank, : 6 * asked * D].reshape(6, asked * D), room.p[rank, : asked * D]
+    bernoulli.look_up(law, every, x_t, columns)
+    bernoulli.flips(law, logits.reshape(-1), x_t.reshape(-1), columns, p)
+    for r in range(count):
+        at = lo + row[r]
+        for d in range(D):
+            if walk.free.shape[0] == 0 or walk.free[at, d] != 0:
+                x[at, d] ^= np.uint8(bit.below(words[row[r], d], p[r * D + d], WORD))
+
+
+@njit
+def _may_flip(words, x, if_0, if_1):
+    found = np.uint8(0)
+    for d in range(x.size):
+        found |= np.uint8(words[d] <= (if_1[d] if x[d] != 0 else if_0[d]))
+    return found != 0

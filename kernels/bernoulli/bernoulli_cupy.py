@@ -1,0 +1,87 @@
+"""The kernels of bernoulli.cu on CuPy: launches into arrays that are there, and `Kernels`, the family's kernels on this back end."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from bdiff_np.kernels.bernoulli.bernoulli_device import DeviceKernels, Law
+from bdiff_np.kernels.dense import arrays_cupy
+from bdiff_np.kernels.shared.cuda_cupy import Module
+from bdiff_np.kernels.shared.cuda_grid import SIDE, blocks
+from bdiff_np.rng import Key
+
+i32, u64 = np.int32, np.uint64
+MODULE = Module(
+    "bernoulli.cu", *(f"{name}<256>" for name in ("prior", "draw_t", "unpack")),
+    *(f"{name}<256, {{C}}>" for name in ("q_sample", "q_batch", "kl_grad", "p_flip", "p_sample", "finish")),
+)  # fmt: skip
+
+
+def prior(law: Law, key: Key, first_row: int, x) -> None:
+    """x (B, D) ~ B(pi)."""
+    B, D = x.shape
+    MODULE.launch("prior<256>", law.C, _bytes(B, D), law.noise[law.T + 1 :], i32(law.per_bit), *_address(key, first_row), x, i32(B), i32(D))
+
+
+def draw_t(seed: int, stream: int, clock, T: int, t) -> None:
+    """t (B,) int64 of step clock[0], spread over 1..T."""
+    MODULE.launch("draw_t<256>", np.float32, (blocks(len(t)),), u64(seed), u64(stream), clock, t, i32(len(t)), i32(T))
+
+
+def q_sample(law: Law, x0, t, key: Key, first_row: int, x_t) -> None:
+    """x_t (B, D) from x0 (B, D) and t (B,)."""
+    (B, D), head = x0.shape, (law.noise, i32(law.form), i32(law.T))
+    MODULE.launch("q_sample<256, {C}>", law.C, _bytes(B, D), *head, x0, t, *_address(key, first_row), x_t, i32(B), i32(D))
+
+
+def q_batch(law: Law, packed, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
+    """x0 and x_t (B, D) of step clock[0]: rows index[clock[1] * rows + ...] of the packed data, each B / rows times."""
+    (B, D), head = x0.shape, (law.noise, i32(law.form), i32(law.T))
+    arguments = packed, index, i32(rows), t, u64(seed), u64(stream), clock, x0, x_t, i32(B), i32(D)
+    MODULE.launch("q_batch<256, {C}>", law.C, _bytes(B, D), *head, *arguments)
+
+
+def unpack(packed, index, x) -> None:
+    """x (B, D) uint8: rows index (B,) int32 of packed rows (N, ceil(D / 8))."""
+    B, D = x.shape
+    MODULE.launch("unpack<256>", np.float32, _bytes(B, D), packed, index, x, i32(B), i32(D))
+
+
+def kl_grad(law: Law, logits, bias, x0, x_t, t, logged, clock, kl, dlogits) -> None:
+    """dlogits (B, D), which may be logits, of logits + bias; kl (B,) where logged[clock[1]] says so."""
+    (B, D), head = logits.shape, (law.noise, law.table, i32(law.form), i32(law.T), law.C.type(law.bce))
+    MODULE.launch("kl_grad<256, {C}>", law.C, (blocks(B, SIDE),), *head, logits, bias, x0, x_t, t, logged, clock, kl, dlogits, i32(B), i32(D))
+
+
+def p_flip(law: Law, logits, x_t, t, p) -> None:
+    """p (B, D): probabilities of a flip."""
+    (B, D), head = logits.shape, (law.noise, law.table, i32(law.form), i32(law.T))
+    MODULE.launch("p_flip<256, {C}>", law.C, (blocks(B, SIDE),), *head, logits, x_t, t, p, i32(B), i32(D))
+
+
+def p_sample(law: Law, logits, bias, x_t, t, held, key: Key, first_row: int, x_s) -> None:
+    """x_s (B, D), which may be x_t, of logits + bias. held : (B, D) uint8, 1 where a bit stays, or None"""
+    (B, D), head = x_t.shape, (law.noise, law.table, i32(law.form), i32(law.T))
+    MODULE.launch("p_sample<256, {C}>", law.C, _bytes(B, D), *head, logits, bias, x_t, t, held, *_address(key, first_row), x_s, i32(B), i32(D))
+
+
+def finish(kl, logged, clock, losses) -> None:
+    """losses[clock[1]] = the mean of kl (B,) where it is logged; then the clock goes on."""
+    MODULE.launch("finish<256, {C}>", kl.dtype, (1,), kl, logged, clock, losses, i32(len(kl)))
+
+
+def _address(key: Key, first_row: int) -> tuple:
+    return u64(key.seed), u64(key.stream), u64(key.step), u64(first_row)
+
+
+def _bytes(B: int, D: int) -> tuple[int]:
+    """A grid with a thread for each eight bits of a row."""
+    return (blocks(B * -(-D // 8)),)
+
+
+class Kernels(DeviceKernels):
+    """The kernels for one chain and one meaning of the network's output."""
+
+    arrays, launch = arrays_cupy, sys.modules[__name__]

@@ -1,0 +1,234 @@
+"""The three kernels of Bernoulli diffusion in compiled code: q_sample, kl_grad, p_sample.
+
+The same operations as kernels/bernoulli_numpy.py, bit by bit instead of array by array; the gradient loop has no logarithm and vectorises. The
+value of the KL, with its logarithms in float64, is worked out only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bdiff_np.diffusion import bernoulli
+from bdiff_np.diffusion.bernoulli import Chain
+from bdiff_np.kernels.bernoulli import bernoulli_bit_numba as bit
+from bdiff_np.kernels.bernoulli.bernoulli_tables import tables
+from bdiff_np.kernels.dense.dense_numba import FUSED
+from bdiff_np.kernels.shared import philox_numba
+from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.float32_numba import log
+from bdiff_np.rng import Key
+
+u64 = np.uint64
+TINY = 1e-37  # added to nothing: keeps 0/0 at t = 1 away, where the network is surer than exp can say
+
+
+class Law(NamedTuple):
+    """A chain and the meaning of the network's output, as compiled code reads them. C is the dtype of the logits."""
+
+    lost: np.ndarray  # (T + 1,) uint64, beta_bar in units of 2**-32
+    pi_words: np.ndarray  # (1,) or (D,) uint64, pi in the same units
+    table: np.ndarray  # (2 T + 2, 6) C, columns for a bit that shows v at t in row 2 t + v; empty if pi is a law per bit
+    steps: np.ndarray  # (T + 1, 6) C: alpha_bar before and after t, what each leaves to 1, and what a step keeps and redraws
+    pi: np.ndarray  # (2, 1) or (2, D) C: probabilities of 0 and of 1
+    bce: float  # C, weight of the cross entropy of x_0 in the gradient
+    x_prev: bool  # logits are of x_{t-1}
+    skip: bool  # x_t's own evidence is added to the logits
+
+
+def law(chain: Chain, predict: str, skip: bool, bce_weight: float, dtype) -> Law:
+    """Tables of a chain, as compiled code reads them."""
+    found, C = tables(chain, predict), np.dtype(dtype)
+    arrays = found.lost, found.pi_words, found.table.astype(C), found.steps.astype(C), found.pi.astype(C)
+    return Law(*arrays, C.type(bce_weight / chain.T), predict == "x_prev", skip)
+
+
+class Kernels:
+    """The kernels for one chain and one meaning of the network's output; arguments, shapes and results as in bernoulli_numpy.Kernels."""
+
+    def __init__(self, chain: Chain, predict: str = "x0", skip: bool = True, bce_weight: float = 0.0, dtype=np.float32):
+        self.chain, self.predict, self.skip, self.dtype = chain, predict, skip, np.dtype(dtype)
+        self.law = law(chain, predict, skip, bce_weight, dtype)
+
+    def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
+        x_t = np.empty(x0.shape, np.uint8)
+        noise(self.law, np.asarray(t, np.int64), _words(key, *x0.shape, first_row), *_bits(x0), x_t)
+        return x_t
+
+    def kl_grad(self, logits, x0, x_t, t, value: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
+        logits, (x0, x_t), dlogits = np.ascontiguousarray(logits), _bits(x0, x_t), np.empty(logits.shape, self.dtype)
+        columns = self._columns(x_t, t)
+        gradient(self.law, logits.reshape(-1), (x0.reshape(-1), x_t.reshape(-1)), columns, dlogits.reshape(-1))
+        if not value:
+            return None, dlogits
+        kl = np.empty(len(x0))
+        values(self.law, np.asarray(t, np.int64), logits, (x0, x_t), columns, kl)
+        return kl, dlogits
+
+    def p_flip(self, logits, x_t, t) -> np.ndarray:
+        (x_t,), p = _bits(x_t), np.empty(logits.shape, self.dtype)
+        flips(self.law, np.ascontiguousarray(logits).reshape(-1), x_t.reshape(-1), self._columns(x_t, t), p.reshape(-1))
+        return p
+
+    def p_sample(self, logits, x_t, t, key: Key, first_row: int = 0) -> np.ndarray:
+        x_s = np.array(x_t, np.uint8)
+        turn(x_s, _words(key, *x_t.shape, first_row), self.p_flip(logits, x_t, t).reshape(-1))
+        return x_s
+
+    def prior(self, rows: int, D: int, key: Key, first_row: int = 0) -> np.ndarray:
+        return (_words(key, rows, D, first_row)[:, :D] < self.law.pi_words).view(np.uint8)
+
+    def _columns(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+        columns = np.empty((6, x_t.size), self.dtype)
+        look_up(self.law, np.asarray(t, np.int64), x_t, columns)
+        return columns
+
+
+def _bits(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """As the compiled functions want them."""
+    return tuple(np.ascontiguousarray(x, np.uint8) for x in arrays)
+
+
+def _words(key: Key, rows: int, D: int, first_row: int) -> np.ndarray:
+    """Random words of rows, (rows, 8 ceil(D / 8)) uint32: those of rng.words and what fills up the last block."""
+    blocks = -(-D // 8)
+    raw = np.empty((rows * blocks, 4), np.uint64)
+    philox_numba.fill(u64(key.seed), u64(key.stream), u64(key.step), u64(first_row * blocks), raw)
+    return raw.view(np.uint32).reshape(rows, blocks * 8)
+
+
+# Over rows ------------------------------------------------------------------------------------------------------------------------------
+#
+# Loops over bits take flat arrays and no more than eight of them that could overlap: then LLVM proves that they may run in vectors.
+
+
+@njit(error_model="numpy")
+def noise(law, t, words, x0, x_t):
+    """q_sample: x_t (B, D) from x0 (B, D), t (B,) and words (B, >= D)."""
+    for r in range(x0.shape[0]):
+        lost = law.lost[t[r]]
+        if law.pi_words.size == 1:
+            _below(words[r], x0[r], x_t[r], (bit.threshold(lost, law.pi_words[0], 0), bit.threshold(lost, law.pi_words[0], 1)))
+        else:
+            for d in range(x0.shape[1]):
+                x_t[r, d] = u64(words[r, d]) < bit.threshold(lost, law.pi_words[d], x0[r, d])
+
+
+@njit
+def _below(words, x0, x_t, thresholds):
+    """Whether each word lies below the first threshold (x0 = 0) or the second, which may be 0 or 2**32: 32-bit comparisons with 2**32 - 1 at most."""
+    first, second = thresholds
+    one = np.uint8(1)
+    can_0, can_1 = one if first > u64(0) else np.uint8(0), one if second > u64(0) else np.uint8(0)
+    top_0, top_1 = np.uint32(first - u64(1)), np.uint32(second - u64(1))
+    for d in range(x0.size):
+        below_0, below_1 = can_0 if words[d] <= top_0 else np.uint8(0), can_1 if words[d] <= top_1 else np.uint8(0)
+        x_t[d] = below_1 if x0[d] != 0 else below_0
+
+
+@njit(error_model="numpy")
+def look_up(law, t, x_t, columns):
+    """The law's columns for each bit, (6, B D) C, of x_t (B, D) at t (B,): from the table, or by the formulas of bernoulli.q_flip and evidence."""
+    B, D = x_t.shape
+    for r in range(B):
+        lo, hi = r * D, (r + 1) * D
+        if law.table.shape[0] > 0:
+            zero, one = law.table[2 * t[r]], law.table[2 * t[r] + 1]
+            for c in range(6):
+                _choose(x_t[r], zero[c], one[c], columns[c, lo:hi])
+        else:
+            row = columns[0, lo:hi], columns[1, lo:hi], columns[2, lo:hi], columns[3, lo:hi], columns[4, lo:hi], columns[5, lo:hi]
+            _work_out(law, law.steps[t[r]], x_t[r], row)
+
+
+@njit
+def _choose(x_t, zero, one, column):
+    for d in range(x_t.size):
+        column[d] = one if x_t[d] != 0 else zero
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def _work_out(law, step, x_t, row):
+    """One row of look_up by the formulas."""
+    ab_s, ab_t, bb_s, bb_t, keep, redraw = step[0], step[1], step[2], step[3], step[4], step[5]
+    agree, disagree, not_agree, not_disagree, gap, own = row
+    pi_0, pi_1 = law.pi[0], law.pi[1]
+    pi_v, pi_o = own, gap  # for a while
+    for d in range(x_t.size):
+        pi_v[d] = pi_1[d] if x_t[d] != 0 else pi_0[d]
+        pi_o[d] = pi_0[d] if x_t[d] != 0 else pi_1[d]
+    for d in range(x_t.size):
+        still = ab_t + bb_t * pi_v[d]
+        agree[d] = bb_s * pi_o[d] * redraw * pi_v[d] / still
+        not_agree[d] = (ab_s + bb_s * pi_v[d]) * (keep + redraw * pi_v[d]) / still
+    for d in range(x_t.size):
+        disagree[d] = (ab_s + bb_s * pi_o[d]) * redraw / bb_t
+        not_disagree[d] = bb_s * (keep + redraw * pi_v[d]) / bb_t
+    signal, lost = (keep, redraw) if law.x_prev else (ab_t, bb_t)
+    for d in range(x_t.size):
+        v, o = pi_v[d], pi_o[d]
+        gap[d] = redraw * (ab_s * v + ab_t * o) / (bb_t * (ab_t + bb_t * v))
+        odds = log((signal + lost * v) / (lost * o))
+        own[d] = odds if x_t[d] != 0 else -odds
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def gradient(law, logits, bits, columns, dlogits):
+    """kl_grad's gradient, for flat arrays of bits: bits are (x0, x_t), columns (6, n). Derivation, sections 6 and 7."""
+    x0, x_t = bits
+    agree, disagree, not_agree, not_disagree, gap, own = columns[0], columns[1], columns[2], columns[3], columns[4], columns[5]
+    zero, one = dlogits.dtype.type(0), dlogits.dtype.type(1)
+    add, bce, tiny = one if law.skip else zero, law.bce, dlogits.dtype.type(TINY)
+    if law.x_prev:
+        for d in range(logits.size):
+            z = logits[d] + add * own[d]
+            _, flip = bit.sigmoids(z if x_t[d] != 0 else -z, one, tiny)
+            dlogits[d] = bit.slope_x_prev(x0[d] == x_t[d], x_t[d], flip, agree[d], disagree[d])
+        return
+    for d in range(logits.size):
+        z = logits[d] + add * own[d]
+        a, b = bit.sigmoids(z if x_t[d] != 0 else -z, one, tiny)  # P(x_0 = x_t | x_t), and what it leaves
+        law_of_bit = agree[d], disagree[d], not_agree[d], not_disagree[d], gap[d]
+        dlogits[d] = bit.slope_x0(x0[d] == x_t[d], x0[d], a, b, law_of_bit, bce)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def flips(law, logits, x_t, columns, p):
+    """p_flip, for flat arrays."""
+    agree, disagree, own = columns[0], columns[1], columns[5]
+    zero, one, tiny = p.dtype.type(0), p.dtype.type(1), p.dtype.type(TINY)
+    add = one if law.skip else zero
+    x_prev = law.x_prev
+    for d in range(logits.size):
+        z = logits[d] + add * own[d]
+        a, b = bit.sigmoids(z if x_t[d] != 0 else -z, one, tiny)
+        p[d] = b if x_prev else a * agree[d] + b * disagree[d]
+
+
+@njit(error_model="numpy")
+def values(law, t, logits, bits, columns, kl):
+    """kl_grad's value, (B,) nats, in float64, for arrays (B, D)."""
+    x0, x_t = bits
+    B, D = x0.shape
+    for r in range(B):
+        kl[r] = 0.0
+        for d in range(D):
+            at = r * D + d
+            z = np.float64(logits[r, d]) + (np.float64(columns[5, at]) if law.skip else 0.0)
+            z = z if x_t[r, d] != 0 else -z
+            a, b = bit.sigmoids(z, 1.0, 0.0)
+            agree, disagree, gap = np.float64(columns[0, at]), np.float64(columns[1, at]), np.float64(columns[4, at])
+            not_agree, not_disagree = np.float64(columns[2, at]), np.float64(columns[3, at])
+            found = agree, disagree, not_agree, not_disagree, gap, 0.0
+            kl[r] += bit.value(z, a, b, x0[r, d] == x_t[r, d], t[r], found, law.x_prev, 1.0)
+
+
+@njit
+def turn(x, words, p):
+    """x (B, D) with each bit turned over whose word lies below p, (B D,); in place."""
+    B, D = x.shape
+    size = p.dtype.type(bernoulli.WORD)
+    for r in range(B):
+        for d in range(D):
+            x[r, d] ^= np.uint8(bit.below(words[r, d], p[r * D + d], size))

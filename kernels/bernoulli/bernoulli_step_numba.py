@@ -1,0 +1,279 @@
+"""Many optimiser steps of Bernoulli diffusion with a perceptron in one compiled call: the five lines of train.py, fused.
+
+A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward. With a narrow net each group has a
+gradient of its own, and these are summed; with a wide one, whose gradient is large, every slice is kept (unless the batch is too large for that),
+and the gradient is worked out once, tile by tile over all slices. Then AdamW runs over the flat buffers, piece by piece. Groups, slices, tiles and
+pieces are fixed by the sizes alone and sums have one order, so the weights that result do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from bdiff_np import rng
+from bdiff_np.kernels.bernoulli import bernoulli_numba as bernoulli
+from bdiff_np.kernels.dense import dense_numba as dense
+from bdiff_np.kernels.dense.dense_codes import Rates, rates_table
+from bdiff_np.kernels.mlp import mlp_numba as mlp
+from bdiff_np.kernels.shared import blas_numba, philox_numba
+from bdiff_np.kernels.shared import crew_numba as crew
+from bdiff_np.kernels.shared.compiled_numba import njit
+
+u64 = np.uint64
+WIDE = 256  # width from which slices must be large for matrix products to run at full rate, and gradients are too large to have several
+ROWS = 64  # of a slice of a narrow net, and twice as many: what matrix products need to run well and the cache holds
+MOST_GROUPS, GRADIENTS = 64, 1 << 24  # groups, and floats of all their gradients
+PIECE = 1 << 14  # parameters that AdamW takes together, about
+KEPT = 1 << 26  # floats of all slices together, up to which they are kept
+
+
+class FusedSteps:
+    """Takes many steps of one training in one call; `groups` and all other cuts come from the sizes alone.
+
+    net : nets/mlp.py, with `dense`. kernels : bernoulli_numba.Kernels. optimizer : optim.AdamW. rows : data.Rows
+    params : Params, the weights, trained in place. batch : rows of a step, repeats included. seed : of all noise
+    threads : of the crew, as many as there are cores by default
+    """
+
+    function = "bernoulli_step_numba.take"  # what takes long to compile
+
+    def __init__(self, net, kernels, params, optimizer, *, rows, batch: int, seed: int, threads: int | None = None):
+        self.data = rows
+        self.plan, self.law, D, P = mlp.make_plan(net, blas_numba.sgemm()), kernels.law, net.D, params.flat.size
+        # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add. Measured: RESULTS.md.
+        each = max(2 * ROWS, min(4 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(2 * ROWS, batch // 4))
+        groups, floats = max(1, batch // each), int(self.plan.slots[1])
+        self.keeps = net.width > WIDE and groups > 1 and batch * floats <= KEPT
+        if not self.keeps:
+            groups = min(groups, MOST_GROUPS, max(1, GRADIENTS // P))
+        pieces = max(1, min(groups, 2), P // PIECE)
+        sums = len(self.plan.tiles) if self.keeps else pieces
+        self.tasks, self.seed, self.batch, self.clip = max(groups, pieces, sums), seed, batch, optimizer.settings.clip_thresh or np.inf
+        self.threads = min(threads or numba.config.NUMBA_NUM_THREADS, self.tasks if self.keeps else groups)
+        n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(2 * ROWS, -(-batch // groups)))
+        self.weights = Weights(
+            params.flat, np.zeros((1 if self.keeps else groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat,
+            optimizer.decayed.astype(np.uint8),
+        )  # fmt: skip
+        self.space = Space(
+            buffer=np.zeros((n, R * floats), np.float32), columns=np.zeros((n, 6 * R * D), np.float32),
+            x0=np.zeros((n, R, D), np.uint8), x_t=np.zeros((n, R, D), np.uint8), t=np.zeros((n, R), np.int64),
+            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums), groups=groups, pieces=pieces,
+        )  # fmt: skip
+
+    def __call__(self, index: np.ndarray, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+        """Steps first, first + 1, ..., in place on the optimiser's buffers.
+
+        index : (steps, b) rows of the data. numbers : what ops.adamw is told, of each step. logged : (steps,) bool, whether a step's loss is wanted
+
+        Returns
+        -------
+        taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms : (steps,) of the gradients
+        """
+        x0 = self.data.take(index.reshape(-1)).reshape(*index.shape, self.data.D)
+        losses, norms = np.zeros(len(x0)), np.full(len(x0), np.nan)
+        steps = Steps(x0, rates_table(len(x0), numbers), logged, losses, norms, first, self.batch, self.seed, self.clip)
+        with blas_numba.one_thread():
+            crew.run(self.threads, self.tasks, take, self.plan, self.law, self.weights, self.space, steps)
+        return int(np.isfinite(norms).sum()), losses, norms
+
+    def orders(self, first: int, passes: int, N: int) -> np.ndarray:
+        """rng.permutation of N rows for so many passes over the data, (passes, N) int64."""
+        words = np.empty((passes, -(-N // 4), 4), np.uint64)
+        for_each = u64(self.seed), u64(rng.SHUFFLE)
+        _shuffles(*for_each, u64(first), words)
+        return np.argsort(words.reshape(passes, -1)[:, :N], axis=1, kind="stable")
+
+
+def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> FusedSteps | None:
+    """The fused steps of a training, or None where the network is not one of dense layers alone, is not float32, or BLAS hides its sgemm."""
+    net = model.net
+    if getattr(net, "dense", None) is None or net.dtype != np.float32 or blas_numba.sgemm() is None:
+        return None
+    return FusedSteps(net, kernels, model.params, optimizer, rows=rows, batch=batch, seed=seed)
+
+
+@njit
+def _shuffles(seed, stream, first, words):
+    for k in range(words.shape[0]):
+        philox_numba.fill(seed, stream, first + u64(k), u64(0), words[k])
+
+
+class Weights(NamedTuple):
+    """Flat buffers, (P,) float32."""
+
+    params: np.ndarray
+    grads: np.ndarray  # (groups, P)
+    m: np.ndarray
+    v: np.ndarray
+    ema: np.ndarray
+    decayed: np.ndarray  # uint8, a fourth of what there is to read
+
+
+class Space(NamedTuple):
+    """Room for n slices of R rows at most: one for each thread, or one for each group where slices are kept. And what threads tell each other."""
+
+    buffer: np.ndarray  # (n, R * floats) float32, the network's
+    columns: np.ndarray  # (n, 6 * R * D) float32, the law of each bit
+    x0: np.ndarray  # (n, R, D) uint8
+    x_t: np.ndarray  # (n, R, D) uint8
+    t: np.ndarray  # (n, R) int64
+    words: np.ndarray  # (n, R * blocks, 4) uint64
+    kl: np.ndarray  # (batch,) float64, nats
+    squares: np.ndarray  # (tiles or pieces,) float64, of the gradient
+    groups: int
+    pieces: int
+
+
+class Steps(NamedTuple):
+    """What a number of steps needs, worked out beforehand."""
+
+    x0: np.ndarray  # (steps, b, D) uint8, rows of the data
+    rates: np.ndarray  # (steps, 8) float32, AdamW's Rates, before clipping
+    logged: np.ndarray  # (steps,) bool, whether the loss is wanted
+    losses: np.ndarray  # (steps,) float64, mean KL in nats of the steps where it is
+    norms: np.ndarray  # (steps,) float64, of the gradient before clipping
+    first: int  # number of the first step
+    batch: int  # rows of a step: a multiple of b
+    seed: int
+    clip: float  # largest norm, inf for none
+
+
+@njit(error_model="numpy")
+def _slice(plan, law, weights, space, steps, where):
+    """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the space."""
+    s, lo, hi, place = where
+    B, D, T, step = hi - lo, space.x_t.shape[2], law.lost.size - 1, u64(steps.first + s)
+    x0, x_t, t, buffer = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place]
+    blocks = (D + 7) // 8
+    raw = space.words[place, : B * blocks]
+    philox_numba.fill(u64(steps.seed), u64(rng.TIME), step, u64(0), raw[:1])
+    offset = np.int64(((raw[0, 0] & u64(0xFFFFFFFF)) * u64(T)) >> u64(32))
+    for r in range(B):
+        t[r] = 1 + ((lo + r) * T + offset) // steps.batch
+        mlp.copy(steps.x0[s, (lo + r) % steps.x0.shape[1]], x0[r])
+    philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
+    bernoulli.noise(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
+    mlp.read(plan, x_t, t, buffer)
+    mlp.forward(plan, weights.params, buffer, B, buffer[:0])
+    last = plan.layers[plan.layers.shape[0] - 1]
+    logits, dlogits = mlp.room(plan, buffer, last[mlp.U], B, D), mlp.room(plan, buffer, last[mlp.DZ], B, D)
+    columns = space.columns[place, : 6 * B * D].reshape(6, B * D)
+    bernoulli.look_up(law, t, x_t, columns)
+    bernoulli.gradient(law, logits.reshape(-1), (x0.reshape(-1), x_t.reshape(-1)), columns, dlogits.reshape(-1))
+    if steps.logged[s]:
+        bernoulli.values(law, t, logits, (x0, x_t), columns, space.kl[lo:hi])
+    mlp.backward(plan, weights.params, buffer, B)
+
+
+@njit
+def _rows(steps, space, group):
+    """First and last row of a group."""
+    return steps.batch * group // space.groups, steps.batch * (group + 1) // space.groups
+
+
+@njit
+def _group(plan, law, weights, space, steps, task):
+    """All rows of a group: one slice that is kept, or slices of R rows at most and their gradient."""
+    s, group, rank = task
+    (start, stop), R = _rows(steps, space, group), space.t.shape[1]
+    if weights.grads.shape[0] < space.groups:
+        _slice(plan, law, weights, space, steps, (s, start, stop, group))
+        return
+    for lo in range(start, stop, R):
+        hi = min(lo + R, stop)
+        _slice(plan, law, weights, space, steps, (s, lo, hi, rank))
+        for k in range(plan.tiles.shape[0]):
+            mlp.weight_gradient(plan, space.buffer[rank], hi - lo, plan.tiles[k], weights.grads[group], lo > start)
+
+
+@njit
+def _sum(plan, weights, space, steps, k):
+    """Part k of the whole gradient, into the first of the gradients; returns the sum of its squares."""
+    grads = weights.grads
+    if grads.shape[0] < space.groups:
+        tile = plan.tiles[k]
+        for group in range(space.groups):
+            start, stop = _rows(steps, space, group)
+            mlp.weight_gradient(plan, space.buffer[group], stop - start, tile, grads[0], group > 0)
+        lo, hi = tile[mlp.START], tile[mlp.STOP]
+    else:
+        lo, hi = _piece(space, grads.shape[1], k)
+        for group in range(1, space.groups):
+            dense.add_to(grads[0, lo:hi], grads[group, lo:hi])
+    return dense.square_sum(grads[0, lo:hi])
+
+
+@njit
+def _piece(space, size, k):
+    """First and last parameter of a piece."""
+    return size * k // space.pieces, size * (k + 1) // space.pieces
+
+
+@njit
+def _update(weights, row, factor, lo, hi):
+    """AdamW on parameters lo .. hi - 1."""
+    rates = Rates(row[0] * factor, row[1], row[2], row[3], row[4], row[5], row[6], row[7])
+    p, g, m, v, ema, decayed = weights
+    dense.adamw((p[lo:hi], g[0, lo:hi], m[lo:hi], v[lo:hi], ema[lo:hi]), decayed[lo:hi], rates)
+
+
+@njit(nogil=True)
+def take(own, plan, law, weights, space, steps):
+    """One thread's part in taking the steps; `own` is its crew_numba.Crew. A gradient that is not finite ends them before its step; those taken
+    have left a norm."""
+    groups, sums, pieces = space.groups, space.squares.size, space.pieces
+    before = 0
+    for s in range(steps.rates.shape[0]):
+        if not crew.ready(own, before):
+            return
+        for i in range(groups):
+            group = (i + crew.first(own, groups)) % groups
+            if not crew.taken(own, group, 3 * s):
+                _group(plan, law, weights, space, steps, (s, group, own.rank))
+                crew.done(own)
+        before += groups
+        if not crew.ready(own, before):
+            return
+        for i in range(sums):
+            k = (i + crew.first(own, sums)) % sums
+            if not crew.taken(own, k, 3 * s + 1):
+                space.squares[k] = _sum(plan, weights, space, steps, k)
+                crew.done(own)
+        before += sums
+        if not crew.ready(own, before):
+            return
+        # A late thread may read squares of the next step here: then all pieces of this one are taken, and its factor is not used.
+        norm = _norm(space.squares, steps.rates[s, 0])
+        if not math.isfinite(norm):
+            crew.stop(own)
+            return
+        factor = np.float32(1.0 if norm <= steps.clip else steps.clip / norm)
+        for i in range(pieces):
+            k = (i + crew.first(own, pieces)) % pieces
+            if not crew.taken(own, k, 3 * s + 2):
+                if k == 0:
+                    _log(space, steps, s, norm)
+                _update(weights, steps.rates[s], factor, *_piece(space, weights.params.size, k))
+                crew.done(own)
+        before += pieces
+
+
+@njit
+def _norm(squares, scale):
+    total = 0.0
+    for k in range(squares.size):
+        total += squares[k]
+    return math.sqrt(total) * scale
+
+
+@njit(error_model="numpy")
+def _log(space, steps, s, norm):
+    steps.norms[s] = norm
+    if steps.logged[s]:
+        for r in range(steps.batch):
+            steps.losses[s] += space.kl[r] / steps.batch

@@ -1,0 +1,254 @@
+"""The operations of dense layers in compiled code: what numpy_ops does in several passes, here in one. Formulas: derivation, section 12.
+
+Loops run over flat arrays or over the units of a row, so that they vectorise; rows follow one another, so that sums over rows have one order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from bdiff_np.kernels.dense.dense_codes import GELU, RELU, SILU, TANH
+from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.float32_numba import exp
+
+GELU_1, GELU_3 = (2 / np.pi) ** 0.5, (2 / np.pi) ** 0.5 * 0.044715
+FUSED = {"contract"}  # multiply and add in one instruction; nothing else of fast-math, which would change sums
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def _silu(v, one):
+    s = one / (one + exp(-v))
+    return v * s, s + v * s * (one - s)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def _gelu(v, one, c1, c3):
+    half = one / (one + one)
+    w = one - (one + one) / (one + exp((one + one) * v * (c1 + c3 * v * v)))
+    return half * v * (one + w), half * (one + w) + half * v * (one - w * w) * (c1 + (one + one + one) * c3 * v * v)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def _tanh(v, one):
+    w = one - (one + one) / (one + exp((one + one) * v))
+    return w, one - w * w
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def _sigmoid(v, one):
+    s = one / (one + exp(-v))
+    return s, s * (one - s)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def act_of(code, v, one, c1, c3):
+    """act(v) and act'(v) of one number. code : one of CODES. one, c1, c3 : 1, GELU_1 and GELU_3 in its type"""
+    if code == RELU:
+        return (one - one if v <= 0 else v), (one if v > 0 else one - one)
+    if code == SILU:
+        return _silu(v, one)
+    if code == GELU:
+        return _gelu(v, one, c1, c3)
+    if code == TANH:
+        return _tanh(v, one)
+    return _sigmoid(v, one)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def act(code, y, slope):
+    """y holds v on entry and act(v) on return; slope receives act'(v). Both 1-D, of one dtype. code : one of CODES"""
+    zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
+    if code == RELU:
+        for j in range(y.size):
+            slope[j] = one if y[j] > 0 else zero
+            y[j] = zero if y[j] <= 0 else y[j]  # what is no number stays none
+    elif code == SILU:
+        for j in range(y.size):
+            y[j], slope[j] = _silu(y[j], one)
+    elif code == GELU:
+        for j in range(y.size):
+            y[j], slope[j] = _gelu(y[j], one, c1, c3)
+    elif code == TANH:
+        for j in range(y.size):
+            y[j], slope[j] = _tanh(y[j], one)
+    else:
+        for j in range(y.size):
+            y[j], slope[j] = _sigmoid(y[j], one)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def film_act(code, u, scale, shift, y):
+    """y = act(v) and, in the place of shift, act'(v), for v = u * (1 + scale) + shift; all 1-D, of one dtype. code : of CODES"""
+    zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
+    if code == RELU:
+        for j in range(y.size):
+            v = u[j] * (one + scale[j]) + shift[j]
+            y[j] = zero if v <= 0 else v
+            shift[j] = one if v > 0 else zero
+    elif code == SILU:
+        for j in range(y.size):
+            y[j], shift[j] = _silu(u[j] * (one + scale[j]) + shift[j], one)
+    elif code == GELU:
+        for j in range(y.size):
+            y[j], shift[j] = _gelu(u[j] * (one + scale[j]) + shift[j], one, c1, c3)
+    elif code == TANH:
+        for j in range(y.size):
+            y[j], shift[j] = _tanh(u[j] * (one + scale[j]) + shift[j], one)
+    else:
+        for j in range(y.size):
+            y[j], shift[j] = _sigmoid(u[j] * (one + scale[j]) + shift[j], one)
+
+
+@njit(fastmath=FUSED)
+def film_act_backward(dz, u, scale, slope):
+    """dz holds dy on entry and the gradient of z = u on return; scale and slope are replaced by the gradients of scale and shift. All 1-D."""
+    one = dz.dtype.type(1)
+    for j in range(dz.size):
+        dv = dz[j] * slope[j]
+        dz[j] = dv * (one + scale[j])
+        scale[j] = dv * u[j]
+        slope[j] = dv
+
+
+@njit(fastmath=FUSED)
+def affine(u, bias, y):
+    """u holds z on entry; u = y = z + bias, each row."""
+    for r in range(u.shape[0]):
+        for j in range(u.shape[1]):
+            v = u[r, j] + bias[j]
+            u[r, j] = v
+            y[r, j] = v
+
+
+@njit(fastmath=FUSED)
+def film(u, bias, table, y):
+    """u holds z on entry; u = z + bias, y = u * (1 + scale) + shift, each row. table (B, 2H) is scale beside shift."""
+    H = u.shape[1]
+    one = u.dtype.type(1)
+    for r in range(u.shape[0]):
+        scale, shift = table[r, :H], table[r, H:]
+        for j in range(H):
+            v = u[r, j] + bias[j]
+            u[r, j] = v
+            y[r, j] = v * (one + scale[j]) + shift[j]
+
+
+@njit(fastmath=FUSED)
+def film_backward(dz, slope, u, table):
+    """dz holds dy on entry; on return dz is the gradient of z, and the table that of itself."""
+    H = dz.shape[1]
+    one = dz.dtype.type(1)
+    for r in range(dz.shape[0]):
+        # Three loops: in one, more pairs of arrays could overlap than LLVM is willing to check before it runs in vectors.
+        for j in range(H):
+            table[r, H + j] = dz[r, j] * slope[r, j]
+        for j in range(H):
+            dz[r, j] = table[r, H + j] * (one + table[r, j])
+        for j in range(H):
+            table[r, j] = table[r, H + j] * u[r, j]
+
+
+@njit
+def scale_by(x, factor):
+    """x *= factor, two arrays of one shape."""
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[r, j] *= factor[r, j]
+
+
+@njit
+def add_to(x, more):
+    """x += more, 1-D."""
+    for i in range(x.size):
+        x[i] += more[i]
+
+
+@njit
+def column_sums(x, out):
+    """Sum over the rows of x."""
+    out[:] = 0
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[j] += x[r, j]
+
+
+@njit(fastmath=FUSED)
+def layer_norm(x, gain, shift, eps, out):
+    """y = gain * unit + shift, unit the rows of x at mean 0 and variance 1; rate (B, 1) is 1 over their deviation. out : (y, unit, rate)"""
+    y, unit, rate = out
+    H = x.shape[1]
+    for r in range(x.shape[0]):
+        mean = square = x.dtype.type(0)
+        for j in range(H):
+            mean += x[r, j]
+        mean /= x.dtype.type(H)
+        for j in range(H):
+            unit[r, j] = x[r, j] - mean
+            square += unit[r, j] * unit[r, j]
+        rate[r, 0] = x.dtype.type(1) / np.sqrt(square / x.dtype.type(H) + x.dtype.type(eps))
+        for j in range(H):
+            unit[r, j] *= rate[r, 0]
+            y[r, j] = unit[r, j] * gain[j] + shift[j]
+
+
+@njit(fastmath=FUSED)
+def layer_norm_backward(dy, tape, out):
+    """tape : (unit, rate, gain). out : (dx, dgain, dshift), dx (B, H) and two sums over rows (H,)"""
+    unit, rate, gain = tape
+    dx, dgain, dshift = out
+    H = dy.shape[1]
+    dgain[:] = 0
+    dshift[:] = 0
+    for r in range(dy.shape[0]):
+        mean = along = dy.dtype.type(0)
+        for j in range(H):
+            dgain[j] += dy[r, j] * unit[r, j]
+            dshift[j] += dy[r, j]
+            mean += dy[r, j] * gain[j]
+            along += dy[r, j] * gain[j] * unit[r, j]
+        mean /= dy.dtype.type(H)
+        along /= dy.dtype.type(H)
+        for j in range(H):
+            dx[r, j] = rate[r, 0] * (dy[r, j] * gain[j] - mean - unit[r, j] * along)
+
+
+@njit
+def keep_mask(words, threshold, kept, out):
+    """0 where a word is below the threshold, else `kept`; 1-D."""
+    for i in range(words.size):
+        out[i] = kept if words[i] >= threshold else 0
+
+
+@njit(fastmath={"reassoc", "contract"})
+def square_sum(x):
+    """Sum of squares of a 1-D array, float64."""
+    total = 0.0
+    for i in range(x.size):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def adamw_of(p, g, m, v, ema, rates, decay, one):
+    """One AdamW step of one parameter with gradient g: p, m, v and ema after it. rates : dense_codes.Rates. decay : lr * weight_decay, or 0"""
+    scale, rate_m, rate_v, step, root, eps, _, rate_ema = rates
+    g = g * scale
+    m = m + rate_m * (g - m)
+    v = v + rate_v * (g * g - v)
+    p = p * (one - decay) - step * m / (math.sqrt(v) * root + eps)
+    return p, m, v, ema + rate_ema * (p - ema)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def adamw(buffers, decayed, rates):
+    """One AdamW step with its moving average of the weights, in one pass. Derivation, section 13.
+
+    buffers : (params, grads, m, v, ema), flat. decayed : as long, of any type, 1 where weight decay applies
+    """
+    params, grads, m, v, ema = buffers
+    one = params.dtype.type(1)
+    for i in range(params.size):
+        now = adamw_of(params[i], grads[i], m[i], v[i], ema[i], rates, rates.decay * decayed[i], one)
+        params[i], m[i], v[i], ema[i] = now

@@ -1,0 +1,53 @@
+"""Where compiled kernels are kept, and whether they are there: to be asked without loading a compiler.
+
+Numba keeps a compiled function until the file that it stands in changes, but the function holds code of those it calls, from other files: after
+an update one would run old kernels inside new ones. Here all files together, those whose constants they hold, Numba's version and Python's make
+the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent  # of all kernels
+
+
+@lru_cache(1)
+def place() -> Path | None:
+    """The first that can be written to of: under NUMBA_CACHE_DIR if that is set, beside the kernels, the user's cache. None if there is none."""
+    every = hashlib.sha256(f"{_numba_version()} {sys.version}".encode())
+    package = Path(find_spec("bdiff_np.rng").origin).parent  # type: ignore[union-attr, arg-type]
+    constants = [package / "rng.py", *sorted((package / "diffusion").glob("*.py")), FOLDER / "dense" / "dense_codes.py"]
+    for path in [*sorted(FOLDER.glob("*/*_numba.py")), *constants]:
+        every.update(path.name.encode() + b"\0" + path.read_bytes())
+    asked = os.environ.get("NUMBA_CACHE_DIR")
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for folder in ([Path(asked)] if asked else []) + [FOLDER / "__pycache__", user]:
+        try:
+            found = folder / f"bdiff_np-{every.hexdigest()[:12]}"
+            found.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=found).close()
+            return found
+        except OSError:
+            continue
+    return None
+
+
+def is_compiled(function: str) -> bool:
+    """Whether a function, named file.function, has been compiled here. Those that it calls have been, then."""
+    folder = place()
+    return folder is not None and any(folder.glob(f"*/{function}-*.nbi"))
+
+
+def _numba_version() -> str:
+    try:
+        return version("numba")
+    except PackageNotFoundError:
+        return ""

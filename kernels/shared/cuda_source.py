@@ -1,0 +1,33 @@
+"""The text of a .cu file with its includes put in place: what NVRTC compiles for CuPy, and g++ in the tests.
+
+Put in place because CuPy names a compiled kernel by the text it was given: an included file that changes would go unnoticed. And so no compiler
+needs to know where the package lies.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent  # of all kernels, whose file names are unique across its subjects
+
+
+@lru_cache
+def source(name: str) -> str:
+    """The text of `name`, such as "dense.cu", each included file once, with #line marks so that a compiler names the right place."""
+    seen: set[str] = set()
+
+    def text(file: str) -> str:
+        seen.add(file)
+        lines = [f'#line 1 "{file}"']
+        (path,) = FOLDER.glob(f"*/{file}")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            found = re.fullmatch(r'#include "([\w.]+)"', line)
+            if found is None:
+                lines.append(line)
+            elif found[1] not in seen:
+                lines += [text(found[1]), f'#line {number + 1} "{file}"']
+        return "\n".join(lines)
+
+    return text(name)
