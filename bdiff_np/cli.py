@@ -123,6 +123,7 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
     python cli.py train runs/heartbeat_paper --set model.T=500 --set training.epochs=5 --seed 1
     """
     from bdiff_np import config
+    from bdiff_np.runfolder import conclude
     from bdiff_np.runfolder import run as training
     from bdiff_np.show import report
 
@@ -153,7 +154,7 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
         sys.exit(1)
     click.echo(said(report.ending(job, ending)), err=True)
     try:
-        click.echo(said(report.conclusion(job, job.conclude())))
+        click.echo(said(report.conclusion(job, conclude.conclude(job))))
     except KeyboardInterrupt:
         click.echo(said(f"\nthe model is saved in {job.results}; bounds and pictures: python cli.py train {run} --resume"), err=True)
         sys.exit(130)
@@ -180,19 +181,19 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
     """
     from bdiff_np import sample as sampler
     from bdiff_np.backends import auto
-    from bdiff_np.data import bits as data
     from bdiff_np.runfolder import files
 
     if out is not None:
         files.check_folder(out)
-        data.check_out(out)
     model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
+    if out is not None:
+        model.kind.check_out(out)
     with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     if out is None:
-        click.echo(data.text(rows), nl=False)
+        click.echo(model.kind.text(rows), nl=False)
     else:
-        data.write_rows(out, data.Rows.from_bits(rows))
+        model.kind.from_array(rows).write(out)
 
 
 # evaluate -------------------------------------------------------------------------------------------------------------------------------
@@ -220,11 +221,12 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
     """
     from bdiff_np import evaluate as evaluation
     from bdiff_np.backends import auto
+    from bdiff_np.runfolder.rows import rows_to_evaluate
     from bdiff_np.show import report
 
     found = _target(target)
     model = _open(found, backend, lambda m: auto.for_evaluation(m, evaluations))
-    name, rows, population = report.rows_to_evaluate(model, found, file, split)
+    name, rows, population = rows_to_evaluate(model, found, file, split)
     with progress(evaluation.GROUPS, "evaluating", leave=False) as bar:
         bound = evaluation.bound(
             model, rows, kind=kind, steps=steps, evaluations=evaluations, seed=seed, population=population, progress=bar.update
@@ -253,19 +255,20 @@ def validate(target, n, steps, seed, as_json, backend):
     """
     from bdiff_np import evaluate as evaluation
     from bdiff_np import sample as sampler
-    from bdiff_np import validate as validation
     from bdiff_np.backends import auto
-    from bdiff_np.data import bits as data
-    from bdiff_np.show import report
+    from bdiff_np.runfolder.rows import rows_of_run
 
     found = _target(target)
     model = _open(found, backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
-    train_rows, val_rows = report.rows_of_run(found)
+    train_rows, val_rows = rows_of_run(model, found)
     evaluation.check_width(model, train_rows)
+    census = model.family.census(train_rows, val_rows, model.config.data)
+    if census is None:
+        raise InputError(f"{found.checkpoint}: samples of the family {model.family.name} are not counted; evaluate gives its bound")
     with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
-    census = validation.census(data.Rows.from_bits(rows), train_rows, val_rows, report.rule(model))
-    click.echo(json.dumps({**census, "checkpoint": str(found.checkpoint)}, indent=1) if as_json else report.census(census))
+    counts = census(model.kind.from_array(rows))
+    click.echo(json.dumps({**counts, "checkpoint": str(found.checkpoint)}, indent=1) if as_json else census.words(counts))
 
 
 # check-net ------------------------------------------------------------------------------------------------------------------------------
@@ -282,9 +285,9 @@ def check_net(run: Path, seed: int):
     \b
     python cli.py check-net runs/heartbeat_paper
     """
-    from bdiff_np.show import report
+    from bdiff_np.runfolder.check_net import check_net
 
-    lines, good = report.check_net(run, seed)
+    lines, good = check_net(run, seed)
     click.echo(lines)
     if not good:
         sys.exit(1)
@@ -311,9 +314,9 @@ def settings():
     \b
     python cli.py settings > docs/settings.md
     """
-    from bdiff_np.show import report
+    from bdiff_np.config.reference import reference
 
-    click.echo(report.settings())
+    click.echo(reference())
 
 
 # data -----------------------------------------------------------------------------------------------------------------------------------
@@ -341,10 +344,10 @@ def _data_command(name: str, parameter: str, what: str, default: int):
     @click.option("--force", is_flag=True, help="Overwrite train.txt and val.txt.")
     @_seed()
     def command(length, value, out, val_fraction, hold_out, num_rows, force, seed):
-        from bdiff_np.show import report
+        from bdiff_np.runfolder.make_data import make_data
 
         choice = {"val_fraction": val_fraction, "hold_out": hold_out or None, "num_rows": num_rows, "seed": seed}
-        click.echo(said(report.make_data(out, name, {parameter: value}, length, force=force, **choice)))
+        click.echo(said(make_data(out, name, {parameter: value}, length, force=force, **choice)))
 
     return command
 

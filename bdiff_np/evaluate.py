@@ -1,4 +1,4 @@
-"""The bound on the log likelihood of rows, in bits, estimated without bias, with its standard error. Derivation, sections 4 and 9."""
+"""The bound on the log likelihood of rows, estimated without bias, with its standard error. Derivation, sections 4 and 9."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from bdiff_np import rng
-from bdiff_np.data.bits import Rows
+from bdiff_np.data import Data
 from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
 from bdiff_np.sample import rows_at_once
 
 LN2 = float(np.log(2.0))  # nats per bit
 GROUPS = 32  # independent estimates, whose spread gives the standard error
-LISTED = 2048  # rows up to which the oracle's floor is worked out; it weighs every row for every bit
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,11 @@ class Bound:
     bits_per_sequence: float
     nats_per_sequence: float
     standard_error_bits: float  # of the estimate, for these rows
-    k_minus_null_bits: float  # gain over independent bits of the stationary law: K - L_null with K = -bits_per_sequence
+    k_minus_null_bits: float  # gain over a model that knows nothing but the process: K - L_null with K = -bits_per_sequence
     n_sequences: int
-    floor_bits: float | None  # the lowest that any factorised reverse chain can reach on the law of the data, where that is known
+    floor_bits: float | None  # the lowest that any network can reach on the law of the data, where that is known
     floor_standard_error_bits: float | None
-    bound: str  # "learned" or "paper": the last reverse step
+    bound: str  # its kind, one of Family.bounds
     steps: int
 
     def as_dict(self) -> dict:
@@ -36,11 +35,11 @@ class Bound:
 
 
 def bound(
-    model, rows: Rows, *, kind="learned", steps=None, evaluations=1 << 19, seed=0, population: np.ndarray | None = None, progress=None
+    model, rows: Data, *, kind="learned", steps=None, evaluations=1 << 19, seed=0, population: np.ndarray | None = None, progress=None
 ) -> Bound:
     """The bound of a model on rows.
 
-    kind : "learned", the last reverse step is the network's; "paper", it is the forward kernel (Sohl-Dickstein et al. 2015)
+    kind : one of Family.bounds: "learned", all reverse steps are the network's; "paper", the last is the forward kernel (Sohl-Dickstein et al. 2015)
     steps : evaluate a chain with fewer steps, as `sample` would draw from it
     evaluations : steps of the chain to look at, about. From GROUPS a row on, each group looks at every row equally often; with fewer it
         looks at a part of the rows, and the standard error is then that of a sample of rows
@@ -48,14 +47,14 @@ def bound(
     progress : called with nothing after each of GROUPS parts
     """
     check_width(model, rows)
-    if kind not in ("learned", "paper"):
-        raise InputError(f"the bound is 'learned' or 'paper', not {kind!r}")
+    if kind not in model.family.bounds:
+        raise InputError(f"the bound is {' or '.join(map(repr, model.family.bounds))}, not {kind!r}")
     chain = model.steps(steps)
     kernels = model.kernels(chain)
     wanted = max(1, round(evaluations / GROUPS))
     count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
     estimates = []
-    source = model.ops.resident(rows) if len(rows) <= evaluations else rows  # whole on a GPU where each row is looked at
+    source = rows.resident(model.ops) if len(rows) <= evaluations else rows  # whole on a GPU where each row is looked at
     with model.threads:
         for group in range(GROUPS):
             estimates.append(_estimate(model, chain, kernels, source, kind=kind, count=count, seed=seed, group=group))
@@ -64,7 +63,7 @@ def bound(
     nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
     exact = _exact_terms(model, chain, rows, kind)
     nats += exact["added"]
-    low = floor(model, chain, kind, population, seed)
+    low = None if population is None else model.family.floor(chain, population, kind, seed)
     return Bound(
         bits_per_sequence=nats / LN2,
         nats_per_sequence=nats,
@@ -79,7 +78,7 @@ def bound(
 
 
 def _estimate(model, chain, kernels, rows, *, kind: str, count: int, seed: int, group: int) -> float:
-    """T times the mean KL of `count` steps in nats. The steps are stratified; the rows (ops.resident) follow one another from a random one on."""
+    """T times the mean KL of `count` steps in nats. The steps are stratified; the rows (Data.resident) follow one another from a random one on."""
     parts = []
     t_all = rng.stratified_t(Key(seed, rng.EVAL_TIME, group), count, chain.T)
     start = int(rng.words(Key(seed, rng.EVAL_TIME, group), 2, 1)[1, 0]) * len(rows) >> 32
@@ -92,19 +91,19 @@ def _estimate(model, chain, kernels, rows, *, kind: str, count: int, seed: int, 
     total = 0.0  # a device works on all parts before the first one is read
     for t, value in parts:
         value = model.ops.to_host(value).astype(np.float64)
-        total += float(value[t > 1].sum() if kind == "paper" else value.sum())
+        total += float(value[t >= model.family.bounds[kind]].sum())
     return chain.T * total / count
 
 
 def _kl(model, chain, kernels, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int):
     """KL of one noisy x_t of each row x0 (B, D), t (B,), in nats, (B,) on the back end."""
     asarray = model.ops.asarray
-    x0, now, told = asarray(x0), asarray(t), asarray(chain.time[t])
+    x0, now, model_time = asarray(x0), asarray(t), asarray(chain.time[t])
     x_t = kernels.q_sample(x0, now, key, first_row)
-    return kernels.kl_grad(model.logits(x_t, told), x0, x_t, now)[0]
+    return kernels.kl_grad(model.output(x_t, model_time), x0, x_t, now)[0]
 
 
-def _exact_terms(model, chain, rows: Rows, kind: str) -> dict[str, float]:
+def _exact_terms(model, chain, rows: Data, kind: str) -> dict[str, float]:
     """The terms of the bound that need no network, in nats, averaged over the rows."""
     family = model.family
     added = null = 0.0
@@ -116,57 +115,42 @@ def _exact_terms(model, chain, rows: Rows, kind: str) -> dict[str, float]:
     return {"added": float(added) / len(rows), "null": float(null) / len(rows)}
 
 
-def floor(model, chain, kind: str, population: np.ndarray | None, seed: int = 0) -> tuple[float, float] | None:
-    """The exact floor and its standard error in nats, or None where it is not known.
-
-    Up to LISTED rows it is the oracle's; beyond, the entropy log N without an error, below which nothing lies either.
-    """
-    if population is None or chain.alpha_bar[-1] > 0:
-        return None
-    if len(population) > LISTED:
-        return float(np.log(len(population))), 0.0
-    nats, error = model.family_floor.floor(chain, population, seed)
-    if kind == "paper":  # the same steps but the last, which costs what the forward kernel costs
-        last, its_error = model.family_floor.last_step(chain, population, seed)
-        return nats - last + float(model.family.fixed_last_step(chain, population).mean()), float(np.hypot(error, its_error))
-    return nats, error
-
-
 def score(model, rows: np.ndarray, *, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
-    """The bound of each row on its own, (N,) bits, for bits (N, D). Every row meets the same steps and the same noise."""
-    rows = np.asarray(rows)
-    packed = Rows.from_bits(rows)
-    check_width(model, packed)
+    """The bound of each row on its own, (N,) bits, for rows (N, D). Every row meets the same steps and the same noise."""
+    data = model.kind.from_array(np.asarray(rows))
+    check_width(model, data)
     family, chain, kernels = model.family, model.chain, model.kernels()
     steps = rng.stratified_t(Key(seed, rng.EVAL_TIME, 0), evaluations, chain.T)
     words = rng.words(Key(seed, rng.EVAL_NOISE, 0), evaluations, model.D)
-    total = np.zeros(len(rows))
+    total = np.zeros(len(data))
     batch = rows_at_once(model)
-    for first in range(0, len(rows), batch):
-        x0 = packed.take(slice(first, first + batch))
+    for first in range(0, len(data), batch):
+        x0 = data.take(slice(first, first + batch))
         at_once = max(1, batch // len(x0))
         for e in range(0, evaluations, at_once):
             t = np.repeat(steps[e : e + at_once], len(x0))
             again = np.tile(x0, (len(t) // len(x0), 1))
             x_t = family.q_sample(chain, again, t, np.repeat(words[e : e + at_once], len(x0), axis=0))
             x_t, again, now = map(model.ops.asarray, (x_t, again, t))
-            value = model.ops.to_host(kernels.kl_grad(model.logits(x_t, now), again, x_t, now)[0])
+            value = model.ops.to_host(kernels.kl_grad(model.output(x_t, now), again, x_t, now)[0])
             total[first : first + batch] += value.reshape(-1, len(x0)).sum(0, dtype=np.float64)
-        total[first : first + batch] += family.prior_kl(chain, x0) * evaluations / chain.T
+        total[first : first + batch] += family.exact_terms(chain, x0) * evaluations / chain.T
     return total * chain.T / evaluations / LN2
 
 
-def kl_per_step(model, rows: Rows, population: np.ndarray | None = None, *, evaluations: int = 1 << 18, seed: int = 0):
-    """Mean KL of each step t = 1..T, (T,) bits per row, of the model; and of the oracle where `population` has LISTED rows at most, else None."""
+def kl_per_step(model, rows: Data, population: np.ndarray | None = None, *, evaluations: int = 1 << 18, seed: int = 0):
+    """Mean KL of each step t = 1..T, (T,) bits per row, of the model; and of the best there can be.
+
+    The latter where the family knows it for the `population`, else None.
+    """
     check_width(model, rows)
     chain, kernels = model.chain, model.kernels()
-    if population is not None and len(population) <= LISTED and model.config.model.predict == "x0":
-        each = max(1, min(evaluations // chain.T, (1 << 26) // (chain.T * population.size)))
-        add = 1.0 if model.config.model.skip else 0.0
-        own, least = model.family_floor.kl_per_step(
-            chain, population, lambda x_t, t: _host_logits(model, x_t, t) + add * model.family.evidence(chain, "x0", x_t, t), seed, each
-        )
-        return own / LN2, least / LN2
+    if population is not None:
+        to_host, asarray = model.ops.to_host, model.ops.asarray
+        out = lambda x_t, t: to_host(model.output(asarray(x_t), asarray(t)))  # noqa: E731
+        exact = model.family.floor_per_step(chain, model.config.model, population, out, evaluations, seed)
+        if exact is not None:
+            return exact[0] / LN2, exact[1] / LN2
     each = max(1, evaluations // chain.T)
     total = np.zeros(chain.T + 1)
     every = np.repeat(np.arange(1, chain.T + 1), each)
@@ -179,12 +163,7 @@ def kl_per_step(model, rows: Rows, population: np.ndarray | None = None, *, eval
     return total[1:] / each / LN2, None
 
 
-def _host_logits(model, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """model.logits from host to host."""
-    return model.ops.to_host(model.logits(model.ops.asarray(x_t), model.ops.asarray(t)))
-
-
-def check_width(model, rows: Rows) -> None:
-    """Raises InputError unless the rows have the model's number of bits."""
+def check_width(model, rows: Data) -> None:
+    """Raises InputError unless the rows have as many elements as the model's."""
     if rows.D != model.D:
-        raise InputError(f"the rows have {rows.D} bits, the model was trained on rows of {model.D}")
+        raise InputError(f"the rows have {rows.D} {rows.elements}, the model was trained on rows of {model.D}")

@@ -11,25 +11,26 @@ from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
 from bdiff_np.runfolder.progress import compiling, pace
 
-BATCH, BITS = 4096, 1 << 21  # rows, and bits, that meet the network together at most; which rows share a batch changes nothing
-DEVICE_BATCH, DEVICE_UNITS = 1 << 17, 1 << 24  # the same for a GPU, which idles on fewer; units of a layer, bits included, since its memory is small
+BATCH, ELEMENTS = 4096, 1 << 21  # rows, and their elements, that meet the network together at most; which rows share a batch changes nothing
+DEVICE_BATCH, DEVICE_UNITS = 1 << 17, 1 << 24  # the same for a GPU, which idles on fewer; units of a layer, inputs included: its memory is small
 
 
 def rows_at_once(model) -> int:
     """Rows of a batch."""
-    if model.ops.on_device and getattr(model.net, "dense", None) is not None:  # rows of other nets take far more room
-        return max(1, min(DEVICE_BATCH, DEVICE_UNITS // max(model.D, getattr(model.net, "width", model.D))))
-    return max(1, min(BATCH, BITS // model.D))
+    if model.ops.on_device and model.net.dense is not None:  # rows of other nets take far more memory
+        return max(1, min(DEVICE_BATCH, DEVICE_UNITS // max(model.D, model.net.width)))
+    return max(1, min(BATCH, ELEMENTS // model.D))
 
 
 def draw(
     model, n: int, *, seed: int = 0, steps: int | None = None, batch: int | None = None, known: np.ndarray | None = None, progress=None
 ) -> np.ndarray:
-    """n rows, (n, D) uint8. Row i depends on the seed, on i and on what is known of it alone.
+    """n rows, (n, D) of the data's dtype. Row i depends on the seed, on i and on what is known of it alone.
 
     steps : how many of the chain's T steps to take, all for None
-    known : (D,) or (n, D) int8, a bit's value where it is known, -1 where it is to be drawn. Known bits stand fixed through the whole chain, the
-        posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact conditional law (derivation, section 11)
+    known : (D,) or (n, D), what is known of a row, as its kind of data has it (`Data.check_known`). What is known
+    stands fixed through the whole chain,
+        the posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact conditional law (derivation, section 11)
     progress : called with the number of steps done of all those of all batches
     """
     if n < 0:
@@ -37,30 +38,32 @@ def draw(
     chain = model.steps(steps)
     kernels = model.kernels(chain)
     batch = min(batch or n, rows_at_once(model)) or 1
-    known = None if known is None else check_known(known, n, model.D)
+    fixed = values = None
+    if known is not None:
+        fixed, values = model.kind.check_known(known, n, model.D)
     written = model.fused("chain")
     fused = written and written.build(model, kernels, min(n, batch))
     ops = model.ops
     if fused:
         with compiling("sampler", fused.function):
-            fused(ops.zeros((1, model.D), np.uint8), chain.T, 1, seed=seed)
+            fused(ops.zeros((1, model.D), model.kind.dtype), chain.T, 1, seed=seed)
         if progress:
             progress(0)
     walk = fused or _walk_by_steps(model, kernels, chain)
-    rows, at_once = np.empty((n, model.D), np.uint8), 10
+    rows, at_once = np.empty((n, model.D), model.kind.dtype), 10
     for first in range(0, n, batch):
         part = rows[first : first + batch]
         part[...] = ops.to_host(kernels.prior(len(part), model.D, Key(seed, rng.PRIOR, 0), first))
-        fixed = None
-        if known is not None:
-            fixed = known[first : first + batch] >= 0
-            part[fixed] = known[first : first + batch][fixed]
-            fixed = ops.asarray(fixed)
+        held = None
+        if fixed is not None and values is not None:
+            held = fixed[first : first + batch]
+            part[held] = values[first : first + batch][held]
+            held = ops.asarray(held)
         with model.threads:
             x, t = ops.asarray(part), chain.T
             while t > 0:
                 start, count = time.perf_counter(), min(at_once, t)
-                walk(x, t, count, seed=seed, first_row=first, known=fixed)
+                walk(x, t, count, seed=seed, first_row=first, known=held)
                 ops.wait()
                 t, at_once = t - count, pace(count, time.perf_counter() - start)
                 if progress:
@@ -69,30 +72,19 @@ def draw(
     return rows
 
 
-def check_known(known: np.ndarray, n: int, D: int) -> np.ndarray:
-    """`known` for every row, (n, D). Raises InputError for another shape or other values than -1, 0 and 1."""
-    known = np.asarray(known)
-    if known.shape not in ((D,), (n, D)):
-        raise InputError(f"what is known of {n} rows of {D} bits has shape {known.shape}; give ({D},) or ({n}, {D})")
-    if not np.isin(known, (-1, 0, 1)).all():
-        raise InputError("what is known of a bit is 0, 1 or, where it is to be drawn, -1; another value was given")
-    return np.broadcast_to(known, (n, D))
-
-
 def _walk_by_steps(model, kernels, chain):
-    """What kernels/*_chain_* do in one call, step by step."""
+    """What kernels/training/ does in one call, step by step."""
 
     def walk(x, first, steps, *, seed, first_row, known):
-        held = None if known is None else known.astype(np.uint8)
         for t in range(first, first - steps, -1):
-            turned = x ^ step_back(model, kernels, chain, x, t, seed=seed, first_row=first_row)
-            x ^= turned if held is None else turned & (1 - held)
+            new = step_back(model, kernels, chain, x, t, seed=seed, first_row=first_row)
+            x[...] = new if known is None else model.ops.where(known, x, new)
 
     return walk
 
 
 def trajectory(model, n: int, *, seed: int = 0, frames: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """One walk of n rows from noise to data, seen at about `frames` moments: times (F,) falling to 0, states (F, n, D) uint8."""
+    """One walk of n rows from noise to data, seen at about `frames` moments: times (F,) falling to 0, states (F, n, D)."""
     chain, kernels = model.chain, model.kernels()
     x = kernels.prior(n, model.D, Key(seed, rng.PRIOR, 0))
     shown = set(np.round(np.linspace(0, chain.T, min(frames, chain.T + 1))).astype(int).tolist())
@@ -107,7 +99,7 @@ def trajectory(model, n: int, *, seed: int = 0, frames: int = 100) -> tuple[np.n
 
 
 def step_back(model, kernels, chain, x_t: np.ndarray, t: int, *, seed: int, first_row: int = 0) -> np.ndarray:
-    """x_{t-1} ~ p(x_{t-1} | x_t) for all rows, (B, D) uint8."""
+    """x_{t-1} ~ p(x_{t-1} | x_t) for all rows, (B, D)."""
     every = np.full(len(x_t), t)
-    now, told = model.ops.asarray(every), model.ops.asarray(chain.time[every])
-    return kernels.p_sample(model.logits(x_t, told), x_t, now, Key(seed, rng.P_NOISE, t), first_row)
+    now, model_time = model.ops.asarray(every), model.ops.asarray(chain.time[every])
+    return kernels.p_sample(model.output(x_t, model_time), x_t, now, Key(seed, rng.P_NOISE, t), first_row)

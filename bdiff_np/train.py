@@ -5,21 +5,21 @@ Everything random is addressed by (seed, step), so that a training needs nothing
 
 from __future__ import annotations
 
-import zlib
+from dataclasses import replace
 
 import numpy as np
 
 from bdiff_np import rng
-from bdiff_np.data.bits import Rows
+from bdiff_np.data import Data
 from bdiff_np.data.orders import Orders
 from bdiff_np.errors import InputError
-from bdiff_np.model import Model, module
+from bdiff_np.model import Model
 from bdiff_np.optim.adamw import AdamW
 from bdiff_np.rng import Key
 from bdiff_np.runfolder.progress import compiling
 
 MOST_STEPS = 1000  # of an epoch whose length the configuration leaves open: what a user waits for between two looks
-CALL_BITS = 1 << 25  # of the rows that one compiled call is given
+CALL_ELEMENTS = 1 << 25  # of the rows that one compiled call is given
 
 
 class Training:
@@ -29,7 +29,7 @@ class Training:
     rows : the training rows
     """
 
-    def __init__(self, model: Model, rows: Rows):
+    def __init__(self, model: Model, rows: Data):
         self.model, self.rows = model, rows
         self.settings, self.seed = model.config.training, model.config.training.seed
         self.T, self.repeats = model.chain.T, model.config.model.num_sample_steps
@@ -38,27 +38,23 @@ class Training:
         whole = -(-len(rows) // self.batch_rows) * -(-self.T // self.repeats)
         self.steps_per_epoch = self.settings.steps_per_epoch or min(whole, MOST_STEPS)
         self.total_steps = self.settings.epochs * self.steps_per_epoch
-        auxiliary = self.settings.bce_weight
-        if auxiliary is None:
-            auxiliary = 1.0 if model.config.model.predict == "x0" else 0.0
-        if model.ops.on_device:
-            model.ops.allow_tf32(self.settings.tf32)
-            model.ops.reserve(4 * model.params.flat.nbytes, "The optimiser", "take narrower layers (model.hidden)")
-        self.kernels = model.kernels(bce_weight=auxiliary)
+        model.ops.allow_tf32(self.settings.tf32)
+        model.ops.reserve(4 * model.params.flat.nbytes, "The optimiser", model.net.smaller)
+        self.kernels = model.kernels(training=self.settings)
         model.params.fill(model.net.init(self.seed))
-        scale = self.T / (self.batch_rows * self.repeats * model.D)  # from the sum of KLs over a batch to the bound in nats per bit
-        self.optimizer = AdamW(model.ops, model.params, model.net.shapes, self.settings, self.total_steps, scale)
-        self.averaged = Model(model.config, model.D, model.ops, model.chain, model.net, self.optimizer.ema)
+        scale = self.T / (self.batch_rows * self.repeats * model.D)  # from the sum of KLs over a batch to the bound in nats per element
+        self.optimizer = AdamW(model.ops, model.params, model.net.decays(), self.settings, self.total_steps, scale)
+        self.averaged = replace(model, params=self.optimizer.ema)
         self._orders: tuple[object, Orders] | None = None  # what made them, and they
-        self.most_at_once = max(1, CALL_BITS // (self.batch_rows * model.D))
+        self.most_at_once = max(1, CALL_ELEMENTS // (self.batch_rows * model.D))
         written, batch = model.fused("step"), self.batch_rows * self.repeats
         self.fused = written and written.build(model, self.kernels, self.optimizer, rows=rows, batch=batch, seed=self.seed)
         self.resident = None
         if self.fused is None:
-            cure = "take a smaller data.batch_size or model.num_sample_steps, or narrower layers (model.hidden)"
+            cure = f"take a smaller data.batch_size or model.num_sample_steps, or {model.net.smaller.removeprefix('take ')}"
             what = f"A training on {self.batch_rows} rows x {self.repeats} timesteps a step"
-            model.ops.reserve(memory(model, batch) + rows.packed.nbytes, what, cure)
-            self.resident = model.ops.resident(rows)
+            model.ops.reserve(memory(model, batch) + rows.nbytes, what, cure)
+            self.resident = rows.resident(model.ops)
 
     def step(self) -> float | None:
         """One optimiser step. Returns the batch's estimate of the bound in nats per row where `logged` says so, else None.
@@ -70,10 +66,10 @@ class Training:
         key, logged = Key(self.seed, rng.Q_NOISE, step), self.logged(step)
         x0, t = self.batch(step)
 
-        x_t = K.q_sample(x0, t, key)  # (B, D) noisy bits
-        logits, tape = net.forward(ops, params, x_t, t, key)  # (B, D) what the net adds to the logits
-        kl, dlogits = K.kl_grad(logits, x0, x_t, t, logged)  # (B,) nats, (B, D): loss and gradient leave one kernel together
-        grads = net.backward(ops, params, tape, dlogits)
+        x_t = K.q_sample(x0, t, key)  # (B, D) noisy data
+        out, tape = net.forward(ops, params, x_t, t, key)  # (B, M) what the family asks of its network
+        kl, dout = K.kl_grad(out, x0, x_t, t, logged)  # (B,) nats, (B, M): loss and gradient leave one kernel together
+        grads = net.backward(ops, params, tape, dout)
         self.optimizer.step(ops, params, grads)
         if not logged:
             return None
@@ -129,7 +125,7 @@ class Training:
         host = self.model.ops.to_host
         named = {f"params/{name}": host(array) for name, array in self.model.params.items()}
         named |= {f"ema/{name}": host(array) for name, array in self.optimizer.ema.items()}
-        return named | {"m": host(self.optimizer.m.flat), "v": host(self.optimizer.v.flat), "pi": self.model.chain.pi}
+        return named | {"m": host(self.optimizer.m.flat), "v": host(self.optimizer.v.flat), **self.model.family.state(self.model.chain)}
 
     def restore(self, tensors: dict[str, np.ndarray], step: int) -> None:
         """Goes back to where `tensors` were taken. Raises InputError if they are of another network."""
@@ -143,19 +139,7 @@ class Training:
         self.optimizer.taken = step
 
 
-def stationary_law(settings, rows: Rows) -> np.ndarray:
-    """pi of a `model` section as an array: () for a number, (D,) for "data"."""
-    if settings.pi != "data":
-        return np.asarray(settings.pi, np.float64)
-    return module("diffusion", settings.family, "make_chain").data_pi(rows.mean(), len(rows))
-
-
 def memory(model: Model, batch: int) -> int:
     """About what the five lines take beside the data and the optimiser, in bytes: two buffers of parameters, and each unit of a batch six times."""
     units = sum(shape[-1] for name, shape in model.net.shapes.items() if len(shape) > 1) + 4 * model.D
     return model.net.dtype.itemsize * (2 * model.params.flat.size + 6 * batch * units)
-
-
-def fingerprint(rows: Rows) -> int:
-    """A checksum of rows, to tell at resume whether they are still the same."""
-    return zlib.crc32(np.ascontiguousarray(rows.packed).tobytes(), rows.D)

@@ -128,15 +128,18 @@ class Problem:
 
 def make_training(size: Size, backend: str, dtype=np.float32):
     """The project's own Training of this size, all settings but sizes at their defaults, from the weights that all contestants start with."""
-    from bdiff_np.config import Config
+    from bdiff_np import config
     from bdiff_np.data.bits import Rows
+    from bdiff_np.diffusion.bernoulli import make_chain
     from bdiff_np.model import Model
     from bdiff_np.train import Training
 
     sections = {"model": {"hidden": size.hidden}, "training": {"steps_per_epoch": 10_000, "seed": SEED}, "data": {"batch_size": size.batch}}
     generator = np.random.default_rng(SEED)
     bits = generator.random((max(ROWS, size.batch), size.D), np.float32) < DENSITY
-    training = Training(Model.build(Config.model_validate(sections), size.D, 0.5, backend=backend, dtype=dtype), Rows.from_bits(bits))
+    settings = config.validate(sections)
+    chain = make_chain(settings.model.schedule, settings.model.T, 0.5)
+    training = Training(Model.build(settings, size.D, chain, backend=backend, dtype=dtype), Rows.from_bits(bits))
     start = training.model.net.init(SEED)
     for name, value in start.items():
         if not value.any():  # a zero hides the gradients behind it

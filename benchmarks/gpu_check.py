@@ -73,10 +73,11 @@ def main(parts: tuple[str, ...], quick: bool, out: Path) -> None:
     python benchmarks/gpu_check.py --parts tests,parity
     """
     sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-    from bdiff_np.backends import doctor, gpu
+    from bdiff_np import backends
+    from bdiff_np.backends import doctor
     from bdiff_np.runfolder.files import write_whole
 
-    missing = gpu.fault("cupy")
+    missing = backends.find("cupy").fault()
     if missing is not None:
         click.echo(f"no GPU to check: {missing.reason}; {missing.cure}", err=True)
         sys.exit(2)

@@ -36,10 +36,10 @@ def main(run: Path, variants: tuple[str, ...], seed: int, held_out: bool):
                 job.training.step()
         seconds = time.perf_counter() - start
         model, chain = job.training.averaged, job.training.model.chain
-        population = training.known_population(job.rule, job.train_rows, job.val_rows if held_out else None)
+        population = model.kind.population(settings.data, job.train_rows, job.val_rows if held_out else None)
 
         def logits(x_t, t, model=model, chain=chain):
-            return model.logits(x_t, t) + bernoulli.evidence(chain, "x0", x_t, t)
+            return model.output(x_t, t) + bernoulli.evidence(chain, "x0", x_t, t)
 
         value, error = (nats / evaluate.LN2 for nats in bernoulli_floor.excess(chain, population, logits))
         click.echo(f"| {variant or 'as configured'} | {job.training.total_steps} | {seconds:.0f} s | {value:.4f} +- {error:.4f} |")

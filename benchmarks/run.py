@@ -47,10 +47,10 @@ TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set by hand they would tun
 
 def lineup(names: list[str] | None, threads: int) -> list[Entry]:
     """The contestants, those of all back ends and peers for None. Raises click.BadParameter for a name that is neither."""
-    from bdiff_np.backends import gpu
-    from bdiff_np.model import backend_names
 
-    ours = sorted(backend_names(), key=lambda name: name != "numpy")
+    from bdiff_np import backends
+
+    ours = sorted(backends.names(), key=lambda name: name != "numpy")
     if unknown := set(names or ()) - {*ours, *PEERS}:
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: there is {', '.join((*ours, *PEERS))}", param_hint="--backends")
     entries = [Entry(name, "", "contestants", "Ours", name, threads) for name in ours]
@@ -66,7 +66,7 @@ def lineup(names: list[str] | None, threads: int) -> list[Entry]:
         if package in PEERS and not util.find_spec(package):
             say(f"Left out: {entry.name}, which is not installed; {PEERS[package]}")
             continue
-        if package in gpu.MODULES and (fault := gpu.fault(package)):
+        if package in ours and (fault := backends.find(package).fault()):
             say(f"Left out: {package}: {fault.reason}; {fault.cure}")
             continue
         found.append(entry)

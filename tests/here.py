@@ -7,16 +7,17 @@ import types
 
 import numpy as np
 
+from bdiff_np import backends
+from bdiff_np.backends import load_ops
 from bdiff_np.errors import Unavailable
-from bdiff_np.model import backend_names, load_ops
 
 ABSENT: dict[str, str] = {}  # back ends that cannot run here, and why; test_backends.py skips a test for each, so that it is seen
-for _name in backend_names():
+for _name in backends.names():
     try:
         load_ops(_name)
     except Unavailable as _fault:
         ABSENT[_name] = str(_fault)
-BACKENDS = [name for name in backend_names() if name not in ABSENT]
+BACKENDS = [name for name in backends.names() if name not in ABSENT]
 
 
 def kernels_of(backend: str):

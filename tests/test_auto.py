@@ -14,18 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_resume import same_training
-from tiny import NET, TRAIN, invoke, make_run, model, newest, settings
+from tiny import NET, TRAIN, build, invoke, make_run, model, newest, settings
 
 from bdiff_np import cli, evaluate, sample
 from bdiff_np import model as models
-from bdiff_np.backends import auto, gpu, numpy_ops
+from bdiff_np.backends import auto, gpu, numba_backend, numpy_ops
+from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.errors import InputError
 from bdiff_np.kernels.bernoulli import bernoulli_chain_numba, bernoulli_step_numba
 from bdiff_np.kernels.shared import compiled
-from bdiff_np.model import Model
-from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import checkpoint, conclude, rundir
 from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder.progress import compiling
+from bdiff_np.show import pictures
 from bdiff_np.train import Training
 
 ROOT = Path(__file__).parent.parent
@@ -36,11 +37,11 @@ COMMANDS = ("train", "sample", "evaluate", "validate")
 def quick(monkeypatch):
     """Few evaluations, no floor, no pictures, no waiting for the disk and no GPU: none of them is what is tested here."""
     monkeypatch.setattr(gpu, "driver", lambda: gpu.Driver(None, (), "none"))
-    monkeypatch.setattr(training, "FINAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
     monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(evaluate, "floor", lambda *_: None)
+    monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(training.Run, "_pictures", lambda *_: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
 
 
 @pytest.fixture(params=[True, False], ids=["compiled", "not-compiled"])
@@ -126,7 +127,7 @@ def test_each_size_counts(more):
 @pytest.mark.parametrize("work", LARGE)
 def test_without_numba(monkeypatch, work):
     """Where Numba is not installed, NumPy does it, and the reason says so."""
-    monkeypatch.setattr(auto, "find_spec", lambda name: None if name == "numba" else pytest.fail(name))
+    monkeypatch.setattr(numba_backend, "find_spec", lambda name: None if name == "numba" else pytest.fail(name))
     assert work() == auto.Choice("numpy", "Numba is not installed; no GPU")
 
 
@@ -136,7 +137,7 @@ def test_networks_without_a_compiled_form(tmp_path, there, case):
     values = {"residual": {"residual": True}, "dropout": {"dropout": 0.1}, "bumps": {"time": "bumps"}}.get(case, {})
     (tmp_path / "reverse_model.py").write_text(NET)
     code = tmp_path / "reverse_model.py" if case == "custom" else None
-    m = Model.build(settings(epochs=100_000, **values), 8, np.asarray(0.25), code=code)
+    m = build(settings(epochs=100_000, **values), 8, np.asarray(0.25), code=code)
     for choice in (auto.for_training(Training(m, TRAIN)), auto.for_sampling(m, 10**7, 2000), auto.for_evaluation(m, 10**10)):
         assert choice == auto.Choice("numpy", "this network has no compiled form")
 
@@ -243,7 +244,7 @@ def test_compiled_after_the_first_use():
     job.compile()
     sample.draw(job.model, 1)
     job.model.score(TRAIN.all(), evaluations=4)
-    names = [f"bernoulli_{work.function}" for work in (auto.TRAIN, auto.SAMPLE, auto.EVALUATE)]
+    names = [work.function.format(family="bernoulli") for work in numba_backend.WORK.values()]
     assert names[:2] == [bernoulli_step_numba.FusedSteps.function, bernoulli_chain_numba.FusedChain.function]
     for name in names:
         assert compiled.is_compiled(name), name
@@ -287,8 +288,8 @@ def test_the_wait_is_announced(monkeypatch, capsys):
 def run(tmp_path_factory):
     """A run folder with a trained model, which tests only read."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(training, "FINAL_EVALUATIONS", 1 << 7)
-    patch.setattr(training.Run, "_pictures", lambda *_: None)
+    patch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    patch.setattr(pictures, "draw", lambda *_: None)
     folder = make_run(tmp_path_factory.mktemp("auto") / "run", epochs=1)
     assert invoke("train", folder).exit_code == 0
     patch.undo()
@@ -421,9 +422,12 @@ KILLED = """
 import os, signal, sys
 from bdiff_np import cli, evaluate
 from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import conclude
+from bdiff_np.show import pictures
+from bdiff_np.diffusion.bernoulli_family import Bernoulli
 
-training.FINAL_EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
-training.Run._pictures, evaluate.floor, os.fsync = (lambda *_: None), (lambda *_: None), (lambda _: None)
+conclude.EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
+pictures.draw, Bernoulli.floor, os.fsync = (lambda *_: None), (lambda *_: None), (lambda _: None)
 folder, left, how, replace = sys.argv[1], int(sys.argv[2]), sys.argv[3], os.replace
 
 def fatal(source, target):
@@ -506,7 +510,7 @@ def test_resume_without_the_back_end_it_was_begun_on(half, monkeypatch):
         return load(backend)
 
     monkeypatch.setattr(models, "load_ops", without)
-    monkeypatch.setattr(auto, "find_spec", lambda _: None)
+    monkeypatch.setattr(numba_backend, "find_spec", lambda _: None)
     found = invoke("train", folder, "--resume")
     assert found.exit_code == 0
     assert "--backend numba: Numba cannot be imported; going on with numpy, not bit for bit\n" in found.stderr
@@ -534,9 +538,12 @@ def look(stage):
 look("import")
 from bdiff_np import cli
 from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import conclude
+from bdiff_np.show import pictures
+from bdiff_np.diffusion.bernoulli_family import Bernoulli
 
-training.FINAL_EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
-training.Run._pictures = lambda *_: None
+conclude.EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
+pictures.draw = lambda *_: None
 look("import run")
 for words in ast.literal_eval(sys.argv[1]):
     try:

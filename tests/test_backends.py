@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from here import ABSENT, BACKENDS
 
-from bdiff_np import rng
+from bdiff_np import backends, diffusion, rng
+from bdiff_np.backends import load_ops
 from bdiff_np.data.bits import Rows
 from bdiff_np.errors import InputError
-from bdiff_np.model import backend_names, load_ops
 
 ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "sigmoid")
 B, H = 7, 5
@@ -81,11 +81,11 @@ def test_a_name_is_looked_up_and_never_guessed():
     """An unknown back end is a fault that lists those there are."""
     with pytest.raises(InputError, match="numpy"):
         load_ops("nothing")
-    assert "numpy" in backend_names()
-    assert {"numpy", "numba", "cupy", "numba-cuda"} <= set(backend_names())
+    assert "numpy" in backends.names()
+    assert {"numpy", "numba", "cupy", "numba-cuda"} <= set(backends.names())
 
 
-@pytest.mark.parametrize("backend", backend_names())
+@pytest.mark.parametrize("backend", backends.names())
 def test_a_back_end_runs_here(backend):
     """Those that do not are left out of all tests of this file and of test_kernels.py, and seen to be."""
     if backend in ABSENT:
@@ -179,7 +179,7 @@ def test_read_gives_signs_and_features(ops, rows, D, F, odds, dtype):
     generator, T = np.random.default_rng(D), 11
     x_t, t = generator.integers(0, 2, (rows, D)).astype(np.uint8), generator.integers(1, T + 1, rows)
     features, weights = generator.normal(size=(T + 1, F)).astype(dtype), generator.normal(size=T + 1).astype(dtype)
-    x, f = ops.read(ops.asarray(x_t), ops.asarray(t), ops.asarray(features), ops.asarray(weights) if odds else None)
+    x, f = diffusion.kernels("bernoulli", ops).read(ops.asarray(x_t), ops.asarray(t), ops.asarray(features), ops.asarray(weights) if odds else None)
     signs = np.where(x_t, 1, -1).astype(dtype)
     np.testing.assert_array_equal(ops.to_host(x), np.concatenate([signs, signs * weights[t, None]], 1) if odds else signs)
     np.testing.assert_array_equal(ops.to_host(f), features[t])
@@ -191,7 +191,7 @@ def test_resident_rows_are_the_rows(ops, D):
     """Rows taken by number, some of them twice, are those of the data."""
     bits = np.random.default_rng(D).integers(0, 2, (50, D)).astype(np.uint8)
     index = np.array([3, 49, 0, 3, 17])
-    found = ops.to_host(ops.resident(Rows.from_bits(bits)).take(index))
+    found = ops.to_host(Rows.from_bits(bits).resident(ops).take(index))
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, bits[index])
 

@@ -129,7 +129,7 @@ def test_nothing_is_fused_without_sgemm(monkeypatch):
     """Fused steps and chain are built where there is an address, and are None where there is not."""
     address()
     model = tiny.model(hidden=(5,)).on("numba")
-    optimizer = AdamW(model.ops, model.params, model.net.shapes, model.config.training, total_steps=10, scale=1.0)
+    optimizer = AdamW(model.ops, model.params, model.net.decays(), model.config.training, total_steps=10, scale=1.0)
 
     def both():
         steps = bernoulli_step_numba.build(model, model.kernels(), optimizer, rows=tiny.TRAIN, batch=4, seed=0)

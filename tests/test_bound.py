@@ -11,17 +11,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny import build
 
+from bdiff_np import config as configuration
 from bdiff_np import evaluate, sample
 from bdiff_np.backends import numpy_ops
-from bdiff_np.config import Config
-from bdiff_np.config import Model as ModelSection
 from bdiff_np.data.bits import Rows
-from bdiff_np.diffusion import bernoulli, bernoulli_floor
+from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain, make_chain
+from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.errors import InputError
 from bdiff_np.kernels.bernoulli.bernoulli_numpy import Kernels
-from bdiff_np.model import Model
 
 LN2 = math.log(2)
 
@@ -50,7 +50,7 @@ class Table:
 
     def __post_init__(self):
         self.config = SimpleNamespace(model=SimpleNamespace(predict=self.predict, skip=self.skip))
-        self.family, self.family_floor = bernoulli, bernoulli_floor
+        self.family, self.kind = FAMILY, Rows
         self.ops, self.threads = numpy_ops, nullcontext()
         self.table = 1.5 * np.random.default_rng(self.seed).standard_normal((self.chain.T + 1, 2**self.D, self.D))
 
@@ -60,7 +60,7 @@ class Table:
     def kernels(self, chain=None):
         return Kernels(chain or self.chain, self.predict, self.skip, dtype=np.float64)
 
-    def logits(self, x_t, t):
+    def output(self, x_t, t):
         return self.table[t, number(x_t)]
 
 
@@ -83,7 +83,7 @@ def chance(chain, t, x_t, guess):
 def reverse(model, chain, t):
     """p(x_{t-1} | x_t), (2**D, 2**D) from row to column, from the logits of the model at the time that `chain` tells it."""
     S = states(model.D)
-    grow = np.exp(-model.logits(S, np.full(len(S), chain.time[t])).astype(float))
+    grow = np.exp(-model.output(S, np.full(len(S), chain.time[t])).astype(float))
     ab_s, ab_t = chain.alpha_bar[t - 1], chain.alpha_bar[t]
     if model.predict == "x0":
         like = [ab_t * (S == u) + (1 - ab_t) * np.where(S == 1, chain.pi, 1 - chain.pi) for u in (0, 1)]
@@ -131,7 +131,7 @@ def step_cost(model, chain, t):
     S = states(model.D)
     x0, x_t = np.repeat(S, len(S), 0), np.tile(S, (len(S), 1))
     steps = np.full(len(x0), t)
-    logits = model.logits(x_t, chain.time[steps]).astype(float)
+    logits = model.output(x_t, chain.time[steps]).astype(float)
     if model.skip:
         logits = logits + bernoulli.evidence(chain, model.predict, x_t, steps)
     one = bernoulli.q_marginal(chain, x0, steps)
@@ -252,7 +252,7 @@ def test_definition_of_the_bound_is_the_enumeration():
                 again, steps = np.tile(x_t, (len(S), 1)), np.full(len(S), t)
                 one = bernoulli.q_marginal(model.chain, S, steps)
                 weight = np.prod(np.where(again == 1, one, 1 - one), axis=1)
-                logits = model.logits(again, steps) + bernoulli.evidence(model.chain, "x0", again, steps)
+                logits = model.output(again, steps) + bernoulli.evidence(model.chain, "x0", again, steps)
                 kl[t - 1] += weight * bernoulli.kl(model.chain, "x0", logits, S, again, steps)[0].sum(1)
         found = bernoulli.bound(model.chain, S, kl, last)
         np.testing.assert_allclose(found, enumerated(model, model.chain, last), rtol=1e-9)
@@ -284,8 +284,9 @@ def test_bound_refuses_rows_of_another_length_and_unknown_kinds():
 @lru_cache
 def network(D, T, predict, size=0.3, schedule="paper"):
     """A small MLP in float64 with random weights everywhere, as `Table` offers what it needs."""
-    config = Config(model=ModelSection(T=T, hidden=(12,), predict=predict, time_features=4, schedule=schedule))
-    model = Model.build(config, D, np.linspace(0.3, 0.6, D), dtype=np.float64)
+    section = {"T": T, "hidden": (12,), "predict": predict, "time_features": 4, "schedule": schedule}
+    config = configuration.validate({"model": section})
+    model = build(config, D, np.linspace(0.3, 0.6, D), dtype=np.float64)
     model.params.fill(model.net.init(3))
     model.params.flat += size * np.random.default_rng(1).standard_normal(model.params.flat.shape)
     model.predict, model.skip = predict, True

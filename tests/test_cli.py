@@ -28,7 +28,7 @@ from bdiff_np import __version__, config, evaluate, sample
 from bdiff_np.cli import main
 from bdiff_np.data import bits as data
 from bdiff_np.model import Model
-from bdiff_np.runfolder import checkpoint, files, rundir
+from bdiff_np.runfolder import checkpoint, conclude, files, rundir
 from bdiff_np.runfolder import run as training
 
 ROOT = Path(__file__).parent.parent
@@ -174,7 +174,7 @@ def test_stored_config_is_the_resolved_one(trained):
     assert settings.model.T == 20 and settings.data.rule.period == 5  # options and file both count
     assert config.load(trained.results / "config.yaml") == settings
     assert (trained.results / "config.yaml").read_text() == config.dump(settings)
-    assert config.Config.model_validate(checkpoint.read(trained.checkpoint(3))[1]["config"]) == settings
+    assert config.validate(checkpoint.read(trained.checkpoint(3))[1]["config"]) == settings
 
 
 def test_stored_network_is_the_built_in_one(trained):
@@ -183,7 +183,7 @@ def test_stored_network_is_the_built_in_one(trained):
     exec((trained.results / "reverse_model.py").read_text(), scope)
     from bdiff_np.nets import mlp
 
-    assert scope["build"] is mlp.build and "mlp.py" in scope["__doc__"]
+    assert scope["NET"] is mlp.NET and "mlp.py" in scope["__doc__"]
 
 
 def test_metrics(trained):
@@ -239,7 +239,7 @@ def test_examples_share_their_noise_over_the_epochs(trained, epoch):
 @pytest.mark.parametrize("epoch", [2, 3])
 def test_proportions_are_counts_of_samples(trained, epoch):
     """They are the shares of 64 samples of that epoch's weights, counted here by hand."""
-    rows = data.text(sample.draw(Model.load(trained.checkpoint(epoch)), 64, seed=6, steps=7)).split()
+    rows = data.Rows.text(sample.draw(Model.load(trained.checkpoint(epoch)), 64, seed=6, steps=7)).split()
     train_rows, val_rows = ((trained.run / f"{split}.txt").read_text().split() for split in ("train", "val"))
     found = {name: share[epoch - 1] for name, share in trained.json["proportions"].items()}
     in_train, in_val = sum(row in train_rows for row in rows), sum(row in val_rows for row in rows)
@@ -265,7 +265,7 @@ def test_training_prints_samples_bounds_and_pictures(trained):
     """stdout begins with num_examples rows of the chosen model, first to last, and ends with where everything is; stderr tells the plan."""
     rows = sample.draw(Model.load(trained.run), 64, seed=6)
     lines = trained.stdout.splitlines()
-    assert lines[:6] == data.text(rows[:6]).split() and lines[6] == ""
+    assert lines[:6] == data.Rows.text(rows[:6]).split() and lines[6] == ""
     assert lines[7] == f"6 samples; share of ones {rows[:6].mean():.4f}, in train 0.2000"
     assert f"results    {trained.results}" in lines and lines[-1] == f"pictures   {'  '.join(sorted(PICTURES))}"
     b = trained.json["bounds"]
@@ -281,7 +281,7 @@ def test_training_prints_samples_bounds_and_pictures(trained):
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_bounds_in_results_are_those_of_evaluate(trained, split):
     """`evaluate` with as many evaluations gives the very numbers of results.json, but for the floor, which is of the rows in view."""
-    shown = json.loads(good("evaluate", trained.run, "--split", split, "--evaluations", training.FINAL_EVALUATIONS, "--json").stdout)
+    shown = json.loads(good("evaluate", trained.run, "--split", split, "--evaluations", conclude.EVALUATIONS, "--json").stdout)
     assert {key: shown[key] for key in trained.json["bounds"][split]} == trained.json["bounds"][split]
 
 
@@ -480,7 +480,7 @@ def test_evaluate_the_papers_bound(trained, steps):
     words = ["--steps", steps] if steps else []
     found, learned = evaluated(trained.run, "--bound", "paper", *words), evaluated(trained.run, *words)
     assert found["bound"] == "paper" and learned["bound"] == "learned" and found["steps"] == learned["steps"] == (steps or 20)
-    model, rows = Model.load(trained.run), data.read_rows(trained.run / "val.txt")
+    model, rows = Model.load(trained.run), data.Rows.read(trained.run / "val.txt")
     expected = evaluate.bound(model, rows, kind="paper", steps=steps, evaluations=1 << 14)
     assert found["bits_per_sequence"] == expected.bits_per_sequence != learned["bits_per_sequence"]
     # The oracle's last step against the fixed one, D h(1/40) = 1.6866 bits for T = 20: the paper's floor lies higher by the difference.
@@ -632,7 +632,7 @@ def test_the_page_of_settings_is_what_the_command_prints():
     """docs/settings.md is `settings`, up to date; it has a line for every field of every section, with its default."""
     shown = good("settings").stdout
     assert shown == (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    for section in config.SECTIONS.values():
+    for section in config.schema().sections.values():
         for name, field in section.model_fields.items():
             (line,) = (line for line in shown.splitlines() if line.startswith(f"| `{name}` |"))
             assert field.description.rstrip(".") in line

@@ -8,18 +8,20 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import NET, TRAIN, D, invoke, make_run, model, newest, settings
+from tiny import NET, TRAIN, D, build, invoke, make_run, model, newest, settings
 
 import bdiff_np
 from bdiff_np import evaluate
+from bdiff_np.diffusion import Task
 from bdiff_np.diffusion.bernoulli import make_chain
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
 from bdiff_np.nets.custom import CustomNet, load_class
-from bdiff_np.runfolder import checkpoint, rundir
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import checkpoint, conclude, rundir
+from bdiff_np.show import pictures
 
 CHAIN = make_chain("paper", 20, 0.25)
+TASK = Task("bernoulli", D, D, CHAIN), {"pi": CHAIN.pi}
 MARK = "import pathlib\nwith open(pathlib.Path(r'{}'), 'a') as mark:\n    mark.write('executed ')\n"
 
 
@@ -27,8 +29,8 @@ MARK = "import pathlib\nwith open(pathlib.Path(r'{}'), 'a') as mark:\n    mark.w
 def trained(tmp_path_factory):
     """A run folder with the network NET, trained, and a mark that is written whenever its file is executed from now on."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(training, "FINAL_EVALUATIONS", 1 << 7)
-    patch.setattr(training.Run, "_pictures", lambda *_: None)
+    patch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    patch.setattr(pictures, "draw", lambda *_: None)
     folder = make_run(tmp_path_factory.mktemp("own") / "runs" / "mine", NET, epochs=3, steps_per_epoch=60, num_sample_steps=10)
     assert invoke("train", folder).exit_code == 0
     patch.undo()
@@ -60,7 +62,7 @@ def test_it_trains(trained):
 
 def test_its_file_is_kept_with_the_results(tmp_path, monkeypatch):
     """The results folder holds the file byte for byte, as it was when the training began, line ends and all."""
-    monkeypatch.setattr(training.Run, "_pictures", lambda *_: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
     folder = make_run(tmp_path / "run", epochs=1)
     content = NET.replace("\n", "\r\n").encode() + b"# \xc3\xa9\r\n"
     (folder / "reverse_model.py").write_bytes(content)
@@ -125,7 +127,7 @@ def test_no_target_is_not_trust(trained, monkeypatch):
 def test_built_in_network_executes_no_file(trained, tmp_path, monkeypatch):
     """The reverse_model.py that stands beside the results of a built-in network is never executed, whatever is in it."""
     _, mark = trained
-    monkeypatch.setattr(training.Run, "_pictures", lambda *_: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
     folder = make_run(tmp_path / "run", epochs=1)
     assert invoke("train", folder).exit_code == 0
     with open(newest(folder) / "reverse_model.py", "a") as file:
@@ -156,7 +158,7 @@ def test_changed_shapes(trained, tmp_path):
 def test_init_depends_on_the_seed(tmp_path):
     """The generator handed to init is made from the seed alone."""
     (tmp_path / "reverse_model.py").write_text(NET)
-    net = CustomNet(tmp_path / "reverse_model.py", D, CHAIN)
+    net = CustomNet(tmp_path / "reverse_model.py", *TASK)
     first, again, other = net.init(1), net.init(1), net.init(2)
     np.testing.assert_array_equal(first["W1"], again["W1"])
     assert not np.array_equal(first["W1"], other["W1"])
@@ -167,7 +169,7 @@ def test_gradients_are_views_of_one_buffer(tmp_path):
     (tmp_path / "reverse_model.py").write_text(
         NET.replace('{"W1": ops.matmul(x.T, dz), "b1": db1,', '{"b1": db1, "W1": ops.matmul(x.T, dz),')
     )
-    m = Model.build(settings(), D, np.asarray(0.25), code=tmp_path / "reverse_model.py")
+    m = build(settings(), D, np.asarray(0.25), code=tmp_path / "reverse_model.py")
     m.params.fill(m.net.init(0))
     x_t, t = TRAIN.all(), np.array([1, 10, 20])
     logits, tape = m.net.forward(m.ops, m.params, x_t, t)
@@ -260,7 +262,7 @@ def test_file_that_cannot_be_used(tmp_path, kind):
     path = tmp_path / "reverse_model.py"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError) as caught:
-        CustomNet(path, D, CHAIN)
+        CustomNet(path, *TASK)
     assert str(caught.value).startswith(f"{path}{expected}"), str(caught.value)
     folder = make_run(tmp_path / "run")
     shutil.copyfile(path, folder / "reverse_model.py")
@@ -320,7 +322,7 @@ def test_an_edited_file_is_never_stale(tmp_path, monkeypatch):
 def test_own_network_has_the_built_in_ones_start(tmp_path):
     """With a last layer of zeros its bound is that of the fresh built-in network: the skip is not the network's affair."""
     (tmp_path / "reverse_model.py").write_text(NET)
-    m = Model.build(settings(), D, np.asarray(0.25), code=tmp_path / "reverse_model.py")
+    m = build(settings(), D, np.asarray(0.25), code=tmp_path / "reverse_model.py")
     m.params.fill(m.net.init(0))
     own, built_in = (evaluate.bound(x, TRAIN, evaluations=1 << 9).bits_per_sequence for x in (m, model()))
     assert own == built_in

@@ -315,7 +315,7 @@ def law(m, steps: int | None, known: np.ndarray | None) -> np.ndarray:
     p = at_start.prod(1)
     for t in range(chain.T, 0, -1):
         every = np.full(8, t)
-        logits = m.logits(STATES.astype(np.uint8), chain.time[every]).astype(np.float64)
+        logits = m.output(STATES.astype(np.uint8), chain.time[every]).astype(np.float64)
         if config.skip:
             logits = logits + bernoulli.evidence(chain, config.predict, STATES, every)
         flip = bernoulli.sigmoid(bernoulli.p_flip_logit(chain, config.predict, logits, STATES, every)) * free

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import HEARTBEATS, NET, definition, settings
+from tiny import HEARTBEATS, NET, build, definition, settings
 
 from bdiff_np import evaluate, rng
 from bdiff_np.data.bits import Rows
 from bdiff_np.kernels.bernoulli.bernoulli_step_numba import FusedSteps, take
-from bdiff_np.model import Model
 from bdiff_np.optim.adamw import Diverged
 from bdiff_np.rng import Key
 from bdiff_np.train import Training
@@ -28,7 +27,7 @@ def training(backend: str = "numba", N: int = 300, D: int = 9, pi=0.25, threads:
     """A training on N different rows, row k the number k in binary; with so many threads where they are given."""
     chosen = {"steps_per_epoch": 64, "epochs": 100, "hidden": (33, 17), "batch_size": 64, "clip_thresh": 100.0} | values
     rows = Rows.from_bits((np.arange(N)[:, None] >> np.arange(D)) & 1)
-    job = Training(Model.build(settings(**chosen), D, np.asarray(pi), backend=backend, code=code, dtype=dtype), rows)
+    job = Training(build(settings(**chosen), D, np.asarray(pi), backend=backend, code=code, dtype=dtype), rows)
     if threads:
         batch = job.batch_rows * job.repeats
         options = {"rows": job.rows, "batch": batch, "seed": job.seed, "threads": threads}
@@ -142,7 +141,7 @@ def test_training_learns_heartbeats(predict):
     """400 fused steps take the bound on four heartbeats of 8 bits to 0.35 bits above the floor, as NumPy's 400 steps do in test_train.py."""
     values = {"T": 50, "epochs": 4, "steps_per_epoch": 100, "num_sample_steps": 50, "hidden": (24,), "time_features": 8, "predict": predict}
     rows = Rows.from_bits(HEARTBEATS)
-    job = Training(Model.build(settings(**values), 8, np.asarray(0.25), backend="numba"), rows)
+    job = Training(build(settings(**values), 8, np.asarray(0.25), backend="numba"), rows)
     job.advance(400)
     found = evaluate.bound(job.averaged, rows, evaluations=1 << 14, population=HEARTBEATS)
     assert found.bits_per_sequence < found.floor_bits + 0.35

@@ -10,14 +10,15 @@ import math
 
 import numpy as np
 import pytest
+from tiny import build
 
 from bdiff_np import rng
-from bdiff_np.config import Config, Data, Training
-from bdiff_np.config import Model as ModelSection
+from bdiff_np.config import schema
 from bdiff_np.data.bits import Rows
-from bdiff_np.model import Model
 from bdiff_np.rng import Key
 from bdiff_np.train import Training as Trained
+
+Config, (ModelSection, Training, Data) = schema().Config, schema().sections.values()
 
 D, T, N, BATCH, STEPS, FEATURES = 6, 20, 11, 8, 30, 4
 H = 1e-40  # of the complex step: far below rounding, so that nothing but the derivative is left
@@ -166,7 +167,7 @@ def golden(case, first):
 def test_training_is_the_second_implementation(case, dtype, tolerance):
     """Losses of 30 steps, final weights and their averages agree to 1e-9 in float64 and 1e-4 in float32, of the largest of an array."""
     pi = stationary(DEFAULTS | CASES[case])
-    model = Model.build(configuration(case), D, pi if CASES[case].get("pi") == "data" else pi[0], dtype=dtype)
+    model = build(configuration(case), D, pi if CASES[case].get("pi") == "data" else pi[0], dtype=dtype)
     training = Trained(model, Rows.from_bits(ROWS))
     assert training.total_steps == STEPS
     losses, weights, averages = golden(case, training.model.net.init(5))
@@ -183,7 +184,7 @@ def test_golden_losses_would_show_a_thousandth(case):
     """With a learning rate 0.1 % higher the losses leave the golden ones by more than the tolerance of float64."""
     config = configuration(case)
     config = config.model_copy(update={"training": config.training.model_copy(update={"lr": 0.02 * 1.001})})
-    training = Trained(Model.build(config, D, 0.5, dtype=np.float64), Rows.from_bits(ROWS))
+    training = Trained(build(config, D, 0.5, dtype=np.float64), Rows.from_bits(ROWS))
     losses = golden(case, training.model.net.init(5))[0]
     found = np.array([training.step() for _ in range(STEPS)])
     np.testing.assert_allclose(found[0], losses[0], rtol=1e-9)

@@ -16,9 +16,9 @@ from bdiff_np.data.bits import Rows
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
-from bdiff_np.runfolder import checkpoint, rundir
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import checkpoint, conclude, rundir
 from bdiff_np.runfolder.files import write_whole
+from bdiff_np.show import pictures
 from bdiff_np.train import Training
 
 # Targets --------------------------------------------------------------------------------------------------------------------------------
@@ -155,8 +155,8 @@ def test_new_results(tmp_path):
 def trained(tmp_path_factory):
     """A run folder with a trained model."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(training, "FINAL_EVALUATIONS", 1 << 7)
-    patch.setattr(training.Run, "_pictures", lambda *_: None)
+    patch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    patch.setattr(pictures, "draw", lambda *_: None)
     folder = make_run(tmp_path_factory.mktemp("model") / "run", epochs=2, steps_per_epoch=60, num_sample_steps=10, pi="data", ema=0.9)
     assert invoke("train", folder).exit_code == 0
     patch.undo()
@@ -291,7 +291,7 @@ def test_score_is_its_definition(trained):
     for row in HEARTBEATS:
         x0 = np.tile(row, (E, 1))
         x_t = bernoulli.q_sample(m.chain, x0, steps, words)
-        logits = m.logits(x_t, steps) + bernoulli.evidence(m.chain, "x0", x_t, steps)
+        logits = m.output(x_t, steps) + bernoulli.evidence(m.chain, "x0", x_t, steps)
         nats = 20 / E * bernoulli.kl(m.chain, "x0", logits, x0, x_t, steps)[0].sum() + bernoulli.prior_kl(m.chain, row[None])[0]
         expected.append(nats / np.log(2))
     np.testing.assert_allclose(m.score(HEARTBEATS, seed=3, evaluations=E), expected, rtol=1e-5)

@@ -147,7 +147,7 @@ def test_network_gradients(activation, time, residual, dropout):
     for loss, predict in (("linear", "x0"), ("kl", "x0"), ("kl", "x_prev")):
         m = network(activation, time, residual, dropout, predict=predict)
         net = WithKey(m.net) if dropout else m.net
-        found = netcheck.check(ops, net, m.kernels(), m.D, m.chain.T, loss=loss)
+        found = netcheck.check(m, net=net, loss=loss)
         assert [c.name for c in found] == list(m.net.shapes)
         assert all(c.good for c in found), [c for c in found if not c.good]
         assert all(np.isfinite(c.error) for c in found) and max(abs(c.numeric) for c in found) > 1e-3
@@ -160,7 +160,7 @@ def test_checker_names_the_wrong_gradient(time, residual, factor):
     m = network(time=time, residual=residual, dropout=0.3)
     for name in m.net.shapes:
         for loss in ("linear", "kl"):
-            found = netcheck.check(ops, Spoilt(m.net, name, factor), m.kernels(), m.D, m.chain.T, loss=loss)
+            found = netcheck.check(m, net=Spoilt(m.net, name, factor), loss=loss)
             assert [c.name for c in found if not c.good] == [name]
 
 
@@ -176,13 +176,13 @@ def test_checker_finds_a_single_wrong_entry():
             return grads
 
         net.backward = backward
-        assert [c.name for c in netcheck.check(ops, net, m.kernels(), m.D, m.chain.T) if not c.good] == ["dense0/W"]
+        assert [c.name for c in netcheck.check(m, net=net) if not c.good] == ["dense0/W"]
 
 
 def test_checker_finds_a_gradient_that_is_not_a_number():
     """nan is not good, though it compares with nothing."""
     m = network()
-    found = netcheck.check(ops, Spoilt(m.net, "dense1/b", np.nan), m.kernels(), m.D, m.chain.T)
+    found = netcheck.check(m, net=Spoilt(m.net, "dense1/b", np.nan))
     assert [c.name for c in found if not c.good] == ["dense1/b"]
 
 
@@ -204,10 +204,10 @@ def test_rows_do_not_meet(activation, time, residual, dropout):
     generator = np.random.default_rng(1)
     m.params.flat += 0.3 * generator.standard_normal(m.params.flat.shape).astype(np.float32)
     x_t, t = generator.integers(0, 2, (23, m.D)).astype(np.uint8), generator.integers(1, 13, 23)
-    whole = m.logits(x_t, t)
+    whole = m.output(x_t, t)
     assert np.abs(whole).max() > 0.1
     for size in (1, 4, 22):
-        parts = np.concatenate([m.logits(x_t[k : k + size], t[k : k + size]) for k in range(0, 23, size)])
+        parts = np.concatenate([m.output(x_t[k : k + size], t[k : k + size]) for k in range(0, 23, size)])
         np.testing.assert_allclose(parts, whole, rtol=2e-6, atol=2e-6)
 
 
@@ -218,7 +218,7 @@ def test_time_matters(time, residual):
     m = network(time=time, residual=residual)
     m.params.flat += 0.3 * np.random.default_rng(1).standard_normal(m.params.flat.shape)
     x_t = np.zeros((12, m.D), np.uint8)
-    logits = m.logits(x_t, np.arange(1, 13))
+    logits = m.output(x_t, np.arange(1, 13))
     assert min(np.abs(a - b).max() for a, b in zip(logits, logits[1:])) > 1e-3
 
 
@@ -228,8 +228,8 @@ def test_network_reads_bits_as_signs():
     m.params["out/W"][...] = np.random.default_rng(0).normal(size=m.params["out/W"].shape)
     x_t = np.random.default_rng(1).integers(0, 2, (4, m.D)).astype(np.uint8)
     t = np.full(4, 6)
-    np.testing.assert_allclose(m.logits(1 - x_t, t), -m.logits(x_t, t), rtol=1e-12)
-    assert np.abs(m.logits(x_t, t)).max() > 0.1
+    np.testing.assert_allclose(m.output(1 - x_t, t), -m.output(x_t, t), rtol=1e-12)
+    assert np.abs(m.output(x_t, t)).max() > 0.1
 
 
 def test_first_weights_depend_on_the_seed_alone():

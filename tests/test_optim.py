@@ -18,7 +18,8 @@ SHAPES = {"W": (2, 3), "b": (3,), "out/W": (3, 2, 2), "out/b": (4, 2), "norm/gai
 def optimizer(total: int = 100, scale: float = 1.0, shapes=SHAPES, **values):
     params = Params(ops, shapes, np.float64)
     params.flat[...] = np.arange(1, params.flat.size + 1)
-    return params, AdamW(ops, params, shapes, settings(**values).training, total, scale)
+    decays = {name: name.endswith("W") for name in shapes}
+    return params, AdamW(ops, params, decays, settings(**values).training, total, scale)
 
 
 # Flat buffers ---------------------------------------------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def test_only_matrices_decay():
 def test_matrices_of_the_network_decay(time, residual):
     """Of the built-in network these are all W, and nothing else: F, time's hold on the units, would decay before it is learned."""
     m = model(np.float64, time=time, residual=residual, hidden=(6, 6), time_features=4)
-    o = AdamW(m.ops, m.params, m.net.shapes, m.config.training, 10, 1.0)
+    o = AdamW(m.ops, m.params, m.net.decays(), m.config.training, 10, 1.0)
     marked = Params(ops, m.net.shapes, np.float64)
     marked.flat[...] = o.decayed
     for name, view in marked.items():

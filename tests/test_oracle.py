@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from itertools import combinations_with_replacement
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from bdiff_np import evaluate
 from bdiff_np.data.generators import Heartbeat
 from bdiff_np.diffusion import bernoulli, bernoulli_floor
 from bdiff_np.diffusion.bernoulli import make_chain
+from bdiff_np.diffusion.bernoulli_family import FAMILY
 
 LN2 = math.log(2)
 PAIR = np.array([[0, 0], [1, 1]], np.uint8)  # two bits of a repeating pattern
@@ -130,8 +129,7 @@ def test_floor_needs_a_chain_that_ends_without_signal():
     chain = make_chain("linear", 1000, 0.5)
     with pytest.raises(ValueError, match="alpha_bar_T = 0"):
         bernoulli_floor.floor(chain, PAIR)
-    assert evaluate.floor(MODEL, chain, "learned", PAIR) is None
-    assert evaluate.floor(MODEL, make_chain("paper", 10, 0.5), "learned", None) is None
+    assert FAMILY.floor(chain, PAIR, "learned") is None
 
 
 # Heartbeats: columns of one phase are alike, so that counts of ones per phase are all that matters ----------------------------------------
@@ -202,14 +200,11 @@ def test_oracles_steps_are_their_enumeration():
 
 # The floor as `evaluate` reports it -------------------------------------------------------------------------------------------------------
 
-MODEL = SimpleNamespace(family=bernoulli, family_floor=bernoulli_floor)
-
-
 @pytest.mark.parametrize("T, pi, bits", [(2000, 0.5, 2.392), (2000, 0.2, 2.3683), (100, 0.5, None), (10, 0.5, None)])
 def test_floor_of_the_papers_protocol_is_its_enumeration(T, pi, bits):
     """All steps but the first, and the forward kernel for it: within 4 of the error that is reported, and the specification's figure."""
     chain = make_chain("paper", T, pi)
-    nats, error = evaluate.floor(MODEL, chain, "paper", HEARTBEAT)
+    nats, error = FAMILY.floor(chain, HEARTBEAT, "paper")
     exact = heartbeat_costs(T, pi)[2:].sum() + bernoulli.fixed_last_step(chain, HEARTBEAT).mean()
     assert bits is None or abs(exact / LN2 - bits) < 0.0006
     assert abs(nats - exact) < 4 * error
@@ -219,6 +214,6 @@ def test_floor_of_the_papers_protocol_is_its_enumeration(T, pi, bits):
 def test_floor_of_many_rows_is_below_every_bound(kind):
     """Where rows are too many for the oracle the floor is their entropy: 4096 rows of 12 bits at T = 1 cost 12 bits by either bound."""
     population = ((np.arange(4096)[:, None] >> np.arange(12)) & 1).astype(np.uint8)
-    nats, error = evaluate.floor(MODEL, make_chain("paper", 1, 0.5), kind, population)
+    nats, error = FAMILY.floor(make_chain("paper", 1, 0.5), population, kind)
     np.testing.assert_allclose(nats / LN2, 12, rtol=1e-12)
     assert error == 0

@@ -185,7 +185,7 @@ def check_installed(library: Path, tmp_path: Path) -> None:
     assert python(KERNELS, path=[library], cwd=tmp_path) == (
         f"bdiff_np.kernels.bernoulli.bernoulli_numpy {library / 'bdiff_np' / 'kernels' / 'bernoulli' / 'bernoulli_numpy.py'} False"
     )
-    code = "import bdiff_np.model as m, bdiff_np.runfolder.run, bdiff_np.show.report; print(m.backend_names())"
+    code = "import bdiff_np.backends as m, bdiff_np.runfolder.run, bdiff_np.show.report; print(m.names())"
     assert "numpy" in ast.literal_eval(python(code, path=[library], cwd=tmp_path))
 
 

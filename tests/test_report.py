@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from bdiff_np import config
-from bdiff_np.data.bits import Rows, read_rows
+from bdiff_np.data.bits import BitsSettings, Multiples, Rows
+from bdiff_np.data.census import Census
 from bdiff_np.errors import InputError
 from bdiff_np.evaluate import Bound
 from bdiff_np.model import Model
 from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder import rundir
+from bdiff_np.runfolder.make_data import make_data
+from bdiff_np.runfolder.rows import rows_to_evaluate
 from bdiff_np.show import report
 
 BOUND = Bound(
@@ -25,8 +28,8 @@ BOUND = Bound(
 def test_bound_in_words():
     assert report.bound(BOUND, "train rows") == (
         "bound      2.3457 +- 0.0123 bits/sequence (1.6259 nats), 4 train rows, T = 20, last step learned\n"
-        "floor      2.3000 +- 0.0020 bits: the least that any reverse chain with independent bits within a step can reach\n"
-        "K - L_null -1.5000 bits gained over bits drawn from the stationary law"
+        "floor      2.3000 +- 0.0020 bits: the least that any reverse chain with independent elements within a step can reach\n"
+        "K - L_null -1.5000 bits gained over rows drawn from the stationary law"
     )
 
 
@@ -45,13 +48,13 @@ CENSUS = {
 
 
 def test_census_in_words():
-    rule = {"valid": 0.75, "valid_unseen": 0.1, "valid_found": 6, "valid_rows": 8}
-    assert report.census(CENSUS | rule).splitlines() == [
+    census, rule = Census(Rows.from_bits(np.eye(4, dtype=int))), {"valid": 0.75, "valid_unseen": 0.1, "valid_found": 6, "valid_rows": 8}
+    assert census.words(CENSUS | rule).splitlines() == [
         "samples    200: 50.00% training rows (3 of 4 different ones)",
         "           12.50% held-out rows (1 of 2)",
         "           10.00% valid but in neither file, 25.00% invalid; 6 of 8 valid rows drawn",
     ]
-    assert report.census(CENSUS | {"val_rows": 0}).splitlines() == [
+    assert census.words(CENSUS | {"val_rows": 0}).splitlines() == [
         "samples    200: 50.00% training rows (3 of 4 different ones)",
         "           37.50% others; 9 different rows in all",
     ]
@@ -78,7 +81,7 @@ def test_plan_and_ending(trained):
 def test_rows_to_evaluate(trained, split, name, rows, population):
     """The rows of a split, and all different rows that the law is known to give: with train's, those in view."""
     found = rundir.resolve(trained.run)
-    said, chosen, every = report.rows_to_evaluate(Model.open(found), found, None, split)
+    said, chosen, every = rows_to_evaluate(Model.open(found), found, None, split)
     assert (said, len(chosen)) == (name, rows)
     assert every.shape == (population, 10) and len(np.unique(every, axis=0)) == population and (every.sum(1) == 2).all()
 
@@ -87,31 +90,31 @@ def test_rows_of_a_file_to_evaluate(trained, tmp_path):
     """Repeated rows stay repeated; the law's rows are each counted once, those of train.txt among them."""
     found = rundir.resolve(trained.checkpoint(3))  # a checkpoint in its place knows its run
     (tmp_path / "x.txt").write_text("0001000010\n1000010000\n" * 2)
-    said, chosen, every = report.rows_to_evaluate(Model.open(found), found, tmp_path / "x.txt", None)
+    said, chosen, every = rows_to_evaluate(Model.open(found), found, tmp_path / "x.txt", None)
     assert said == f"rows of {tmp_path / 'x.txt'}"
-    np.testing.assert_array_equal(chosen.all(), read_rows(tmp_path / "x.txt").all())
+    np.testing.assert_array_equal(chosen.all(), Rows.read(tmp_path / "x.txt").all())
     assert every.shape == (5, 10)
 
 
 def test_known_population():
     """None without a rule; with one, every different row of both files once, as bits; None where rows break the rule or come unequally often."""
     train, val = Rows.from_bits(np.array([[1, 0], [1, 0], [0, 1], [0, 1]])), Rows.from_bits(np.array([[1, 1], [0, 1]]))
-    assert training.known_population(training.make_rule("multiples", k=2), train) is None
-    assert training.known_population(training.make_rule("multiples", k=1), Rows.from_bits(np.array([[1, 0], [1, 0], [0, 1]]))) is None
-    rule = training.make_rule("multiples", k=1)
-    assert training.known_population(None, train, val) is None
-    assert sorted(map(tuple, training.known_population(rule, train, None).tolist())) == [(0, 1), (1, 0)]
-    assert sorted(map(tuple, training.known_population(rule, train, val).tolist())) == [(0, 1), (1, 0), (1, 1)]
+    rule = lambda k: BitsSettings(rule=Multiples(k=k))  # noqa: E731
+    assert Rows.population(rule(2), train) is None
+    assert Rows.population(rule(1), Rows.from_bits(np.array([[1, 0], [1, 0], [0, 1]]))) is None
+    assert Rows.population(BitsSettings(), train, val) is None
+    assert sorted(map(tuple, Rows.population(rule(1), train, None).tolist())) == [(0, 1), (1, 0)]
+    assert sorted(map(tuple, Rows.population(rule(1), train, val).tolist())) == [(0, 1), (1, 0), (1, 1)]
 
 
 def test_make_data_says_what_it_made(tmp_path):
-    said = report.make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=False, val_fraction=0.5, seed=0)
+    said = make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=False, val_fraction=0.5, seed=0)
     assert (
         said
         == f"{tmp_path / 'x'}: 3 rows in train.txt, 3 in val.txt, settings in config.yaml\ntrain it:  python cli.py train {tmp_path / 'x'}"
     )
-    assert report.make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=True, val_fraction=0).splitlines()[0] == (
+    assert make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=True, val_fraction=0).splitlines()[0] == (
         f"{tmp_path / 'x'}: 6 rows in train.txt, no val.txt"  # the settings were there
     )
     with pytest.raises(InputError, match="--force"):
-        report.make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=False)
+        make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=False)

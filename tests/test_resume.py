@@ -17,9 +17,11 @@ from tiny import NET, TRAIN, invoke, make_run, newest
 
 from bdiff_np import evaluate, sample
 from bdiff_np.data import bits as data
+from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.model import Model
-from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import checkpoint, conclude, rundir
 from bdiff_np.runfolder import run as training
+from bdiff_np.show import pictures
 from bdiff_np.train import Training
 
 HISTORIES = ("losses", "examples_per_epoch", "proportions", "val_bounds", "chosen_epoch")
@@ -29,11 +31,11 @@ CONCLUSIONS = ("bounds", "samples")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Few evaluations, no floor, no pictures and no waiting for the disk: none of them is what is tested here."""
-    monkeypatch.setattr(training, "FINAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
     monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(evaluate, "floor", lambda *_: None)
+    monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(training.Run, "_pictures", lambda *_: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
 
 
 def metrics(results: Path) -> list[dict]:
@@ -93,13 +95,16 @@ from bdiff_np import cli, evaluate
 from bdiff_np.show import report
 from bdiff_np.runfolder import rundir
 from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import conclude
+from bdiff_np.show import pictures
+from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.kernels.bernoulli import bernoulli_numpy
 from bdiff_np.nets import mlp
 import safetensors.numpy, threadpoolctl, tqdm  # all that a child would have to load is loaded before the forks
 
-training.FINAL_EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
-training.Run._pictures, evaluate.floor, os.fsync = (lambda *_: None), (lambda *_: None), (lambda _: None)
+conclude.EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
+pictures.draw, Bernoulli.floor, os.fsync = (lambda *_: None), (lambda *_: None), (lambda _: None)
 folder, how, dice = sys.argv[1], sys.argv[2], random.Random(int(sys.argv[3]))
 replace, left = os.replace, 0
 
@@ -176,7 +181,7 @@ def test_killed_while_the_results_folder_is_made(tmp_path, monkeypatch, write):
     monkeypatch.setattr(shutil, "copyfile", dying(shutil.copyfile))
     invoke("train", folder)
     monkeypatch.undo()
-    monkeypatch.setattr(training.Run, "_pictures", lambda *_: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
     found = invoke("train", folder, "--resume")
     assert found.exit_code in (0, 2)
     if found.exit_code == 0:
@@ -233,7 +238,7 @@ def test_interrupted_between_epochs(tmp_path, undisturbed, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(sample, "draw", draw)
-        patch.setattr(training.Run, "conclude", lambda self: sys.exit(130))
+        patch.setattr(conclude, "conclude", lambda run: sys.exit(130))
         assert invoke("train", folder).exit_code == 130
     assert list(rundir.checkpoints(newest(folder))) == [3] and len(metrics(newest(folder))) == 3
     assert invoke("train", folder, "--resume").exit_code == 0
@@ -254,7 +259,7 @@ def test_interrupted_twice_leaves_at_once(tmp_path, undisturbed, monkeypatch):
 def test_interrupted_run_has_its_pictures(tmp_path, monkeypatch):
     """Ctrl-C mid-epoch draws all pictures, also when not one epoch was completed."""
     monkeypatch.undo()
-    monkeypatch.setattr(training, "FINAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
     for step, curves in ((5, set()), (25, {"loss_curve.png", "validation.png", "sample_evolution_throughout_training.gif"})):
         folder = make_run(tmp_path / str(step))
         with monkeypatch.context() as patch:
@@ -272,7 +277,7 @@ def test_interrupted_run_concludes_with_the_chosen_epoch(tmp_path, monkeypatch, 
     assert invoke("train", folder).exit_code == 130
     found = rundir.read_results(newest(folder))
     assert found["chosen_epoch"] == 1  # the held-out row is of another phase: its bound rises as training goes on
-    bound = evaluate.bound(Model.load(folder), TRAIN, evaluations=training.FINAL_EVALUATIONS)
+    bound = evaluate.bound(Model.load(folder), TRAIN, evaluations=conclude.EVALUATIONS)
     assert found["bounds"]["train"]["bits_per_sequence"] == bound.bits_per_sequence
 
 
@@ -386,14 +391,14 @@ def refused(folder: Path, *options: str) -> str:
 def test_changed_rows_are_refused(half):
     """A train.txt that is not the one the run began with."""
     folder = half()
-    data.write_rows(folder / "train.txt", data.Rows.from_bits(1 - TRAIN.all()))
+    data.Rows.from_bits(1 - TRAIN.all()).write(folder / "train.txt")
     assert refused(folder).startswith(f"{folder}: the rows of train or val have changed since model_epoch_4.safetensors was saved")
 
 
 def test_changed_held_out_rows_are_refused(half):
     """A val.txt that is not the one the run began with: best, patience and the column of bounds would mix two sets."""
     folder = half()
-    data.write_rows(folder / "val.txt", data.Rows.from_bits(1 - TRAIN.all()))
+    data.Rows.from_bits(1 - TRAIN.all()).write(folder / "val.txt")
     assert refused(folder).startswith(f"{folder}: the rows of train or val have changed since")
 
 

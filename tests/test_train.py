@@ -6,17 +6,16 @@ import math
 
 import numpy as np
 import pytest
-from tiny import HEARTBEATS, model, settings
+from tiny import HEARTBEATS, build, model, settings
 
 from bdiff_np import evaluate, rng
-from bdiff_np.config import Model as ModelSection
 from bdiff_np.data.bits import Rows
 from bdiff_np.diffusion import bernoulli
+from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.errors import InputError
-from bdiff_np.model import Model
 from bdiff_np.optim.adamw import AdamW, Diverged
 from bdiff_np.rng import Key
-from bdiff_np.train import MOST_STEPS, Training, fingerprint, stationary_law
+from bdiff_np.train import MOST_STEPS, Training
 
 
 def numbered(N: int, D: int = 8) -> Rows:
@@ -30,7 +29,7 @@ def numbers(bits: np.ndarray) -> np.ndarray:
 
 def training(rows: Rows | None = None, dtype=np.float32, **values) -> Training:
     rows = numbered(10) if rows is None else rows
-    return Training(Model.build(settings(**values), rows.D, np.asarray(0.25), dtype=dtype), rows)
+    return Training(build(settings(**values), rows.D, np.asarray(0.25), dtype=dtype), rows)
 
 
 # Batches --------------------------------------------------------------------------------------------------------------------------------
@@ -140,7 +139,7 @@ def test_step_is_its_five_lines(values):
         auxiliary = 0.0 if "predict" in values else 1.0
     ops, net, params, K = m.ops, m.net, m.params, m.kernels(bce_weight=auxiliary)
     B = 4 * values.get("num_sample_steps", 1)
-    optimizer = AdamW(ops, params, net.shapes, m.config.training, 60, 20 / (B * 8))
+    optimizer = AdamW(ops, params, net.decays(), m.config.training, 60, 20 / (B * 8))
     order = np.concatenate([rng.permutation(Key(5, rng.SHUFFLE, number), 10) for number in range(6)])
     for step in range(1, 13):
         x0 = np.tile(rows.all()[order[4 * step - 4 : 4 * step]], (B // 4, 1))
@@ -171,7 +170,7 @@ def test_gradient_is_that_of_the_bound_per_bit(predict):
     start, moment = m.params.flat.copy(), optimizer.m.flat.copy()
 
     def value() -> float:
-        logits = m.logits(x_t, t) + bernoulli.evidence(m.chain, predict, x_t, t)
+        logits = m.output(x_t, t) + bernoulli.evidence(m.chain, predict, x_t, t)
         return 20 / 8 * float(bernoulli.kl(m.chain, predict, logits, x0, x_t, t)[0].sum(-1).mean())
 
     directions = np.random.default_rng(0).normal(size=(3, start.size))
@@ -286,9 +285,10 @@ def test_training_learns_heartbeats(predict):
 
 def test_stationary_law():
     """A number is taken as it is; `data` is the mean of each bit, with half a row of doubt where a bit never varies."""
-    assert stationary_law(ModelSection(pi=0.3), numbered(4)) == 0.3 and stationary_law(ModelSection(pi=0.3), numbered(4)).shape == ()
+    law = lambda pi, rows: FAMILY.make_chain(settings(pi=pi).model, rows).pi  # noqa: E731
+    assert law(0.3, numbered(4)) == 0.3 and law(0.3, numbered(4)).shape == ()
     rows = Rows.from_bits(np.array([[0, 1, 0], [0, 1, 1], [0, 1, 1], [0, 1, 1]]))
-    np.testing.assert_array_equal(stationary_law(ModelSection(pi="data"), rows), [0.125, 0.875, 0.75])
+    np.testing.assert_array_equal(law("data", rows), [0.125, 0.875, 0.75])
 
 
 def test_fingerprint_tells_rows_apart():
@@ -297,5 +297,5 @@ def test_fingerprint_tells_rows_apart():
     changed = rows.all()
     changed[3, 2] ^= 1
     others = [rows, Rows.from_bits(changed), Rows.from_bits(rows.all()[::-1]), Rows.from_bits(rows.all()[:9]), Rows(rows.packed, 6)]
-    assert len({fingerprint(r) for r in others}) == len(others)
-    assert fingerprint(rows) == fingerprint(Rows.from_bits(rows.all()))
+    assert len({r.fingerprint() for r in others}) == len(others)
+    assert rows.fingerprint() == Rows.from_bits(rows.all()).fingerprint()

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from bdiff_np import cli, config, rng
 from bdiff_np.data import generators
-from bdiff_np.data.bits import Rows, write_rows
+from bdiff_np.data.bits import Rows
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.model import Model
 from bdiff_np.rng import Key
@@ -26,14 +26,20 @@ def settings(**values) -> config.Config:
     chosen = {"T": 20, "hidden": (8,), "time_features": 4, "epochs": 6, "steps_per_epoch": 10, "warmup_steps": 5, "lr": 0.02}
     chosen |= {"bce_weight": 0.0, "weight_decay": 0.0, "ema": 0.999, "clip_thresh": 1.0, "activation": "silu", "time": "fourier"}
     chosen |= {"num_val_samples": 16, "num_examples": 3, "save_every_n_epochs": 1, "batch_size": 2} | values
-    sections = {name: {k: v for k, v in chosen.items() if k in section.model_fields} for name, section in config.SECTIONS.items()}
+    schema = config.schema()
+    sections = {name: {k: v for k, v in chosen.items() if k in section.model_fields} for name, section in schema.sections.items()}
     assert sum(map(len, sections.values())) == len(chosen), "a name that no section has"
-    return config.Config(**sections)
+    return schema.Config(**sections)
+
+
+def build(config: config.Config, D: int, pi, **options) -> Model:
+    """An untrained model of Bernoulli diffusion; pi : () or (D,). options : of Model.build"""
+    return Model.build(config, D, bernoulli.make_chain(config.model.schedule, config.model.T, pi), **options)
 
 
 def model(dtype=np.float32, pi=0.25, D: int = D, **values) -> Model:
     """An untrained model with the first parameters of its seed."""
-    built = Model.build(settings(**values), D, np.asarray(pi), dtype=dtype)
+    built = build(settings(**values), D, np.asarray(pi), dtype=dtype)
     built.params.fill(built.net.init(built.config.training.seed))
     return built
 
@@ -41,7 +47,7 @@ def model(dtype=np.float32, pi=0.25, D: int = D, **values) -> Model:
 def definition(job: Training, step: int) -> dict[str, np.ndarray]:
     """The gradient of a step's loss in float64, from diffusion/bernoulli.py and the network's own backward on NumPy."""
     chain, config, to_host = job.model.chain, job.model.config, job.model.ops.to_host
-    exact = Model.build(config, job.model.D, chain.pi, dtype=np.float64)
+    exact = build(config, job.model.D, chain.pi, dtype=np.float64)
     exact.params.flat[...] = to_host(job.model.params.flat)
     x0, t = (to_host(array) for array in job.batch(step))
     x_t = bernoulli.q_sample(chain, x0, t, rng.words(Key(job.seed, rng.Q_NOISE, step), *x0.shape))
@@ -57,8 +63,8 @@ def definition(job: Training, step: int) -> dict[str, np.ndarray]:
 def make_run(folder: Path, code: str | None = None, **values) -> Path:
     """A run folder with heartbeat rows, settings and, if given, a network of its own."""
     folder.mkdir(parents=True)
-    write_rows(folder / "train.txt", TRAIN)
-    write_rows(folder / "val.txt", VAL)
+    TRAIN.write(folder / "train.txt")
+    VAL.write(folder / "val.txt")
     (folder / "config.yaml").write_text(config.dump(settings(**{"rule": {"name": "heartbeat", "period": PERIOD}, **values})))
     if code is not None:
         (folder / "reverse_model.py").write_text(code)

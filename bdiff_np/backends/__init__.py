@@ -1,1 +1,122 @@
-"""One file a back end: the few operations that every network is written in, for one kind of array."""
+"""Back ends, and the two contracts through which the rest of the program knows them.
+
+A back end <name> is
+    backends/<name>_backend.py     BACKEND, an object of a class derived from `Backend`: what is known of it before anything of it is loaded
+    backends/<name>_ops.py              a module with the operations of `Ops`, or whatever `Backend.load` gives
+and is found by `--backend <name>` (a hyphen in the name is an underscore in the file's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol
+
+from bdiff_np import guests
+from bdiff_np.backends.install import pip
+from bdiff_np.errors import InputError, Unavailable
+
+
+class Ops(Protocol):
+    """The operations that networks and the optimiser are written in; numpy_ops.py says what each does. They know nothing of any family.
+
+    A forward operation returns (result, tape); its backward takes that tape. Inputs are never written, but for `out=`, for gradients that go into an
+    argument named d..., and for `adamw`, whose purpose it is. On a device operations are asynchronous: a result is
+    there when it is read, by `to_host`.
+    """
+
+    name: str
+    on_device: bool
+
+    # arrays
+    def asarray(self, host, dtype=None) -> Any: ...
+    def to_host(self, array) -> Any: ...
+    def zeros(self, shape, dtype) -> Any: ...
+    def empty(self, shape, dtype) -> Any: ...
+    def where(self, mask, a, b) -> Any: ...
+    def wait(self) -> None: ...
+
+    # the machine
+    def reserve(self, need: int, what: str, cure: str) -> None: ...
+    def threads(self, width: int) -> AbstractContextManager[None]: ...
+    def allow_tf32(self, allowed: bool) -> None: ...
+    def versions(self) -> dict[str, str]: ...
+    def check_net(self, net) -> None: ...
+
+    # dense layers
+    def matmul(self, a, b, out=None) -> Any: ...
+    def activate(self, z, bias, activation, film=None) -> tuple[Any, Any]: ...
+    def activate_backward(self, dy, tape, dbias) -> tuple[Any, Any]: ...
+    def keep_mask(self, key, shape, rate: float, dtype) -> Any: ...
+
+    # norm
+    def layer_norm(self, x, gain, shift) -> tuple[Any, Any]: ...
+    def layer_norm_backward(self, dy, tape, dgain, dshift) -> Any: ...
+
+    # optimiser
+    def norm(self, flat, halted=None) -> Any: ...
+    def adamw(self, params, grads, m, v, ema, decayed, norm, *, clip, **numbers) -> None: ...
+
+
+class Work(NamedTuple):
+    """Work for which a back end is to be chosen.
+
+    kind : "training", "sampling" or "evaluation". seconds : that it takes on NumPy, about. family : its name
+    """
+
+    kind: str
+    seconds: float
+    family: str
+
+
+class Estimate(NamedTuple):
+    """A back end, how many seconds the work takes there, the start included, and in words why it was chosen so far."""
+
+    backend: str
+    seconds: float
+    reason: str
+
+
+class Backend:
+    """What is known of a back end before anything of it is loaded. Methods have the default that stands here.
+
+    order : its place in lists. packages : what it is made of, as people call it -> the names under which pip may know it
+    """
+
+    name: str
+    order: int = 100
+    packages: Mapping[str, tuple[str, ...]] = {}
+
+    def load(self) -> Any:
+        """Its operations (`Ops`). Raises Unavailable, with the reason and what to do about it, where it cannot run."""
+        return import_module(f"bdiff_np.backends.{self.name.replace('-', '_')}_ops")
+
+    def fault(self) -> Unavailable | None:
+        """Why it cannot run here, or None if it can, as far as can be told without starting it."""
+        return None
+
+    def reinstall(self) -> str:
+        """The command that mends an installation that is there and fails."""
+        return f"{pip()} install --force-reinstall {self.name}"
+
+    def propose(self, work: Work, best: Estimate) -> Estimate:
+        """For `--backend auto`: itself where it is faster than the best so far, else the best with a reason that says why not."""
+        return best
+
+
+def names() -> list[str]:
+    """The back ends of this version, by file name."""
+    return [name.replace("_", "-") for name in guests.names("backends", "BACKEND", "_backend")]
+
+
+def find(name: str) -> Backend:
+    """What is known of a back end. Raises InputError for a name that this version has not."""
+    if name not in names():
+        raise InputError(f"back end {name!r} is not part of this version; there is: auto, {', '.join(names())}")
+    return guests.find("backends", name.replace("-", "_"), "BACKEND", "_backend")
+
+
+def load_ops(name: str) -> Any:
+    """The operations of a back end. Raises InputError for a name that this version has not, Unavailable where it cannot run."""
+    return find(name).load()

@@ -6,32 +6,19 @@ Nothing here waits for the GPU: what an operation gives is there when it is read
 from __future__ import annotations
 
 from contextlib import contextmanager
-from weakref import WeakSet
 
 import numpy as np
 
-from bdiff_np.backends import gpu
 from bdiff_np.backends.numpy_ops import LAYER_NORM_EPS
-from bdiff_np.errors import Unavailable
 from bdiff_np.kernels.dense.dense_codes import rates
 from bdiff_np.kernels.shared.cuda_grid import Parts, pieces, room
-from bdiff_np.params import Params
 
 
 class Operations:
-    """arrays, dense, family : modules arrays_*, dense_* and <family>_* of one technology. Arguments and results: numpy_ops."""
+    """arrays, dense : modules arrays_* and dense_* of one technology. Arguments and results: numpy_ops."""
 
-    def __init__(self, arrays, dense, family):
-        self.arrays, self.dense, self.family = arrays, dense, family
-
-    def resident(self, rows) -> Resident:
-        return Resident(self.arrays, self.family, rows)
-
-    def read(self, x_t, t, features, odds):
-        (B, D), C, new = x_t.shape, features.dtype, self.arrays.empty
-        x, f = new((B, D if odds is None else 2 * D), C), new((B, features.shape[1]), C)
-        self.dense.read(self.arrays.asarray(x_t), self.arrays.asarray(t, np.int64), features, odds, x, f)
-        return x, f
+    def __init__(self, arrays, dense):
+        self.arrays, self.dense = arrays, dense
 
     def activate(self, z, bias, activation, film=None):
         y = self.arrays.empty(z.shape, z.dtype)
@@ -77,55 +64,6 @@ class Operations:
 
     def _total(self, sums: Parts, out) -> None:
         self.dense.sum_parts(sums, out, self.arrays.empty(pieces(sums.stride), sums.flat.dtype))
-
-
-class Resident:
-    """Rows of data that lie packed on the GPU, (N, ceil(D / 8)) uint8, and are unpacked there."""
-
-    def __init__(self, arrays, family, rows):
-        self.arrays, self.family, self.packed, self.D = arrays, family, arrays.asarray(rows.packed), rows.D
-
-    def __len__(self) -> int:
-        return len(self.packed)
-
-    def take(self, index: np.ndarray):
-        """Rows index (B,), as (B, D) uint8."""
-        x = self.arrays.empty((len(index), self.D), np.uint8)
-        self.family.unpack(self.packed, self.arrays.asarray(np.asarray(index, np.int32)), x)
-        return x
-
-
-tried: WeakSet = WeakSet()  # back ends that were tried out and work
-
-
-def try_out(ops) -> None:
-    """A product and a kernel of our own, once for each back end. Raises Unavailable with what a library, a compiler or the driver said."""
-    if ops in tried:
-        return
-    try:
-        check(ops)
-        tried.add(ops)
-    except MemoryError as fault:
-        cure = "nvidia-smi shows who has it; or take the back end numba"
-        raise Unavailable(ops.name, f"the GPU's memory is full ({_first(fault)})", cure) from fault
-    except Exception as fault:  # of any kind
-        raise Unavailable(ops.name, f"it fails: {_first(fault)}", gpu.reinstall(ops.name)) from fault
-
-
-def check(ops) -> None:
-    """A product of two matrices and the length of a buffer that was filled, on any back end. Raises ArithmeticError for a wrong result."""
-    a = np.array([[3, 4], [0, 1]], np.float32)
-    filled = Params(ops, {"a": (2, 2)}).fill({"a": a})
-    product = ops.to_host(ops.matmul(filled["a"], ops.asarray(np.ascontiguousarray(a.T))))
-    length = np.asarray(ops.to_host(ops.norm(filled.flat))).item()
-    if product.tolist() != [[25, 4], [4, 1]] or abs(length - 26**0.5) > 1e-5:
-        raise ArithmeticError(f"a product is {product.tolist()}, not [[25, 4], [4, 1]], or a length {length}, not the root of 26")
-
-
-def _first(fault: Exception) -> str:
-    """The first line of what an exception says that says something, a heading with the line below it."""
-    lines = [line.strip() for line in str(fault).splitlines() if line.strip()] or [type(fault).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 @contextmanager

@@ -5,18 +5,10 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from bdiff_np.backends import gpu
-from bdiff_np.backends.device import check
+from bdiff_np import backends
+from bdiff_np.backends import Backend, gpu
+from bdiff_np.backends.tryout import check
 from bdiff_np.errors import Unavailable
-from bdiff_np.model import backend_names, load_ops
-
-# What a back end is made of: how it is called, and the names under which pip may know it.
-PARTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "numpy": {"NumPy": ("numpy",)},
-    "numba": {"Numba": ("numba",), "llvmlite": ("llvmlite",)},
-    "cupy": {"CuPy": ("cupy-cuda13x", "cupy-cuda12x", "cupy"), "NVRTC": ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12")},
-    "numba-cuda": {"Numba-CUDA": ("numba-cuda",), "Numba": ("numba",), "CUDA runtime": ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")},
-}
 
 
 def examine() -> dict:
@@ -25,23 +17,22 @@ def examine() -> dict:
     return {
         "python": platform.python_version(),
         "driver": {"cuda": _dotted(driver.version), "gpus": list(driver.devices), "fault": driver.fault or None},
-        "backends": {name: _backend(name) for name in sorted(backend_names(), key=list(PARTS).index)},
+        "backends": {b.name: _backend(b) for b in sorted(map(backends.find, backends.names()), key=lambda b: b.order)},
     }
 
 
-def _backend(name: str) -> dict:
-    versions: dict[str, str] = {part: v for part, names in PARTS[name].items() if (v := _version(names))}
+def _backend(backend: Backend) -> dict:
+    versions: dict[str, str] = {part: v for part, names in backend.packages.items() if (v := _version(names))}
     reason = cure = None
     try:
-        ops = load_ops(name)
-        if ops.on_device:
-            versions |= ops.versions()
+        ops = backend.load()
+        versions |= ops.versions()
         check(ops)
     except Unavailable as fault:
         reason, cure = fault.reason, fault.cure
     except Exception as fault:  # of any kind: it comes from a library, or a driver
         reason = f"it fails: {(str(fault).strip() or type(fault).__name__).splitlines()[0]}"
-        cure = gpu.reinstall(name) if name in gpu.MODULES else f"{gpu.pip()} install --force-reinstall {name}"
+        cure = backend.reinstall()
     return {"available": reason is None, "reason": reason, "cure": cure, "versions": versions}
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shlex
 import sys
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from bdiff_np.backends import Backend
+from bdiff_np.backends.install import pip
+from bdiff_np.backends.tryout import try_out
 from bdiff_np.errors import Unavailable
 
 OLDEST = 12000  # the driver's CUDA version, 1000 times the major one, from which on there are wheels of CuPy for it
 OLDEST_CARD, OLDEST_OF_13 = 70, 75  # compute capabilities: what a waiting block needs (device.cuh), and what CUDA 13 still compiles for
 MAJOR, MINOR = 75, 76  # the driver's numbers for the two halves of a card's compute capability
-MODULES = {"cupy": "cupy", "numba-cuda": "numba_cuda"}  # what each back end is made of, as it is imported
-WHEELS = ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy")  # all of them are the package cupy, and no two may be installed
 
 
 class Driver(NamedTuple):
@@ -74,14 +74,6 @@ def extra() -> str:
     return "cuda12" if older else "cuda13"
 
 
-def pip() -> str:
-    """How pip is called for the Python that runs: by its path where another environment is active, or none."""
-    if os.environ.get("VIRTUAL_ENV") == sys.prefix:
-        return "pip"
-    own = Path(sys.executable)
-    return f"{shlex.quote(str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own))} -m pip"
-
-
 def install() -> str:
     """The line that installs what the driver and the card ask for: of a clone, from there."""
     root = Path(__file__).resolve().parents[2]
@@ -90,10 +82,53 @@ def install() -> str:
     return f'{pip()} install -e "{"." if root == Path.cwd() else root}[{extra()}]"'
 
 
-def reinstall(backend: str) -> str:
-    """The line that mends an installation, whatever is wrong with it: wheels that are there, of other CUDA versions too, go first."""
-    wheels = [wheel for wheel in (WHEELS if backend == "cupy" else ("numba-cuda",)) if _installed(wheel)]
-    return (f"{pip()} uninstall -y {' '.join(wheels)} && " if wheels else "") + install()
+class GPUBackend(Backend):
+    """A back end on an NVIDIA GPU.
+
+    module : what it is made of, as it is imported. wheels : packages of PyPI that hold it, no two of which may be installed
+    """
+
+    module: str
+    wheels: tuple[str, ...]
+
+    def load(self) -> Any:
+        ops = super().load()
+        try_out(ops, self.reinstall)
+        return ops
+
+    def reinstall(self) -> str:
+        """The command that mends an installation, whatever is wrong with it: wheels that are there, of other CUDA versions too, go first."""
+        wheels = [wheel for wheel in self.wheels if _installed(wheel)]
+        return (f"{pip()} uninstall -y {' '.join(wheels)} && " if wheels else "") + install()
+
+    def fault(self) -> Unavailable | None:
+        """Why it cannot run here, or None if it can, as far as can be told without starting it."""
+        name, found = self.name, driver()
+        if find_spec(self.module) is None:
+            cure = install() if found.devices else f"on a machine with an NVIDIA GPU: {install()}; here, take the back end numba"
+            return Unavailable(name, f"{name} is not installed" + ("" if found.devices else f", and {found.fault}"), cure)
+        if not found.devices:
+            if "CUDA_VISIBLE_DEVICES" in os.environ and found.version is not None:
+                return Unavailable(name, found.fault, "unset CUDA_VISIBLE_DEVICES, or take the back end numba")
+            cure = "take the back end numba, or, if there is a GPU, install NVIDIA's driver for CUDA 12 or newer (start a container with --gpus all)"
+            return Unavailable(name, found.fault, cure)
+        if found.version is not None and found.version < OLDEST:
+            known = f"{found.version // 1000}.{found.version % 1000 // 10}"
+            return Unavailable(name, f"the driver is for CUDA {known}", "update it to one for CUDA 12 or newer")
+        if found.capability < OLDEST_CARD:
+            has, needs = (f"{number // 10}.{number % 10}" for number in (found.capability, OLDEST_CARD))
+            return Unavailable(name, f"{found.devices[0]} has compute capability {has}, and {needs} is the least", "take the back end numba")
+        return None
+
+    def require(self) -> None:
+        """Raises Unavailable unless it can run here."""
+        found = self.fault()
+        if found is not None:
+            raise found
+        try:
+            import_module(self.module)
+        except Exception as problem:  # of any kind: it comes from a library that does not fit the machine
+            raise Unavailable(self.name, f"{self.name} cannot be imported ({problem})", self.reinstall()) from problem
 
 
 def _installed(package: str) -> bool:
@@ -101,34 +136,3 @@ def _installed(package: str) -> bool:
         return bool(version(package))
     except PackageNotFoundError:
         return False
-
-
-def fault(backend: str) -> Unavailable | None:
-    """Why a GPU back end cannot run here, or None if it can, as far as can be told without starting it."""
-    found, package = driver(), MODULES[backend]
-    if find_spec(package) is None:
-        cure = install() if found.devices else f"on a machine with an NVIDIA GPU: {install()}; here, take the back end numba"
-        return Unavailable(backend, f"{backend} is not installed" + ("" if found.devices else f", and {found.fault}"), cure)
-    if not found.devices:
-        if "CUDA_VISIBLE_DEVICES" in os.environ and found.version is not None:
-            return Unavailable(backend, found.fault, "unset CUDA_VISIBLE_DEVICES, or take the back end numba")
-        cure = "take the back end numba, or, if there is a GPU, install NVIDIA's driver for CUDA 12 or newer (start a container with --gpus all)"
-        return Unavailable(backend, found.fault, cure)
-    if found.version is not None and found.version < OLDEST:
-        known = f"{found.version // 1000}.{found.version % 1000 // 10}"
-        return Unavailable(backend, f"the driver is for CUDA {known}", "update it to one for CUDA 12 or newer")
-    if found.capability < OLDEST_CARD:
-        has, needs = (f"{number // 10}.{number % 10}" for number in (found.capability, OLDEST_CARD))
-        return Unavailable(backend, f"{found.devices[0]} has compute capability {has}, and {needs} is the least", "take the back end numba")
-    return None
-
-
-def require(backend: str) -> None:
-    """Raises Unavailable unless a GPU back end can run here."""
-    found = fault(backend)
-    if found is not None:
-        raise found
-    try:
-        import_module(MODULES[backend])
-    except Exception as problem:  # of any kind: it comes from a library that does not fit the machine
-        raise Unavailable(backend, f"{backend} cannot be imported ({problem})", reinstall(backend)) from problem

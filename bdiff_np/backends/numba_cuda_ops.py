@@ -5,30 +5,29 @@ Numba's device arrays have no operators, so networks with layers that use them (
 
 from __future__ import annotations
 
-from bdiff_np.backends.gpu import require
+from bdiff_np.backends.numba_cuda_backend import BACKEND
 
-require("numba-cuda")
+BACKEND.require()
 
 from bdiff_np.backends.device import Operations, threads  # noqa: E402
 from bdiff_np.errors import InputError  # noqa: E402
-from bdiff_np.kernels.bernoulli import bernoulli_numba_cuda  # noqa: E402
 from bdiff_np.kernels.dense import arrays_numba_cuda, dense_numba_cuda  # noqa: E402
-from bdiff_np.kernels.dense.arrays_numba_cuda import allow_tf32, asarray, matmul, reserve, to_host, versions, wait, zeros  # noqa: E402
+from bdiff_np.kernels.dense.arrays_numba_cuda import allow_tf32, asarray, empty, matmul, reserve, to_host, versions, wait, where, zeros  # noqa: E402
 
 name, on_device = "numba-cuda", True
-_on = Operations(arrays_numba_cuda, dense_numba_cuda, bernoulli_numba_cuda)
+_on = Operations(arrays_numba_cuda, dense_numba_cuda)
 activate, activate_backward, adamw, keep_mask = _on.activate, _on.activate_backward, _on.adamw, _on.keep_mask
-layer_norm, layer_norm_backward, norm, read, resident = _on.layer_norm, _on.layer_norm_backward, _on.norm, _on.read, _on.resident
+layer_norm, layer_norm_backward, norm = _on.layer_norm, _on.layer_norm_backward, _on.norm
 
 __all__ = [
-    "activate", "activate_backward", "adamw", "allow_tf32", "asarray", "keep_mask", "layer_norm", "layer_norm_backward", "matmul", "norm", "read",
-    "reserve", "resident", "threads", "to_host", "versions", "wait", "zeros",
+    "activate", "activate_backward", "adamw", "allow_tf32", "asarray", "check_net", "empty", "keep_mask", "layer_norm", "layer_norm_backward",
+    "matmul", "norm", "reserve", "threads", "to_host", "versions", "wait", "where", "zeros",
 ]  # fmt: skip
 
 
-def check(net) -> None:
+def check_net(net) -> None:
     """Raises InputError for a network that uses operators of arrays."""
-    if getattr(net, "dense", None) is None:
+    if net.dense is None:
         raise InputError(
             "--backend numba-cuda: knows dense layers with model.time: fourier alone, no model.residual, no model.dropout and no reverse_model.py; "
             "take --backend cupy"

@@ -9,7 +9,21 @@ import numpy as np
 
 from bdiff_np import rng
 from bdiff_np.backends import numpy_ops
-from bdiff_np.backends.numpy_ops import LAYER_NORM_EPS, asarray, matmul, read, reserve, resident, threads, to_host, wait, zeros
+from bdiff_np.backends.numpy_ops import (
+    LAYER_NORM_EPS,
+    allow_tf32,
+    asarray,
+    check_net,
+    empty,
+    matmul,
+    reserve,
+    threads,
+    to_host,
+    versions,
+    wait,
+    where,
+    zeros,
+)  # fmt: skip
 from bdiff_np.errors import Unavailable
 from bdiff_np.kernels.dense.dense_codes import CODES, Rates, rates
 
@@ -21,8 +35,8 @@ except ImportError as fault:
 name, on_device = "numba", False
 
 __all__ = [
-    "activate", "activate_backward", "adamw", "asarray", "keep_mask", "layer_norm", "layer_norm_backward", "matmul", "norm", "read", "reserve",
-    "resident", "threads", "to_host", "wait", "zeros",
+    "activate", "activate_backward", "adamw", "allow_tf32", "asarray", "check_net", "empty", "keep_mask", "layer_norm", "layer_norm_backward",
+    "matmul", "norm", "reserve", "threads", "to_host", "versions", "wait", "where", "zeros",
 ]  # fmt: skip
 
 
@@ -75,5 +89,5 @@ def norm(flat, halted=None) -> float:
 
 def adamw(params, grads, m, v, ema, decayed, norm, *, clip, scale, **numbers) -> None:
     if np.isfinite(norm * scale):
-        numbers = rates(scale=numpy_ops.clipped(scale, norm, clip), **numbers)
-        dense.adamw((params, grads, m, v, ema), decayed, Rates(*map(params.dtype.type, numbers)))
+        ready = rates(scale=numpy_ops.clipped(scale, norm, clip), **numbers)
+        dense.adamw((params, grads, m, v, ema), decayed, Rates(*map(params.dtype.type, ready)))

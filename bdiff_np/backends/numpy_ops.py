@@ -1,8 +1,4 @@
-"""The shared operations on NumPy. Every network and the optimiser are written in these; another back end offers the same names.
-
-A forward operation returns (result, tape); its backward takes that tape. Inputs are never written, but for `out=` and for `adamw`, whose
-purpose it is.
-"""
+"""The operations on NumPy, which say what those of every back end do; backends.Ops is the contract."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ import numpy as np
 
 from bdiff_np import rng
 
-name, on_device = "numpy", False  # on_device: whether what an operation gives is on its way still when the operation returns
+name, on_device = "numpy", False
 NARROW = 256  # width up to which a second thread loses more on a busy machine than it gains on an idle one (benchmarks/RESULTS.md)
 ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "sigmoid")
 
@@ -57,16 +53,27 @@ def zeros(shape, dtype) -> np.ndarray:
     return np.zeros(shape, dtype)
 
 
-def resident(rows):
-    """Rows (data.Rows) where the back end reads them: something with take(index (B,)) -> (B, D) uint8."""
-    return rows
+def empty(shape, dtype) -> np.ndarray:
+    """An array with anything in it."""
+    return np.empty(shape, dtype)
 
 
-def read(x_t: np.ndarray, t: np.ndarray, features: np.ndarray, odds: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """What a network reads: bits x_t (B, D) as -1 and +1, and where odds (T + 1,) are given each a second time, weighted by odds[t]; (B, D or 2D).
-    And the features of time, (B, F), for features (T + 1, F) and t (B,)."""
-    x = x_t.astype(features.dtype) * 2 - 1
-    return x if odds is None else np.concatenate([x, x * odds[t, None]], axis=1), features[t]
+def where(mask: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a where mask is set, else b: arrays of one shape."""
+    return np.where(mask, a, b)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may round what it multiplies to 10 bits of mantissa; on the host there is nothing to allow."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of what is only known once it is loaded: nothing here."""
+    return {}
+
+
+def check_net(net) -> None:
+    """Raises InputError for a net that the back end cannot run; NumPy runs all."""
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

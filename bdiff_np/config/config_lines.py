@@ -1,6 +1,6 @@
 """A YAML file and `--set` options held against pydantic sections: every fault in plain words, at the line and column where it stands.
 
-It knows no field by name: the sections are an argument, and what a message says a field takes is read from the field's type and limits.
+It knows no field by name: the schema is an argument, and what a message says a field takes is read from the field's type and limits.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from bdiff_np.config.yaml_lines import Path
 from bdiff_np.errors import InputError
 
 OPTION = float("inf")  # the line of a --set option: after all lines of the file
-Sections = Mapping[str, type[BaseModel]]
-Disagreements = Callable[..., Iterable[tuple[tuple[Path, ...], str]]]
+SECTIONS = ("model", "training", "data")
+SchemaOf = Callable[[Mapping[str, Any]], tuple[Any, Iterable[tuple[Path, str]]]]
 
 
 class Place(NamedTuple):
@@ -32,15 +32,18 @@ class Place(NamedTuple):
     label: str  # what a message begins with
 
 
-def read(name: str, sets: Sequence[str], sections: Sections, disagreements: Disagreements) -> dict[str, Any]:
+def read(name: str, sets: Sequence[str], schema: SchemaOf) -> dict[str, Any]:
     """The sections in the file `name`, changed by the options `sets`.
 
-    `disagreements(**sections)` yields the faults of fields that are right on their own: the paths that take part, the one to blame
-    first, and the reason. It is asked about what could be read; an answer that rests on a field already at fault is dropped.
+    `schema(model)` gives, for the raw section `model`, something with `sections` (name -> class) and
+    `disagreements(**sections)`, and the faults of the
+    names that chose it. `disagreements` yields the faults of fields that are right on their own: the paths that take
+    part, the one to blame first, and
+    the reason. It is asked about what could be read; an answer that rests on a field already at fault is dropped.
 
     Raises InputError with one line per fault.
     """
-    return _Reading(name, sets, sections).result(disagreements)
+    return _Reading(name, sets, schema).result()
 
 
 def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
@@ -67,8 +70,8 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 class _Reading:
     """One reading of a file and its options: the raw values, where each was given, and the faults so far."""
 
-    def __init__(self, name: str, sets: Sequence[str], sections: Sections) -> None:
-        self.name, self.sections = name, sections
+    def __init__(self, name: str, sets: Sequence[str], schema: SchemaOf) -> None:
+        self.name = name
         self.faults: list[tuple[Place, str]] = []
         self.suspects: set[Path] = set()  # fields at fault, or meant by a misspelt key: no rule of two fields is held against them
         try:
@@ -81,20 +84,24 @@ class _Reading:
             self._fault(self._at(place), path, reason)
         self.raw: dict[str, Any] = {} if document.data is None else document.data
         if not isinstance(self.raw, dict):
-            raise InputError(f"{self._value_place(()).label}: must hold the sections {', '.join(sections)} (got {_shown(self.raw)})")
-        for section in sections:
+            raise InputError(f"{self._value_place(()).label}: must hold the sections {', '.join(SECTIONS)} (got {_shown(self.raw)})")
+        for section in SECTIONS:
             value = self.raw.get(section)
             if not isinstance(value, dict | None):
                 self._fault(self._value_place((section,)), (section,), f"must be a section of keys (got {_shown(value)})")
             self.raw[section] = value if isinstance(value, dict) else {}
         for order, text in enumerate(sets):
             self._set(text, Place(OPTION, order, f"--set {text}"))
+        self.schema, faults = schema(self.raw["model"] if isinstance(self.raw["model"], dict) else {})
+        self.sections: Mapping[str, type[BaseModel]] = self.schema.sections
+        for path, reason in faults:
+            self._fault(self._value_place(path), path, reason)
 
-    def result(self, disagreements: Disagreements) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         for key in [key for key in self.raw if key not in self.sections]:
             self._unknown((key,), self.sections)
         sections = {name: self._section(name) for name in self.sections}
-        for paths, reason in disagreements(**sections):
+        for paths, reason in self.schema.disagreements(**sections):
             if not self.suspects.intersection({*paths, *(path[:1] for path in paths)}):
                 given = [self.values[path] for path in paths if path in self.values]
                 self._fault(next((place for place in given if place.line == OPTION), given[0]), paths[0], reason)
@@ -158,7 +165,7 @@ class _Reading:
         path = tuple(key.strip().split("."))
         if not equals or not all(path):
             return self.faults.append((place, "write --set section.key=value, such as --set training.lr=1e-3"))
-        if len(path) == 1 and key.strip() in self.sections:
+        if len(path) == 1 and key.strip() in SECTIONS:
             return self._fault(place, path, f"is a section; set one key of it, as in --set {path[0]}.KEY=VALUE")
         try:
             document = yaml_lines.parse(value)

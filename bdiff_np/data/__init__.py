@@ -1,1 +1,162 @@
-"""One file a kind of data."""
+"""Kinds of data, and the contract through which the rest of the program knows them.
+
+A kind <name> is data/<name>.py with DATA, a class derived from `Data`, and is found by the name that a family gives as `Family.data`. Pictures of its
+examples, if there are any, are drawn by show/<name>_pictures.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bdiff_np.errors import InputError
+from bdiff_np.settings import Settings
+
+
+class Data:
+    """N examples of one kind. Methods without a body must be written; the others have the default that stands here.
+
+    D : elements of an example. dtype : of what `take` gives
+    """
+
+    Settings: type[Settings] = Settings  # its settings in the section `data`
+    dtype: np.dtype
+    elements: str  # what an example consists of, in the plural: "bits"
+    example: str  # how a user makes an example: a command that ends where the name of the run folder goes
+    ENDINGS: tuple[str, ...]  # of its files' names, the preferred one first
+    D: int
+
+    # In memory --------------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_array(cls, array: np.ndarray, name: str = "rows") -> Data:
+        """Data from an (N, D) array. Raises InputError, beginning with `name`, for a value that the kind has not."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def take(self, index: np.ndarray | slice) -> np.ndarray:
+        """The examples at `index`, (B,) integers, a (N,) mask or a slice, as (B, D)."""
+        raise NotImplementedError
+
+    def all(self) -> np.ndarray:
+        """All examples, (N, D)."""
+        return self.take(slice(None))
+
+    @property
+    def nbytes(self) -> int:
+        """What they take in memory."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> int:
+        """A checksum, to tell at resume whether they are still the same."""
+        raise NotImplementedError
+
+    def join(self, other: Any) -> Data:
+        """These, then the others, of as many elements."""
+        raise NotImplementedError
+
+    def resident(self, ops):
+        """The data where a back end reads it: something with len and take(index (B,)) -> (B, D) on the back end."""
+        return OnDevice(self, ops) if ops.on_device else self
+
+    # In files ---------------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Data:
+        """The examples of a file. Raises InputError, one sentence with file, line and column, for everything that is not as it should be."""
+        raise NotImplementedError
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes a file that `read` reads back, whole or not at all."""
+        raise NotImplementedError
+
+    @classmethod
+    def check_out(cls, path: str | os.PathLike[str]) -> None:
+        """Raises InputError for a name that `write` should not write to."""
+
+    @classmethod
+    def text(cls, array: np.ndarray) -> str:
+        """Examples (B, D) as lines for a terminal."""
+        raise NotImplementedError
+
+    def summary(self, rows: np.ndarray) -> str:
+        """Half a sentence that compares samples (B, D) with these examples; empty for none."""
+        return ""
+
+    # What is known of it ------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check_known(cls, known: np.ndarray, n: int, D: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which elements of n examples are known, (n, D) bool, and what they are, (n, D). known : as the kind lets a user say it, (D,) or (n, D)
+
+        Raises InputError for a shape or a value that does not fit.
+        """
+        raise NotImplementedError
+
+    def misfits(self, settings) -> Iterator[tuple[str, str]]:
+        """Settings of the section `data` that these examples do not fit: "data.field" and the reason."""
+        yield from ()
+
+    @classmethod
+    def population(cls, settings, *files: Any) -> np.ndarray | None:
+        """All examples, (N, D), that the law of the data gives with equal probability; None where it is not known. files : Data, or None"""
+        return None
+
+    def census(self, val: Any, settings):
+        """What tells whether samples are like these examples, the training data, and the held-out ones (Data or None): see census.Census.
+
+        None where the kind has no such figures.
+        """
+        return None
+
+
+class OnDevice:
+    """Data that is taken on the host and copied to a device, batch by batch."""
+
+    def __init__(self, data: Data, ops):
+        self._data, self._asarray, self._to_host = data, ops.asarray, ops.to_host
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def take(self, index):
+        return self._asarray(self._data.take(index if isinstance(index, np.ndarray | slice) else self._to_host(index)))
+
+
+def find_file(kind: type[Data], folder: str | os.PathLike[str], split: str) -> Path | None:
+    """The file of a split, "train" or "val", in a run folder: its name with one of the kind's endings. None where there is no "val".
+
+    Raises
+    ------
+    InputError : the run folder or its "train" is missing, or two files claim one split.
+    """
+    run = Path(folder)
+    if not run.is_dir():
+        raise InputError(f"{run}: there is no such run folder; {kind.example} {run}")
+    found = [run / (split + ending) for ending in kind.ENDINGS if (run / (split + ending)).exists()]
+    if len(found) > 1:
+        raise InputError(f"{run}: {' and '.join(file.name for file in found)} both claim to be the {split} rows; keep one of them")
+    if split == "train" and not found:
+        others = ", ".join(ending for ending in kind.ENDINGS[1:] if not ending.endswith(".gz"))
+        others += ", .gz" * any(ending.endswith(".gz") for ending in kind.ENDINGS)
+        raise InputError(f"{run}: has no train{kind.ENDINGS[0]} (nor {others}); put your rows there, or {kind.example} {run}")
+    return found[0] if found else None
+
+
+def read_run(kind: type[Data], folder: str | os.PathLike[str]) -> tuple[Data, Data | None]:
+    """Training data of a run folder, and its held-out data or None. Raises InputError as `find_file` and `read` do, and for two lengths."""
+    train_file, val_file = find_file(kind, folder, "train"), find_file(kind, folder, "val")
+    assert train_file is not None  # find_file has raised
+    train = kind.read(train_file)
+    val = kind.read(val_file) if val_file else None
+    if val is not None and val.D != train.D:
+        raise InputError(
+            f"{val_file}: rows have {val.D} {kind.elements}, those of {train_file} have {train.D}; make them of one length"
+        )
+    return train, val

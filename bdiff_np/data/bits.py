@@ -1,35 +1,64 @@
-"""Rows: sequences of D bits, read from files, checked to the last character, and held packed, eight bits to a byte.
-
-Text files hold one row per line, digits 0 and 1 with nothing, blanks or commas between them; .npy files hold an (N, D) array. Every fault
-is reported as file:line:column with what stands there and the cure.
-"""
+"""Bits: rows of D values 0 and 1, held packed, eight to a byte."""
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import io
 import os
-import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from bdiff_np import data, settings
+from bdiff_np.data import bits_files
+from bdiff_np.data.census import Census
 from bdiff_np.errors import InputError
-from bdiff_np.runfolder.files import write_whole
-
-# Notation: N rows in all, B rows of one batch, D bits.
-
-CHUNK = 1 << 22  # bits unpacked or checked at a time: few enough to stay in cache, many enough to hide Python
-ENDINGS = (".txt", ".csv", ".data", ".amat", ".txt.gz", ".csv.gz", ".data.gz", ".amat.gz", ".npy")
-EXAMPLE = "make an example: python cli.py data heartbeat --length 20 --period 5 --out"
+from bdiff_np.settings import Count
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
+class Heartbeat(settings.Settings):
+    """A one at every period-th bit, in any phase."""
+
+    name: Literal["heartbeat"] = "heartbeat"
+    """The rule."""
+    period: Count
+    """Distance between ones, in bits."""
+
+
+class Repeating(settings.Settings):
+    """One block of bits, repeated."""
+
+    name: Literal["repeating"] = "repeating"
+    """The rule."""
+    block: Count
+    """Length of the repeated block, in bits."""
+
+
+class Multiples(settings.Settings):
+    """Multiples of k as binary numbers, most significant bit first."""
+
+    name: Literal["multiples"] = "multiples"
+    """The rule."""
+    k: Count
+    """Divisor of the number that a row spells."""
+
+
+RuleSettings = Heartbeat | Repeating | Multiples
+
+
+class BitsSettings(settings.Settings):
+    """What is known of the rows."""
+
+    shape: tuple[Count, Count] | None = Field(default=None, strict=False)
+    """Height and width in bits, where rows are images; for the pictures."""
+    rule: RuleSettings | None = Field(default=None, discriminator="name")
+    """The rule that valid rows follow, where one is known."""
+
+
+class Rows(data.Data):
     """N rows of D bits.
 
     packed : (N, ceil(D / 8)) uint8
@@ -38,28 +67,18 @@ class Rows:
     D : bits per row
     """
 
-    packed: np.ndarray
-    D: int
+    Settings, ENDINGS, elements, dtype = BitsSettings, bits_files.ENDINGS, "bits", np.dtype(np.uint8)
+    example = "make an example: python cli.py data heartbeat --length 20 --period 5 --out"
+
+    def __init__(self, packed: np.ndarray, D: int):
+        self.packed, self.D = packed, D
 
     @classmethod
-    def from_bits(cls, bits: np.ndarray, name: str = "rows") -> Rows:
-        """Pack an (N, D) array of bool or any integer type. `name` stands in front of the message if a value is not 0 or 1."""
-        if bits.ndim != 2 or bits.shape[1] == 0:
-            raise InputError(f"{name}: the array has shape {bits.shape}; rows are an (N, D) array with D >= 1")
-        if bits.dtype.kind not in "biu":
-            raise InputError(f"{name}: the array has dtype {bits.dtype}; rows are bool or integer, e.g. array.astype(numpy.uint8)")
-        if bits.dtype == np.bool_:
-            bits = bits.view(np.uint8)  # a bool array read from a file can hold any byte
-        N, D = bits.shape
-        packed = np.empty((N, -(-D // 8)), dtype=np.uint8)
-        for part in _slices(N, D):
-            beyond = bits[part] >> 1  # 0 for 0 and 1 alone, negative numbers included
-            if beyond.any():
-                i, j = np.argwhere(beyond)[0]
-                value = bits[part][i, j]
-                raise InputError(f"{name}:{part.start + i + 1}:{j + 1}: the value {value} is not a bit; every value must be 0 or 1")
-            packed[part] = np.packbits(np.asarray(bits[part]), axis=1)
-        return cls(packed, D)
+    def from_bits(cls, array: np.ndarray, name: str = "rows") -> Rows:
+        """Packs an (N, D) array of bool or any integer type. `name` stands in front of the message if a value is not 0 or 1."""
+        return cls(bits_files.pack(array, name), array.shape[1])
+
+    from_array = from_bits
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -68,14 +87,20 @@ class Rows:
         """The rows at `index`, (B,) integers, a (N,) mask or a slice, as (B, D) uint8."""
         return np.unpackbits(self.packed[index], axis=1, count=self.D)
 
-    def all(self) -> np.ndarray:
-        """All rows, (N, D) uint8."""
-        return self.take(slice(None))
+    @property
+    def nbytes(self) -> int:
+        return self.packed.nbytes
+
+    def fingerprint(self) -> int:
+        return zlib.crc32(np.ascontiguousarray(self.packed).tobytes(), self.D)
+
+    def join(self, other: Rows) -> Rows:
+        return Rows(np.concatenate([self.packed, other.packed]), self.D)
 
     def mean(self) -> np.ndarray:
         """The share of ones in each column, (D,) float64. Exact sums, whatever the number of rows."""
         ones = np.zeros(self.D, dtype=np.int64)
-        for part in _slices(len(self), self.D):
+        for part in bits_files.slices(len(self), self.D):
             ones += self.take(part).sum(axis=0, dtype=np.int64)
         return ones / len(self)
 
@@ -84,189 +109,88 @@ class Rows:
         packed = np.ascontiguousarray(self.packed)
         return packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
 
+    def resident(self, ops):
+        name = f"bdiff_np.kernels.bernoulli.bernoulli_{ops.name.replace('-', '_')}"  # all families of bits share its launch
+        return Resident(ops, import_module(name), self) if ops.on_device and find_spec(name) else super().resident(ops)
 
-def _slices(N: int, D: int) -> Iterator[slice]:
-    step = max(1, CHUNK // D)
-    return (slice(start, min(start + step, N)) for start in range(0, N, step))
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Rows:
+        return cls(*bits_files.read(path))
 
+    def write(self, path: str | os.PathLike[str]) -> None:
+        bits_files.check_name(path)
+        bits_files.write(path, self.all())
 
-# Reading ----------------------------------------------------------------------------------------------------------------------------
+    @classmethod
+    def check_out(cls, path: str | os.PathLike[str]) -> None:
+        bits_files.check_out(path)
 
+    @classmethod
+    def text(cls, array: np.ndarray) -> str:
+        return bits_files.text(array)
 
-def read_rows(path: str | os.PathLike[str]) -> Rows:
-    """Read the rows of a file: .npy holds an array, every other name is text, and .gz behind it means compressed.
+    def summary(self, rows: np.ndarray) -> str:
+        return f"share of ones {rows.mean():.4f}, in train {float(self.mean().mean()):.4f}"
 
-    Passed over in silence: Windows line ends, a missing last newline, a byte order mark, blanks around and between bits, blank lines at
-    the end of the file.
+    @classmethod
+    def check_known(cls, known: np.ndarray, n: int, D: int) -> tuple[np.ndarray, np.ndarray]:
+        """known : (D,) or (n, D), 0 or 1 where a bit is known, -1 where it is not"""
+        known = np.asarray(known)
+        if known.shape not in ((D,), (n, D)):
+            raise InputError(f"what is known of {n} rows of {D} bits has shape {known.shape}; give ({D},) or ({n}, {D})")
+        if not np.isin(known, (-1, 0, 1)).all():
+            raise InputError("what is known of a bit is 0, 1 or, where it is to be drawn, -1; another value was given")
+        known = np.broadcast_to(known, (n, D))
+        return known >= 0, known
 
-    Raises
-    ------
-    InputError : the file is missing or unreadable, empty, damaged, not text, holds another character than 0 and 1, a blank line between
-        rows, a row of another length, or an array of another dtype, shape or value. The message gives file:line:column.
-    """
-    name = os.fspath(path)
-    lower = name.lower()
-    check_name(name)
-    try:
-        if lower.endswith(".npy"):
-            return _read_npy(name)
-        raw = Path(path).read_bytes()
-    except FileNotFoundError as fault:
-        raise InputError(f"{name}: there is no such file") from fault
-    except IsADirectoryError as fault:
-        raise InputError(f"{name}: is a folder; name a file of rows") from fault
-    except OSError as fault:
-        raise InputError(f"{name}: cannot be read: {fault.strerror or fault}") from fault
-    if lower.endswith(".gz"):
+    def misfits(self, settings) -> Iterator[tuple[str, str]]:
+        if settings.shape and settings.shape[0] * settings.shape[1] != self.D:
+            yield "data.shape", f"{settings.shape[0]} x {settings.shape[1]} is not {self.D}, the number of bits of a row"
         try:
-            raw = gzip.decompress(raw)
-        except (OSError, EOFError, zlib.error) as fault:
-            raise InputError(f"{name}: is not gzip, or damaged ({fault}); compress it again, or drop .gz from its name") from fault
-    return _parse_text(raw, name)
+            if (rule := make_rule(settings)) is not None:
+                rule.check(self.D)
+        except InputError as fault:
+            yield "data.rule", str(fault)
+
+    @classmethod
+    def population(cls, settings, *files: Rows | None) -> np.ndarray | None:
+        """All different rows of the files. None where no rule is known, where a row breaks it, or where some rows of a file come more often than
+        others: there is no such law then."""
+        given, rule = [rows for rows in files if rows is not None], make_rule(settings)
+        if rule is None:
+            return None
+        for rows in given:
+            _, times = np.unique(rows.keys(), return_counts=True)
+            if times.min() != times.max() or not all(rule.valid(rows.take(slice(k, k + 65536))).all() for k in range(0, len(rows), 65536)):
+                return None
+        return cls(np.unique(np.concatenate([rows.packed for rows in given]), axis=0), given[0].D).all()
+
+    def census(self, val: Rows | None, settings) -> Census:
+        return Census(self, val, make_rule(settings))
 
 
-def check_name(path: str | os.PathLike[str]) -> None:
-    """Raises InputError for the endings of packed arrays, which are neither read nor written."""
-    if os.fspath(path).lower().endswith((".npy.gz", ".npz")):
-        raise InputError(f"{path}: packed arrays are not read or written; use .npy")
+DATA = Rows
 
 
-def check_out(path: str | os.PathLike[str]) -> None:
-    """Raises InputError for a name that `write_rows` should not write to: one with an ending that means something else than rows."""
-    check_name(path)
-    name = os.path.basename(os.fspath(path)).lower()
-    if "." in name.lstrip(".") and not name.endswith(ENDINGS):
-        raise InputError(f"{path}: its ending is not one of rows; use {', '.join(ENDINGS)}")
+class Resident:
+    """Rows that lie packed on a device, (N, ceil(D / 8)) uint8, and are unpacked there."""
+
+    def __init__(self, ops, kernels, rows: Rows):
+        self._kernels = kernels
+        self._ops, self.packed, self.D = ops, ops.asarray(rows.packed), rows.D
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def take(self, index: np.ndarray):
+        """Rows index (B,), as (B, D) uint8."""
+        x = self._ops.empty((len(index), self.D), np.uint8)
+        self._kernels.unpack(self.packed, self._ops.asarray(np.asarray(index, np.int32)), x)
+        return x
 
 
-def _parse_text(raw: bytes, name: str) -> Rows:
-    """Without blanks and with one kind of line end, a faultless file is a table of equal lines, checked by a few passes over its bytes."""
-    raw = raw.removeprefix(codecs.BOM_UTF8)
-    plain = raw.replace(b"\r\n", b"\n").translate(None, b" \t").rstrip(b"\r\n") + b"\n"
-    if len(plain) == 1:
-        raise InputError(f"{name}:1:1: the file is empty; write one row of 0 and 1 per line into it")
-    width = plain.index(b"\n")
-    commas = b"," in plain[:width]
-    if width and len(plain) % (width + 1) == 0 and (width % 2 or not commas):
-        table = np.frombuffer(plain, dtype=np.uint8).reshape(-1, width + 1)
-        bits = (table[:, :width:2] if commas else table[:, :width]) ^ np.uint8(ord("0"))
-        between = table[:, 1:width:2] if commas else table[:, :0]
-        if bits.max() <= 1 and (table[:, width] == ord("\n")).all() and (between == ord(",")).all():
-            return Rows(np.packbits(bits, axis=1), bits.shape[1])
-    raise _first_fault(raw, name)
+def make_rule(settings) -> Any:
+    """The rule (generators.Rule) that the section `data` names, or None."""
+    from bdiff_np.data import generators
 
-
-def _first_fault(raw: bytes, name: str) -> InputError:
-    """Go through a file that is known to have a fault, line by line, to say where the first one is."""
-    lines = raw.rstrip(b" \t\r\n").split(b"\n")
-    commas = b"," in lines[0]
-    alien = re.compile(rb"[^01, \t]" if commas else rb"[^01 \t]")
-    comma_row = re.compile(rb"[ \t]*[01](?:[ \t]*,[ \t]*[01])*[ \t]*")
-    D = 0
-    for number, line in enumerate(lines, 1):
-        line = line.removesuffix(b"\r")
-        if not line.strip(b" \t"):
-            return InputError(f"{name}:{number}:1: a blank line between rows; delete it")
-        if found := alien.search(line):
-            return InputError(f"{name}:{number}:{found.start() + 1}: {_describe(line[found.start() :])}")
-        if commas:
-            row = comma_row.match(line)
-            end = row.end() if row else line.index(b",")
-            if end < len(line):
-                missing = "a bit is missing beside this comma" if line[end : end + 1] == b"," else "a comma is missing before this bit"
-                return InputError(f"{name}:{number}:{end + 1}: {missing}, but line 1 has commas; put one between each two bits")
-        bits = line.count(b"0") + line.count(b"1")
-        D = D or bits
-        if bits != D:
-            columns = [bit.start() for bit in re.finditer(rb"[01]", line)]
-            column = columns[D] if bits > D else columns[-1] + 1
-            return InputError(f"{name}:{number}:{column + 1}: this row has length {bits}, but line 1 has length {D}; make all rows as long")
-    raise AssertionError(f"{name}: refused, yet without a fault")
-
-
-def _describe(rest: bytes) -> str:
-    """What the first character of `rest` is, for a message, and what should be there."""
-    if rest[:1] == b",":
-        return "a comma, but line 1 has no commas between its bits; write all rows in one way"
-    for size in range(1, 5):
-        try:
-            character = rest[:size].decode()
-        except UnicodeDecodeError:
-            continue
-        return f"the character {character!r} is not a bit; a row holds only 0 and 1, with nothing, blanks or commas between them; no header"
-    return f"the byte 0x{rest[0]:02x} is not text (UTF-8); save the rows as plain text, or name the file by its true format (.gz, .npy)"
-
-
-def _read_npy(name: str) -> Rows:
-    try:
-        with open(name, "rb") as file:  # a missing file or a folder is told from a damaged one
-            size = os.fstat(file.fileno()).st_size
-        array = np.lib.format.open_memmap(name, mode="r")  # refuses pickled objects, which could run code
-    except OSError:
-        raise
-    except Exception as fault:  # a damaged header surfaces as almost any error of its parser
-        raise InputError(f"{name}: is not a whole .npy array of numbers ({fault}); save it again with numpy.save") from fault
-    if size != array.offset + array.nbytes:
-        raise InputError(f"{name}: has {size} bytes, but its header asks for {array.offset + array.nbytes}; save it again with numpy.save")
-    rows = Rows.from_bits(array, name)
-    if not len(rows):
-        raise InputError(f"{name}: has no rows, its shape is {array.shape}")
-    return rows
-
-
-def find_rows(run_folder: str | os.PathLike[str], split: str) -> Path | None:
-    """The file of a split, "train" or "val", in a run folder: its name with one of ENDINGS. None where there is no "val".
-
-    Raises
-    ------
-    InputError : the run folder or its "train" is missing, or two files claim one split.
-    """
-    folder = Path(run_folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such run folder; {EXAMPLE} {folder}")
-    found = [folder / (split + ending) for ending in ENDINGS if (folder / (split + ending)).exists()]
-    if len(found) > 1:
-        raise InputError(f"{folder}: {' and '.join(file.name for file in found)} both claim to be the {split} rows; keep one of them")
-    if split == "train" and not found:
-        raise InputError(
-            f"{folder}: has no train.txt (nor .csv, .data, .amat, .gz, .npy); put your rows of 0 and 1 there, or {EXAMPLE} {folder}"
-        )
-    return found[0] if found else None
-
-
-def read_run(run_folder: str | os.PathLike[str]) -> tuple[Rows, Rows | None]:
-    """Training rows of a run folder, and its held-out rows or None. Raises InputError as `find_rows` and `read_rows` do, and for two lengths."""
-    train_file, val_file = find_rows(run_folder, "train"), find_rows(run_folder, "val")
-    assert train_file is not None  # find_rows has raised
-    train = read_rows(train_file)
-    val = read_rows(val_file) if val_file else None
-    if val is not None and val.D != train.D:
-        raise InputError(f"{val_file}: rows have {val.D} bits, those of {train_file} have {train.D}; make them of one length")
-    return train, val
-
-
-# Writing ----------------------------------------------------------------------------------------------------------------------------
-
-
-def text(bits: np.ndarray, separator: str = "") -> str:
-    """(B, D) bits as lines of 0 and 1, each ended by a newline, with `separator`, one character or none, between the bits."""
-    B, D = bits.shape
-    stride = 1 + len(separator)
-    width = stride * (D - 1) + 1
-    lines = np.full((B, width + 1), ord(separator or "0"), dtype=np.uint8)
-    np.add(bits, ord("0"), out=lines[:, :width:stride], casting="unsafe")
-    lines[:, width] = ord("\n")
-    return lines.tobytes().decode("ascii")
-
-
-def write_rows(path: str | os.PathLike[str], rows: Rows) -> None:
-    """Write rows so that `read_rows` reads them back: .npy as (N, D) uint8, .csv with commas, else plain digits; .gz compresses."""
-    check_name(path)
-    lower = os.fspath(path).lower()
-    if lower.endswith(".npy"):
-        buffer = io.BytesIO()
-        np.save(buffer, rows.all(), allow_pickle=False)
-        write_whole(path, buffer.getbuffer())
-        return
-    data = text(rows.all(), "," if lower.removesuffix(".gz").endswith(".csv") else "").encode("ascii")
-    write_whole(path, gzip.compress(data, compresslevel=1, mtime=0) if lower.endswith(".gz") else data)
+    return generators.make_rule(**settings.rule.model_dump()) if settings.rule else None

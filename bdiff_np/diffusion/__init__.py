@@ -1,1 +1,208 @@
-"""One file a family of diffusions: its whole mathematics in plain float64 NumPy, the judge of every kernel."""
+"""Families of diffusion, and the contract through which the rest of the program knows them.
+
+A family <name> is
+    diffusion/<name>_family.py     FAMILY, an object of a class derived from `Family`; the mathematics may stand in files beside it
+    kernels/<name>/<name>_numpy.py      `Kernels` on NumPy, and <name>_<back end>.py for each back end that has its own
+and is found by `model.family: <name>`. Of a family's mathematics the float64 functions are the definition; every kernel is tested against them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from bdiff_np import settings
+from bdiff_np.rng import Key
+
+
+class Chain(Protocol):
+    """The forward process q as tables over t = 0..T, entry 0 being the clean data."""
+
+    @property
+    def T(self) -> int:
+        """Number of steps."""
+
+    @property
+    def time(self) -> np.ndarray:
+        """(T + 1,) int64, what the network is told as t: 0..T but for a chain with steps left out."""
+
+    @property
+    def alpha_bar(self) -> np.ndarray:
+        """(T + 1,) float64, the share of the signal that is left: falls from 1 to 0, or nearly so."""
+
+    def every(self, K: int) -> Chain:
+        """The same process seen at K of its T steps. Raises ValueError unless 1 <= K <= T."""
+
+
+class Kernels(Protocol):
+    """The kernels of a family on one back end: class `Kernels` of kernels/<family>/<family>_<back end>.py.
+
+    Made by Kernels(chain, dtype=..., **Family.kernel_options()). Arrays are the back end's: x0, x_t (B, D) of the
+    data's dtype, t (B,) int64, out (B, M)
+    what the network puts out, M = D Family.outputs. Random words belong to (key, first_row + row): see rng.py.
+    """
+
+    law: Any = None  # what the fused paths of kernels/training read of the chain; None where the family does not fill them on this back end
+
+    def q_sample(self, x0, t, key: Key, first_row: int = 0):
+        """x_t ~ q(x_t | x_0), (B, D)."""
+
+    def kl_grad(self, out, x0, x_t, t, value: bool = True) -> tuple[Any, Any]:
+        """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) in nats, (B,), None unless `value`; and its gradient by `out`, (B, M)."""
+
+    def p_sample(self, out, x_t, t, key: Key, first_row: int = 0):
+        """x_{t-1} ~ p(x_{t-1} | x_t), (B, D)."""
+
+    def prior(self, rows: int, D: int, key: Key, first_row: int = 0):
+        """x_T of so many rows, (rows, D)."""
+
+
+class Task(NamedTuple):
+    """What a network is built for, and how it reads x_t.
+
+    family : its name. D : elements of an example. outputs : numbers that the network puts out, (B, outputs)
+    chain : the forward process
+    """
+
+    family: str
+    D: int
+    outputs: int
+    chain: Chain
+
+    def read(self, ops, x_t, t, features, weight=None) -> tuple[Any, Any]:
+        """What a network multiplies first: x_t as numbers, (B, D), and where `weight` (T + 1,) is given each a
+        second time, times weight[t], (B, 2 D);
+        and the rows t of `features` (T + 1, F), (B, F). Both of features' dtype."""
+        return kernels(self.family, ops).read(x_t, t, features, weight)
+
+
+class Family:
+    """What the program asks of a family. Methods without a body must be written; the others have the default that stands here.
+
+    Arrays of examples are on the host: x0 (B, D), t (B,) of 1..T. Values are in nats.
+    """
+
+    name: str
+    data: str  # kind of data that it takes: the name of a file in data/
+    Settings: type[settings.Settings]  # its settings in the section `model`; they have T
+    Training: type[settings.Settings] = settings.Settings  # its settings in the section `training`
+    bounds: Mapping[str, int] = {"learned": 1}  # kind of bound -> the first step t whose KL it takes; `exact_terms` has the rest
+
+    def outputs(self, D: int) -> int:
+        """How many numbers the network puts out for an example of D elements."""
+        return D
+
+    def make_chain(self, settings, data) -> Chain:
+        """The forward process. settings : section `model`. data : the training data (data.Data), from which a state such as pi may be taken."""
+        raise NotImplementedError
+
+    def state(self, chain) -> dict[str, np.ndarray]:
+        """What a checkpoint must keep of the process beside the configuration, by name; names may not hold a "/"."""
+        return {}
+
+    def restore(self, settings, state: Mapping[str, np.ndarray]) -> Chain:
+        """The process of a checkpoint, from what `state` gave. Raises KeyError where something is missing."""
+        raise NotImplementedError
+
+    def kernel_options(self, settings, training=None) -> dict[str, Any]:
+        """Keywords for `Kernels`. settings : section `model`. training : section `training` when the gradient is to be followed, else None"""
+        return {}
+
+    def all_steps(self, settings) -> str | None:
+        """Why a model with these settings can walk all of its steps alone, in a few words; None where it can leave some out."""
+        return None
+
+    # The definition -------------------------------------------------------------------------------------------------------------------
+
+    def q_sample(self, chain, x0: np.ndarray, t: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """x_t ~ q(x_t | x_0), (B, D), from random words (B, D) uint32."""
+        raise NotImplementedError
+
+    def exact_terms(self, chain, x0: np.ndarray, kind: str = "learned") -> np.ndarray:
+        """The part of the bound on -log p(x_0) that needs no network, (B,)."""
+        raise NotImplementedError
+
+    def null_bound(self, chain, x0: np.ndarray) -> np.ndarray:
+        """What a model that knows nothing but the process pays for x_0, (B,)."""
+        raise NotImplementedError
+
+    def check_batch(self, generator: np.random.Generator, rows: int, D: int) -> tuple[np.ndarray, np.ndarray]:
+        """x_0 and x_t (rows, D) at which check-net differentiates: any pair that can occur."""
+        raise NotImplementedError
+
+    # What a user reads ------------------------------------------------------------------------------------------------------------------
+
+    def baseline(self, data) -> tuple[str, float] | None:
+        """A level for the loss curve, its name and nats per example: what a simple model of the data pays."""
+        return None
+
+    def floor(self, chain, population: np.ndarray, kind: str = "learned", seed: int = 0) -> tuple[float, float] | None:
+        """The lowest bound that any network can reach, and its standard error, where the law of the data is uniform over `population` (N, D)."""
+        return None
+
+    def floor_per_step(
+        self, chain, settings, population: np.ndarray, out: Callable[[np.ndarray, np.ndarray], np.ndarray], evaluations: int, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean KL of each step, (T,), of the network and of the best there can be, from the same draws. out(x_t, t) : the network's output, (B, M)"""
+        return None
+
+    def census(self, train, val, settings):
+        """What tells how good samples are (data.Census), or None. train, val : data.Data, val or None. settings : section `data`"""
+        return train.census(val, settings)
+
+
+# Which kernels run on a back end ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def kernels(family: str, ops):
+    """The module of a family's kernels for a back end: `Kernels` and `read`.
+
+    Where the back end has none, NumPy's run in their place, which stderr says once. The random words are the same, so the results are too.
+    """
+    name = f"bdiff_np.kernels.{family}.{family}_{ops.name.replace('-', '_')}"
+    if importlib.util.find_spec(name):
+        return importlib.import_module(name)
+    print(f"back end {ops.name} has no kernels for {family}: those of NumPy run in their place, which takes longer", file=sys.stderr)
+    module = importlib.import_module(f"bdiff_np.kernels.{family}.{family}_numpy")
+    return HostKernels(module, ops) if ops.on_device else module
+
+
+class HostKernels:
+    """A module of NumPy kernels beside a device: arrays go to the host, results come back."""
+
+    def __init__(self, module, ops):
+        self._module, self._ops = module, ops
+
+    def read(self, *arguments):
+        return self._moved(self._module.read)(*arguments)
+
+    def Kernels(self, *arguments, **options):
+        """As the module's own class."""
+        return _Moved(self._module.Kernels(*arguments, **options), self._moved)
+
+    def _moved(self, method):
+        def call(*arguments, **options):
+            here = [self._ops.to_host(a) if hasattr(a, "shape") and not isinstance(a, np.ndarray) else a for a in arguments]
+            found = method(*here, **options)
+            if isinstance(found, tuple):
+                return tuple(None if array is None else self._ops.asarray(array) for array in found)
+            return self._ops.asarray(found)
+
+        return call
+
+
+class _Moved:
+    """An object with the methods of `Kernels` that each move their arrays."""
+
+    law = None
+
+    def __init__(self, kernels, moved):
+        self.q_sample, self.kl_grad = moved(kernels.q_sample), moved(kernels.kl_grad)
+        self.p_sample, self.prior = moved(kernels.p_sample), moved(kernels.prior)

@@ -10,23 +10,28 @@ import numpy as np
 
 from bdiff_np import rng
 from bdiff_np.errors import InputError
+from bdiff_np.nets import Net
 from bdiff_np.params import Params
 from bdiff_np.rng import Key
 
 FILE = "reverse_model.py"
 
 
-class CustomNet:
-    """Wraps an object with `shapes`, `init(generator)`, `forward(ops, params, x_t, t)` and `backward(ops, params, tape, dlogits)`.
+class CustomNet(Net):
+    """Wraps an object with `shapes`, `init(generator)`, `forward(ops, params, x_t, t)` and `backward(ops, params, tape, dout)`.
 
+    It may take by name, when it is made: D, T, alpha_bar, and what the family keeps of the process, such as pi.
     Raises InputError, naming the file, where the object does not keep to that.
     """
 
-    def __init__(self, path: Path, D: int, chain, dtype=np.float32):
-        self.path, self.D, self.dtype = path, D, np.dtype(dtype)
+    on_host = True
+    smaller = f"take a smaller network in {FILE}"
+
+    def __init__(self, path: Path, task, state, dtype=np.float32):
+        self.path, self.D, self.outputs, self.dtype = path, task.D, task.outputs, np.dtype(dtype)
         made = load_class(path)
         try:
-            known = {"D": D, "T": int(chain.time[-1]), "alpha_bar": chain.alpha_bar, "pi": chain.pi}
+            known = {"D": task.D, "T": int(task.chain.time[-1]), "alpha_bar": task.chain.alpha_bar, **state}
             wanted = inspect.signature(made).parameters
             self.inner = made(**{name: value for name, value in known.items() if name in wanted})
         except Exception as fault:
@@ -47,15 +52,16 @@ class CustomNet:
         answer = self.inner.forward(ops, params, x_t, t)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise InputError(f"{self.path}: forward returned {type(answer).__name__}, expected a pair: logits, tape")
-        logits, tape = answer
-        if np.shape(logits) != x_t.shape:
-            raise InputError(f"{self.path}: forward returned logits of shape {np.shape(logits)}, expected {x_t.shape}: one for each bit")
-        return logits.astype(self.dtype, copy=False), tape
+        out, tape = answer
+        expected = len(x_t), self.outputs
+        if np.shape(out) != expected:
+            raise InputError(f"{self.path}: forward returned logits of shape {np.shape(out)}, expected {expected}: {self.outputs} for each row")
+        return out.astype(self.dtype, copy=False), tape
 
-    def backward(self, ops, params, tape, dlogits) -> Params:
+    def backward(self, ops, params, tape, dout) -> Params:
         if not hasattr(self, "_grads"):
             self._grads = Params(ops, self.shapes, self.dtype)
-        arrays = self.inner.backward(ops, params, tape, dlogits)
+        arrays = self.inner.backward(ops, params, tape, dout)
         self._check("backward", arrays)
         return self._grads.fill(arrays)
 

@@ -1,4 +1,4 @@
-"""The layers that networks are built of. Each has `shapes`, `init`, `forward` and `backward`, all by hand.
+"""The layers that networks are built of. Each has `shapes`, `decayed` (names of the parameters that decay), `init`, `forward` and `backward`.
 
     y, tape = layer.forward(ops, params, x, context)
     dx      = layer.backward(ops, params, grads, tape, dy)      # writes its own entries of grads
@@ -34,6 +34,7 @@ class Dense:
     def __init__(self, name: str, n_in: int, n_out: int, activation: str | None = None, film: int = 0, gain: float = 1.0):
         self.name, self.activation, self.film, self.gain = name, activation, film, gain
         self.shapes: dict[str, tuple[int, ...]] = {f"{name}/W": (n_in, n_out), f"{name}/b": (n_out,)}
+        self.decayed = (f"{name}/W",)
         if film:
             self.shapes[f"{name}/F"] = (film, 2 * n_out)
 
@@ -65,7 +66,7 @@ class BumpReadout:
 
     def __init__(self, name: str, n_in: int, n_out: int, bumps: int):
         self.name, self.n_out, self.bumps = name, n_out, bumps
-        self.shapes = {f"{name}/W": (n_in, bumps * n_out), f"{name}/b": (bumps, n_out)}
+        self.shapes, self.decayed = {f"{name}/W": (n_in, bumps * n_out), f"{name}/b": (bumps, n_out)}, (f"{name}/W",)
 
     def init(self, normal) -> dict[str, np.ndarray]:
         return {name: np.zeros(shape) for name, shape in self.shapes.items()}
@@ -88,7 +89,7 @@ class StepReadout:
 
     def __init__(self, name: str, n_in: int, n_out: int, T: int):
         self.name = name
-        self.shapes = {f"{name}/W": (T + 1, n_in, n_out), f"{name}/b": (T + 1, n_out)}
+        self.shapes, self.decayed = {f"{name}/W": (T + 1, n_in, n_out), f"{name}/b": (T + 1, n_out)}, (f"{name}/W",)
 
     def init(self, normal) -> dict[str, np.ndarray]:
         return {name: np.zeros(shape) for name, shape in self.shapes.items()}
@@ -117,7 +118,7 @@ class LayerNorm:
 
     def __init__(self, name: str, n: int):
         self.name = name
-        self.shapes = {f"{name}/gain": (n,), f"{name}/shift": (n,)}
+        self.shapes, self.decayed = {f"{name}/gain": (n,), f"{name}/shift": (n,)}, ()
 
     def init(self, normal) -> dict[str, np.ndarray]:
         return {f"{self.name}/gain": np.ones(self.shapes[f"{self.name}/gain"]), f"{self.name}/shift": np.zeros(self.shapes[f"{self.name}/shift"])}
@@ -138,6 +139,7 @@ class Dropout:
     def __init__(self, rate: float, index: int):
         self.rate, self.index = rate, index
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.decayed = ()
 
     def init(self, normal) -> dict[str, np.ndarray]:
         return {}
@@ -159,6 +161,7 @@ class Residual:
     def __init__(self, layers: list):
         self.layers = layers
         self.shapes = {name: shape for layer in layers for name, shape in layer.shapes.items()}
+        self.decayed = tuple(name for layer in layers for name in layer.decayed)
 
     def init(self, normal) -> dict[str, np.ndarray]:
         return {name: array for layer in self.layers for name, array in layer.init(normal).items()}

@@ -1,43 +1,74 @@
-"""The default network: a multi-layer perceptron that sees the noisy bits and the time.
+"""The default network: a multi-layer perceptron that sees the noisy data and the time.
 
-    logits, tape = net.forward(ops, params, x_t, t)
-    grads        = net.backward(ops, params, tape, dlogits)
+    out, tape = net.forward(ops, params, x_t, t)
+    grads     = net.backward(ops, params, tape, dout)
 
-It reads x_t as -1 and +1 and gives one number per bit, to which the kernels add x_t's own evidence. The last layer starts at zero, so an
-untrained network is the best one that treats bits as independent (derivation, section 8).
+The family says how it reads x_t (`Task.read`) and what its outputs mean. The last layer starts at zero: an untrained network adds nothing to what the
+family knows without one (derivation, section 8).
 """
 
 from __future__ import annotations
 
 from itertools import count
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from bdiff_np import rng
+from bdiff_np.nets import Net
 from bdiff_np.nets.layers import BumpReadout, Context, Dense, Dropout, LayerNorm, Residual, StepReadout
 from bdiff_np.params import Params
 from bdiff_np.rng import Key
+from bdiff_np.settings import Count, Disagreements, Settings
 
 
-class MLP:
+class MLPSettings(Settings):
+    """The perceptron's settings in the section `model`."""
+
+    hidden: tuple[Count, ...] = Field(default=(100,), min_length=1, strict=False)
+    """Widths of the hidden layers, in units, from the input to the output."""
+    activation: Literal["relu", "silu", "gelu", "tanh", "sigmoid"] = "silu"
+    """Non-linearity after each hidden layer."""
+    time: Literal["fourier", "bumps", "readout"] = "fourier"
+    """How t enters the net: Fourier features, Gaussian bumps in t, or one read-out per timestep."""
+    time_features: int = Field(default=16, ge=2, multiple_of=2)
+    """Number of features of t, for fourier and bumps."""
+    odds_input: bool = False
+    """Whether the net also reads each element of x_t weighted by the log odds that it carries at t."""
+    residual: bool = False
+    """Whether hidden layers are residual blocks with LayerNorm; all hidden widths are then equal."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability that a hidden unit is dropped in training."""
+
+    @classmethod
+    def disagreements(cls, model, training, data) -> Disagreements:
+        if model.residual and len(set(model.hidden)) > 1:
+            yield (("model", "hidden"), ("model", "residual")), f"widths must all be equal with residual: true (got {list(model.hidden)})"
+
+
+class MLP(Net):
     """Dense layers, plain or in residual blocks.
 
-    D : bits of a row. alpha_bar : (T + 1,) the chain's signal, which the time features are made of
+    task : diffusion.Task, of which the time features take the signal, alpha_bar (T + 1,)
     hidden : widths. activation : one of the back end's ACTIVATIONS
     time : "fourier" (features scale and shift every hidden layer), "bumps" or "readout" (the last layer's weights depend on t)
-    odds_input : read each bit a second time, weighted by the log odds that it carries at t: then what bits say of one another can be added up
+    odds_input : read x_t a second time, weighted by the log odds that it carries at t: then what its elements say of one another can be added up
         by the first layer at every t, down to the smallest, where the odds grow without bound
     residual : hidden[1:] become blocks x + W2 drop(act(film(W1 norm(x)))), all of width hidden[0]
     dropout : probability that a hidden unit is left out while training
     """
 
-    def __init__(self, D, alpha_bar, *, hidden, activation, time, time_features, odds_input, residual, dropout, dtype=np.float32):
-        self.width = max(hidden)
-        self.D, self.dtype, self.features = D, np.dtype(dtype), time_table(time, alpha_bar, time_features).astype(dtype)
+    Settings = MLPSettings
+    smaller = "take narrower layers (model.hidden)"
+
+    def __init__(self, task, *, hidden, activation, time, time_features, odds_input, residual, dropout, dtype=np.float32):
+        self.width, self.task, self.D, M, alpha_bar = max(hidden), task, task.D, task.outputs, task.chain.alpha_bar
+        self.dtype, self.features = np.dtype(dtype), time_table(time, alpha_bar, time_features).astype(dtype)
         self.odds = (log_odds(alpha_bar) / 3).astype(dtype) if odds_input else None
         film = time_features if time == "fourier" else 0
         gain = 2**0.5 if activation in ("relu", "silu", "gelu") else 1.0
-        self.layers: list = [Dense("dense0", 2 * D if odds_input else D, hidden[0], activation, film, 1.0)]
+        self.layers: list = [Dense("dense0", 2 * self.D if odds_input else self.D, hidden[0], activation, film, 1.0)]
         for k, width in enumerate(hidden[1:], start=1):
             if residual:
                 block = [LayerNorm(f"norm{k}", width), Dense(f"dense{k}", width, width, activation, film, gain)]
@@ -51,19 +82,27 @@ class MLP:
         elif dropout:
             self.layers.append(Dropout(dropout, len(hidden)))
         if time == "bumps":
-            self.layers.append(BumpReadout("out", hidden[-1], D, time_features))
+            self.layers.append(BumpReadout("out", hidden[-1], M, time_features))
         elif time == "readout":
-            self.layers.append(StepReadout("out", hidden[-1], D, len(alpha_bar) - 1))
+            self.layers.append(StepReadout("out", hidden[-1], M, task.chain.T))
         else:
-            self.layers.append(Dense("out", hidden[-1], D, None, 0, 0.0))
+            self.layers.append(Dense("out", hidden[-1], M, None, 0, 0.0))
         self.shapes = {name: shape for layer in self.layers for name, shape in layer.shapes.items()}
+        # What fused paths know: dense layers alone, of which time scales and shifts the hidden ones.
+        if all(type(layer) is Dense for layer in self.layers) and all(layer.film for layer in self.layers[:-1]):
+            self.dense = self.layers
         self._moved: dict[str, tuple] = {}
 
-    @property
-    def dense(self) -> list[Dense] | None:
-        """The layers if all are Dense and time scales and shifts the hidden ones, which is what compiled steps know; else None."""
-        known = all(type(layer) is Dense for layer in self.layers) and all(layer.film for layer in self.layers[:-1])
-        return self.layers if known else None
+    @classmethod
+    def build(cls, task, settings, dtype=np.float32) -> MLP:
+        return cls(task, dtype=dtype, **{name: getattr(settings, name) for name in MLPSettings.model_fields})
+
+    def decays(self) -> dict[str, bool]:
+        # Time's hold on the units, small at first, would decay away before it is learned.
+        return {name: name in layer.decayed for layer in self.layers for name in layer.shapes}
+
+    def units(self) -> int:
+        return super().units() if self.dense is None else sum(layer.shapes[f"{layer.name}/W"][1] for layer in self.dense)
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
         """First values of all parameters, float64, from the seed alone."""
@@ -74,9 +113,8 @@ class MLP:
         return arrays
 
     def forward(self, ops, params, x_t, t, key: Key | None = None):
-        """Logits (B, D) and the tape, for x_t (B, D) bits and t (B,). `key` turns dropout on."""
         t = ops.asarray(t)
-        y, features = ops.read(x_t, t, *self._tables(ops))
+        y, features = self.task.read(ops, x_t, t, *self._tables(ops))
         context, tape = Context(t, features, key), []
         for layer in self.layers:
             y, saved = layer.forward(ops, params, y, context)
@@ -89,14 +127,19 @@ class MLP:
             self._moved[ops.name] = ops.asarray(self.features), None if self.odds is None else ops.asarray(self.odds)
         return self._moved[ops.name]
 
-    def backward(self, ops, params, tape, dlogits) -> Params:
-        """Gradients of all parameters. The returned buffer is the network's own and good until the next call."""
+    def backward(self, ops, params, tape, dout) -> Params:
+        return self._backward(ops, params, tape, dout, False)[0]
+
+    def backward_input(self, ops, params, tape, dout):
+        return self._backward(ops, params, tape, dout, True)
+
+    def _backward(self, ops, params, tape, dout, need_dx: bool):
         if not hasattr(self, "_grads"):
             self._grads = Params(ops, self.shapes, self.dtype)
-        dy = dlogits
+        dy = dout
         for k in range(len(self.layers) - 1, -1, -1):
-            dy = self.layers[k].backward(ops, params, self._grads, tape[k], dy, k > 0)
-        return self._grads
+            dy = self.layers[k].backward(ops, params, self._grads, tape[k], dy, k > 0 or need_dx)
+        return self._grads, dy
 
 
 def time_table(time: str, alpha_bar: np.ndarray, count: int) -> np.ndarray:
@@ -117,15 +160,10 @@ def time_table(time: str, alpha_bar: np.ndarray, count: int) -> np.ndarray:
 
 
 def log_odds(alpha_bar: np.ndarray) -> np.ndarray:
-    """Log odds that a bit of x_t still shows x_0, (T + 1,), for pi = 1/2. Entry 0 is never asked for; it is that of half the noise of t = 1."""
+    """Log odds that a fair coin seen at t still shows its first side, (T + 1,). Entry 0 is never asked for; it is that of half the noise of t = 1."""
     lost = 1 - alpha_bar
     lost[0] = lost[1] / 2
     return np.log((1 + alpha_bar) / lost)
 
 
-def build(D: int, chain, settings, dtype=np.float32) -> MLP:
-    """The network that the `model` section of a configuration describes."""
-    return MLP(
-        D, chain.alpha_bar, hidden=settings.hidden, activation=settings.activation, time=settings.time,
-        time_features=settings.time_features, odds_input=settings.odds_input, residual=settings.residual, dropout=settings.dropout, dtype=dtype,
-    )  # fmt: skip
+NET = MLP

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bdiff_np.nets import Net
 from bdiff_np.params import Params
 
 STEP = 1e-5  # of the central difference, in units of a parameter's own size
@@ -26,29 +27,27 @@ class Check(NamedTuple):
         return self.error < TOLERANCE
 
 
-def check(ops, net, kernels, D: int, T: int, *, rows: int = 16, seed: int = 0, loss: str = "kl") -> list[Check]:
-    """Every parameter of a network of dtype float64.
+def check(model, *, rows: int = 16, seed: int = 0, loss: str = "kl", net: Net | None = None) -> list[Check]:
+    """Every parameter of the network of a model of dtype float64, or of `net` in its place.
 
-    kernels : of the same dtype; their kl_grad gives loss and gradient
-    loss : "kl", the training loss; "linear", a fixed random weighting of the logits, which tests the network alone
+    loss : "kl", the training loss; "linear", a fixed random weighting of the outputs, which tests the network alone
     """
-    generator = np.random.default_rng(seed)
+    ops, net, kernels, generator = model.ops, net or model.net, model.kernels(), np.random.default_rng(seed)
     params = Params(ops, net.shapes, np.float64).fill(net.init(seed))
     params.flat += 0.1 * generator.standard_normal(params.flat.shape)  # a last layer of zeros would hide all others
-    t = np.linspace(1, T, rows).round().astype(np.int64)
-    x0 = generator.integers(0, 2, (rows, D)).astype(np.uint8)
-    x_t = np.where(generator.random((rows, D)) < 0.2, 1 - x0, x0).astype(np.uint8)
-    weight = generator.standard_normal((rows, D))
+    t = np.linspace(1, model.chain.T, rows).round().astype(np.int64)
+    x0, x_t = model.family.check_batch(generator, rows, model.D)
+    weight = generator.standard_normal((rows, model.family.outputs(model.D)))
 
     def value() -> tuple[float, np.ndarray, object]:
-        logits, tape = net.forward(ops, params, x_t, t)
+        out, tape = net.forward(ops, params, x_t, t)
         if loss == "linear":
-            return float((logits * weight).sum()), weight, tape
-        kl, dlogits = kernels.kl_grad(logits, x0, x_t, t)
-        return float(kl.sum()), dlogits, tape
+            return float((out * weight).sum()), weight, tape
+        kl, dout = kernels.kl_grad(out, x0, x_t, t)
+        return float(kl.sum()), dout, tape
 
-    _, dlogits, tape = value()
-    grads = {name: np.array(array) for name, array in net.backward(ops, params, tape, dlogits).items()}
+    _, dout, tape = value()
+    grads = {name: np.array(array) for name, array in net.backward(ops, params, tape, dout).items()}
     floor = 1e-9 * max(1e-12, max(float(np.abs(g).max(initial=0.0)) for g in grads.values()))
     found = []
     for name, array in params.items():

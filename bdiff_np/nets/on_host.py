@@ -1,31 +1,38 @@
-"""A user's network beside a GPU: it is written in NumPy, so it runs on the host, and its arrays travel."""
+"""A net that is written in NumPy, beside a GPU: it runs on the host, and its arrays travel."""
 
 from __future__ import annotations
 
+from bdiff_np.nets import Net
 from bdiff_np.params import Params
 
 
-class OnHost:
-    """Wraps a network (nets/custom.py) for a back end on a device.
+class OnHost(Net):
+    """Wraps a net with `on_host` for a back end on a device.
 
-    host : the back end on which the network itself runs, numpy_ops
+    host : the back end on which the net itself runs, numpy_ops
     """
 
-    def __init__(self, net, host):
+    on_host = True
+
+    def __init__(self, net: Net, host):
         self.net, self.host = net, host
-        self.shapes, self.dtype, self.D, self.path = net.shapes, net.dtype, net.D, net.path
+        self.shapes, self.dtype, self.D, self.width = net.shapes, net.dtype, net.D, net.width
+        self.path, self.smaller = net.path, net.smaller
 
     def init(self, seed: int):
         return self.net.init(seed)
 
     def forward(self, ops, params, x_t, t, key=None):
         here = {name: ops.to_host(array) for name, array in params.items()}
-        logits, tape = self.net.forward(self.host, here, ops.to_host(x_t), ops.to_host(t), key)
-        return ops.asarray(logits), (here, tape)
+        out, tape = self.net.forward(self.host, here, ops.to_host(x_t), ops.to_host(t), key)
+        return ops.asarray(out), (here, tape)
 
-    def backward(self, ops, params, tape, dlogits) -> Params:
+    def backward(self, ops, params, tape, dout) -> Params:
         here, tape = tape
-        grads = self.net.backward(self.host, here, tape, ops.to_host(dlogits))
+        grads = self.net.backward(self.host, here, tape, ops.to_host(dout))
         if not hasattr(self, "_grads"):
             self._grads = Params(ops, self.shapes, self.dtype)
         return self._grads.fill(grads)
+
+    def decays(self) -> dict[str, bool]:
+        return self.net.decays()

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from bdiff_np.params import Params
+from bdiff_np.settings import Settings
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 UNREAD = 32  # norms at most that a device has and the host has not looked at
+
+
+class AdamWSettings(Settings):
+    """The optimiser's settings in the section `training`."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of AdamW, per optimiser step."""
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    """Course of the learning rate after the warm-up."""
+    warmup_steps: int = Field(default=100, ge=0)
+    """Optimiser steps in which the learning rate rises linearly from 0."""
+    weight_decay: float = Field(default=0.02, ge=0)
+    """Decoupled weight decay of AdamW, as a share of the weights per unit of learning rate."""
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    """Decay per optimiser step of the running average of the weights; 0 switches it off."""
+    clip_thresh: float | None = Field(default=1.0, gt=0)
+    """Largest global norm of the gradient of the loss in nats per element of an example; null does not clip."""
 
 
 class Diverged(ArithmeticError):
@@ -19,19 +40,17 @@ class Diverged(ArithmeticError):
 class AdamW:
     """Holds what a training carries from step to step beside the parameters: both moments, the averaged weights and the step.
 
-    settings : the `training` section of the configuration
+    decays : parameter name -> whether it decays (Net.decays). settings : the `training` section of the configuration
     total_steps : where the cosine ends
     scale : factor that makes the gradients handed in those of the loss
     """
 
-    def __init__(self, ops, params: Params, shapes, settings, total_steps: int, scale: float):
-        dtype = params.flat.dtype
+    def __init__(self, ops, params: Params, decays: Mapping[str, bool], settings, total_steps: int, scale: float):
+        dtype, shapes = params.flat.dtype, {name: array.shape for name, array in params.items()}
         self._to_host = ops.to_host
         self.m, self.v, self.ema = (Params(ops, shapes, dtype) for _ in range(3))
         self.ema.flat[:] = params.flat
-        # Matrices decay. Biases and gains have no scale to lose, and time's hold on the units, small at first, decays away before it is learned.
-        decays = [len(shape) > 1 and not name.endswith(("/b", "/F")) for name, shape in shapes.items()]
-        decayed = np.repeat(decays, [int(np.prod(shape)) for shape in shapes.values()])
+        decayed = np.repeat([decays[name] for name in shapes], [int(np.prod(shape)) for shape in shapes.values()])
         self.decayed = ops.asarray(decayed.astype(np.uint8 if ops.on_device else dtype))  # bytes: a fourth of what a kernel has to read
         self.settings, self.total_steps, self.scale = settings, total_steps, scale
         self.taken = 0

@@ -40,7 +40,9 @@ class FusedChain(Chain):
 
     def __init__(self, on: Technology, model, kernels, rows: int):
         super().__init__(on, model, kernels, rows)
-        self.plan = plan(model.net)
+        fitting = plan(model.net)
+        assert fitting is not None, "build() has asked"
+        self.plan = fitting
         self.numbers, self.film = on.arrays.asarray(self.plan.numbers), on.arrays.asarray(cupy.concatenate(self.films, axis=1))
 
     def __call__(self, x, first: int, steps: int, *, seed: int, first_row: int = 0, known=None) -> None:

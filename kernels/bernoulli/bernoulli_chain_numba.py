@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from bdiff_np import rng
@@ -63,7 +62,7 @@ class FusedChain:
 
     def __init__(self, model, kernels, rows: int = TOGETHER, threads: int | None = None):
         self.net, self.params, self.chain, self.law = model.net, model.params, kernels.chain, kernels.law
-        self.plan, self.threads = mlp.make_plan(model.net, blas_numba.sgemm()), threads or numba.config.NUMBA_NUM_THREADS
+        self.plan, self.threads = mlp.make_plan(model.net), threads or crew.cores()
         self._blocks: dict[int, np.ndarray] = {}
         n, R, D = self.threads, max(FEW, min(TOGETHER, rows)), model.D
         self.room = Room(

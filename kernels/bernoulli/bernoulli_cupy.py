@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 
+from bdiff_np.kernels.bernoulli import bernoulli_device
 from bdiff_np.kernels.bernoulli.bernoulli_device import DeviceKernels, Law
-from bdiff_np.kernels.dense import arrays_cupy
+from bdiff_np.kernels.dense import arrays_cupy, dense_cupy
 from bdiff_np.kernels.shared.cuda_cupy import Module
 from bdiff_np.kernels.shared.cuda_grid import SIDE, blocks
 from bdiff_np.rng import Key
@@ -85,3 +86,7 @@ class Kernels(DeviceKernels):
     """The kernels for one chain and one meaning of the network's output."""
 
     arrays, launch = arrays_cupy, sys.modules[__name__]
+
+
+def read(x_t, t, features, weight=None):
+    return bernoulli_device.read(arrays_cupy, dense_cupy, x_t, t, features, weight)

@@ -41,6 +41,14 @@ def law(arrays, chain: Chain, predict: str, skip: bool, bce_weight: float, dtype
     return Law(arrays.asarray(noise), arrays.asarray(table.astype(dtype)), form, chain.T, bce_weight / chain.T, np.dtype(dtype))
 
 
+def read(arrays, dense, x_t, t, features, weight=None) -> tuple[Any, Any]:
+    """As bernoulli_numpy.read. arrays, dense : modules arrays_* and dense_* of one technology"""
+    (B, D), C = x_t.shape, features.dtype
+    x, f = arrays.empty((B, D if weight is None else 2 * D), C), arrays.empty((B, features.shape[1]), C)
+    dense.read(arrays.asarray(x_t), arrays.asarray(t, np.int64), features, weight, x, f)
+    return x, f
+
+
 class DeviceKernels:
     """The kernels for one chain and one meaning of the network's output; arguments and shapes as in bernoulli_numpy.Kernels, arrays on the device.
 

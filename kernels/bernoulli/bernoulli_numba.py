@@ -13,6 +13,7 @@ import numpy as np
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain
 from bdiff_np.kernels.bernoulli import bernoulli_bit_numba as bit
+from bdiff_np.kernels.bernoulli.bernoulli_numpy import read
 from bdiff_np.kernels.bernoulli.bernoulli_tables import tables
 from bdiff_np.kernels.dense.dense_numba import FUSED
 from bdiff_np.kernels.shared import philox_numba
@@ -20,6 +21,7 @@ from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.shared.float32_numba import log
 from bdiff_np.rng import Key
 
+__all__ = ["Kernels", "Law", "read"]
 u64 = np.uint64
 TINY = 1e-37  # added to nothing: keeps 0/0 at t = 1 away, where the network is surer than exp can say
 
@@ -53,7 +55,7 @@ class Kernels:
 
     def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         x_t = np.empty(x0.shape, np.uint8)
-        noise(self.law, np.asarray(t, np.int64), _words(key, *x0.shape, first_row), *_bits(x0), x_t)
+        noise(self.law, np.asarray(t, np.int64), _words(key, len(x0), x0.shape[1], first_row), *_bits(x0), x_t)
         return x_t
 
     def kl_grad(self, logits, x0, x_t, t, value: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
@@ -73,7 +75,7 @@ class Kernels:
 
     def p_sample(self, logits, x_t, t, key: Key, first_row: int = 0) -> np.ndarray:
         x_s = np.array(x_t, np.uint8)
-        turn(x_s, _words(key, *x_t.shape, first_row), self.p_flip(logits, x_t, t).reshape(-1))
+        turn(x_s, _words(key, len(x_t), x_t.shape[1], first_row), self.p_flip(logits, x_t, t).reshape(-1))
         return x_s
 
     def prior(self, rows: int, D: int, key: Key, first_row: int = 0) -> np.ndarray:

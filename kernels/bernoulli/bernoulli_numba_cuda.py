@@ -11,9 +11,10 @@ import numpy as np
 from numba import cuda
 
 from bdiff_np.kernels.bernoulli import bernoulli_bit_numba as bit
+from bdiff_np.kernels.bernoulli import bernoulli_device
 from bdiff_np.kernels.bernoulli.bernoulli_device import PER_BIT, SKIP, X_PREV, DeviceKernels, Law
 from bdiff_np.kernels.bernoulli.bernoulli_numba import TINY
-from bdiff_np.kernels.dense import arrays_numba_cuda
+from bdiff_np.kernels.dense import arrays_numba_cuda, dense_numba_cuda
 from bdiff_np.kernels.dense.dense_numba_cuda import lane_sum, random_block
 from bdiff_np.kernels.shared import philox_numba as philox
 from bdiff_np.kernels.shared.cuda_grid import SIDE, THREADS, WARP, blocks
@@ -232,3 +233,7 @@ class Kernels(DeviceKernels):
     """The kernels for one chain and one meaning of the network's output."""
 
     arrays, launch = arrays_numba_cuda, sys.modules[__name__]
+
+
+def read(x_t, t, features, weight=None):
+    return bernoulli_device.read(arrays_numba_cuda, dense_numba_cuda, x_t, t, features, weight)

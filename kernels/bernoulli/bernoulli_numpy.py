@@ -25,6 +25,8 @@ class Kernels:
     dtype : of logits and gradients; float64 for gradient checks
     """
 
+    law = None  # there are no fused paths on NumPy
+
     def __init__(self, chain: Chain, predict: str = "x0", skip: bool = True, bce_weight: float = 0.0, dtype=np.float32):
         self.chain, self.predict, self.skip, self.dtype = chain, predict, skip, np.dtype(dtype)
         self.bce = bce_weight / chain.T
@@ -44,7 +46,7 @@ class Kernels:
         """x_t ~ q(x_t | x_0), (B, D) uint8, for x0 (B, D) uint8 and t (B,); the same bits as the definition's."""
         threshold = self.threshold_0[t] if self.threshold_0 is not None else self.lost[t, None] * self.pi_words // np.uint64(bernoulli.WORD)
         threshold = threshold + x0 * self.kept[t, None]
-        return (rng.words(key, *x0.shape, first_row) < threshold).view(np.uint8)
+        return (rng.words(key, len(x0), x0.shape[1], first_row) < threshold).view(np.uint8)
 
     def kl_grad(self, logits: np.ndarray, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray, value: bool = True):
         """KL of the reverse step and its gradient, in one pass.
@@ -95,7 +97,7 @@ class Kernels:
 
     def p_sample(self, logits: np.ndarray, x_t: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         """x_{t-1} ~ p(x_{t-1} | x_t), (B, D) uint8."""
-        words = rng.words(key, *x_t.shape, first_row)
+        words = rng.words(key, len(x_t), x_t.shape[1], first_row)
         return x_t ^ (words < self.p_flip(logits, x_t, t) * float(bernoulli.WORD))
 
     def prior(self, rows: int, D: int, key: Key, first_row: int = 0) -> np.ndarray:
@@ -108,6 +110,13 @@ class Kernels:
             return self.table.take(2 * t[:, None] + x_t, axis=1)
         columns = (*bernoulli.q_flip(self.chain, x_t, t), bernoulli.evidence(self.chain, self.predict, x_t, t))
         return [column.astype(self.dtype) for column in columns]
+
+
+def read(x_t: np.ndarray, t: np.ndarray, features: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """What a network multiplies first: bits x_t (B, D) as -1 and +1, and where weight (T + 1,) is given each a second time, times weight[t];
+    (B, D or 2 D). And the features of time, (B, F), for features (T + 1, F) and t (B,)."""
+    x = x_t.astype(features.dtype) * 2 - 1
+    return x if weight is None else np.concatenate([x, x * weight[t, None]], axis=1), features[t]
 
 
 def _sign(x: np.ndarray, dtype) -> np.ndarray:

@@ -6,6 +6,8 @@ for that; launches one by one with cuBLAS, for wide nets.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cupy
 import numpy as np
 
@@ -43,7 +45,9 @@ class FusedSteps(Steps):
     def __init__(self, on: Technology, model, kernels, optimizer, **options):
         super().__init__(on, model, kernels, optimizer, **options)
         net, P, arrays = model.net, self.params.flat.size, on.arrays
-        self.plan = plan(net, -(-self.batch // self.groups))
+        fitting = plan(net, -(-self.batch // self.groups))
+        assert fitting is not None, "build() has asked"
+        self.plan = fitting
         self.numbers = arrays.asarray(self.plan.numbers)
         self.tables = arrays.asarray(net.features.ravel() if net.odds is None else np.concatenate([net.features.ravel(), net.odds]))
         self.grads, self.arrived = arrays.empty(self.groups * P, np.float32), arrays.empty(1, np.uint32)
@@ -71,7 +75,7 @@ class FusedSteps(Steps):
 class CapturedSteps(LaunchedSteps):
     """The launches of a step captured once in a CUDA graph and replayed, products by our own kernels: the host only says "again"."""
 
-    graph: cupy.cuda.Graph | None = None
+    graph: Any = None  # cupy.cuda.Graph, from the first step on
 
     def prepare(self, b: int) -> None:
         """A step that changes nothing, so that all kernels are loaded; then a step that is recorded and not run. Once for each size of batch."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from bdiff_np import rng
@@ -43,7 +42,7 @@ class FusedSteps:
 
     def __init__(self, net, kernels, params, optimizer, *, rows, batch: int, seed: int, threads: int | None = None):
         self.data = rows
-        self.plan, self.law, D, P = mlp.make_plan(net, blas_numba.sgemm()), kernels.law, net.D, params.flat.size
+        self.plan, self.law, D, P = mlp.make_plan(net), kernels.law, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add. Measured: RESULTS.md.
         each = max(2 * ROWS, min(4 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(2 * ROWS, batch // 4))
         groups, floats = max(1, batch // each), int(self.plan.slots[1])
@@ -53,7 +52,7 @@ class FusedSteps:
         pieces = max(1, min(groups, 2), P // PIECE)
         sums = len(self.plan.tiles) if self.keeps else pieces
         self.tasks, self.seed, self.batch, self.clip = max(groups, pieces, sums), seed, batch, optimizer.settings.clip_thresh or np.inf
-        self.threads = min(threads or numba.config.NUMBA_NUM_THREADS, self.tasks if self.keeps else groups)
+        self.threads = min(threads or crew.cores(), self.tasks if self.keeps else groups)
         n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(2 * ROWS, -(-batch // groups)))
         self.weights = Weights(
             params.flat, np.zeros((1 if self.keeps else groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat,

@@ -35,6 +35,11 @@ def to_host(array) -> np.ndarray:
     return cupy.asnumpy(array)
 
 
+def where(mask: cupy.ndarray, a: cupy.ndarray, b: cupy.ndarray) -> cupy.ndarray:
+    """a where mask is set, else b."""
+    return cupy.where(mask, a, b)
+
+
 def upload(array: cupy.ndarray, host: np.ndarray) -> None:
     """array = host, of one shape and dtype."""
     array.set(host)

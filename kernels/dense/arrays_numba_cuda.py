@@ -16,7 +16,7 @@ from numba.cuda.cudadrv.devicearray import is_cuda_ndarray
 from bdiff_np.errors import InputError
 from bdiff_np.kernels.dense import dense_numba_cuda as dense
 
-config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # of grids with few blocks, at each launch: narrow nets have few
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # type: ignore[attr-defined]  # of grids with few blocks, at each launch: narrow nets have few
 name = "numba-cuda"
 is_there = is_cuda_ndarray  # whether something is an array on the device
 
@@ -40,6 +40,11 @@ def asarray(array, dtype=None):
 def to_host(array) -> np.ndarray:
     """As NumPy's array; waits for the device."""
     return array.copy_to_host() if is_there(array) else np.asarray(array)
+
+
+def where(mask, a, b):
+    """a where mask is set, else b: on the host, for what runs here is fused and does not ask."""
+    return asarray(np.where(*map(to_host, (mask, a, b))))
 
 
 def upload(array, host: np.ndarray) -> None:

@@ -42,18 +42,18 @@ def activate_backward(dy, z, bias, film, activation: str | None, dz, dfilm, sums
     """dz (B, H), which may be dy, and dfilm (B, 2H), which may be film, from dy; sums of dz over the rows of each part."""
     B, H = z.shape
     arguments = dy, z, bias, film, i32(code(activation)), dz, dfilm, sums.flat, u64(sums.stride), i32(B), i32(H)
-    _dense.launch(f"activate_backward<{{C}}, {_wide(H)}>", z.dtype, _grid(B, H, sums.count), *arguments)
+    _dense.launch(f"activate_backward<{{C}}, {_wide(H)}>", z.dtype, _grid(B, H, sums.parts), *arguments)
 
 
 def column_sums(x, sums: Parts) -> None:
     """Sums of x (B, H) over the rows of each part."""
     B, H = x.shape
-    _dense.launch(f"column_sums<{{C}}, {_wide(H)}>", x.dtype, _grid(B, H, sums.count), x, sums.flat, u64(sums.stride), i32(B), i32(H))
+    _dense.launch(f"column_sums<{{C}}, {_wide(H)}>", x.dtype, _grid(B, H, sums.parts), x, sums.flat, u64(sums.stride), i32(B), i32(H))
 
 
 def sum_parts(sums: Parts, total, squares) -> None:
     """total (n,) = the sum over the parts, or nothing if None, for n = sums.stride; squares (pieces(n),): of the pieces of it."""
-    arguments = sums.flat, u64(sums.stride), i32(sums.count), total, squares, u64(sums.stride)
+    arguments = sums.flat, u64(sums.stride), i32(sums.parts), total, squares, u64(sums.stride)
     _dense.launch("sum_parts<{C}>", sums.flat.dtype, (len(squares),), *arguments)
 
 
@@ -79,7 +79,7 @@ def layer_norm_backward(dy, x, gain, moments, dx, sums: Parts) -> None:
     """dx (B, H); sums of 2H columns: gradients of gain, then of shift, of each part's rows."""
     B, H = x.shape
     _dense.launch("layer_norm_backward<{C}>", x.dtype, (blocks(B, SIDE),), dy, x, gain, moments, dx, i32(B), i32(H))
-    grid = (blocks(H, WARP), sums.count)
+    grid = (blocks(H, WARP), sums.parts)
     _dense.launch("layer_norm_sums<{C}>", x.dtype, grid, dy, x, moments, sums.flat, u64(sums.stride), i32(B), i32(H))
 
 
@@ -114,7 +114,7 @@ def multiply_left(a, b, sums: Parts) -> None:
 
 def _multiply(kernel: str, a, b, c: Parts, sizes: tuple[int, int, int]) -> None:
     M, N, K = map(i32, sizes)
-    _gemm.launch(kernel, a.dtype, (blocks(M, TILE), blocks(N, TILE), c.count), a, b, c.flat, u64(c.stride), N, M, N, K)
+    _gemm.launch(kernel, a.dtype, (blocks(M, TILE), blocks(N, TILE), c.parts), a, b, c.flat, u64(c.stride), N, M, N, K)
 
 
 def _wide(H: int) -> int:

@@ -322,23 +322,23 @@ def read(x_t, t, features, odds, x, f) -> None:
 
 def activate(z, bias, film, activation: str | None, y) -> None:
     filmed = film is not None
-    _activate[_grid(*z.shape, blocks(len(z), SIDE)), THREADS](z, bias, film if filmed else z, filmed, code(activation), y)
+    _activate[_grid(len(z), z.shape[1], blocks(len(z), SIDE)), THREADS](z, bias, film if filmed else z, filmed, code(activation), y)
 
 
 def activate_backward(dy, z, bias, film, activation: str | None, dz, dfilm, sums: Parts) -> None:
     filmed = film is not None
     films = (film, dfilm) if filmed else (z, dz)
-    grid = _grid(*z.shape, sums.count)
+    grid = _grid(len(z), z.shape[1], sums.parts)
     _activate_backward[grid, THREADS](dy, z, bias, films[0], filmed, code(activation), dz, films[1], sums.flat, sums.stride)
 
 
 def column_sums(x, sums: Parts) -> None:
-    _column_sums[_grid(*x.shape, sums.count), THREADS](x, sums.flat, sums.stride)
+    _column_sums[_grid(len(x), x.shape[1], sums.parts), THREADS](x, sums.flat, sums.stride)
 
 
 def sum_parts(sums: Parts, total, squares) -> None:
     wanted = total is not None
-    _sum_parts[len(squares), THREADS](sums.flat, sums.stride, sums.count, total if wanted else squares, wanted, squares, sums.stride)
+    _sum_parts[len(squares), THREADS](sums.flat, sums.stride, sums.parts, total if wanted else squares, wanted, squares, sums.stride)
 
 
 def norm(squares, norms, clock, halted) -> None:
@@ -355,7 +355,7 @@ def layer_norm(x, gain, shift, eps: float, y, moments) -> None:
 
 def layer_norm_backward(dy, x, gain, moments, dx, sums: Parts) -> None:
     _layer_norm_backward[blocks(len(x), SIDE), THREADS](dy, x, gain, moments, dx)
-    _layer_norm_sums[(blocks(x.shape[1], WARP), sums.count), THREADS](dy, x, moments, sums.flat, sums.stride)
+    _layer_norm_sums[(blocks(x.shape[1], WARP), sums.parts), THREADS](dy, x, moments, sums.flat, sums.stride)
 
 
 def keep_mask(key, threshold: int, kept: float, mask) -> None:
@@ -387,7 +387,7 @@ def multiply_left(a, b, sums: Parts) -> None:
 
 
 def _launch_multiply(a, b, c: Parts, sizes: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
-    grid = blocks(sizes[0], SQUARE), blocks(sizes[1], SQUARE), c.count
+    grid = blocks(sizes[0], SQUARE), blocks(sizes[1], SQUARE), c.parts
     flat = [array.reshape(-1) if array.ndim > 1 else array for array in (a, b, c.flat)]
     _multiply[grid, SQUARE * SQUARE](*flat, c.stride, sizes[1], sizes, transposed)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from bdiff_np.kernels.dense import dense_numba as dense
 from bdiff_np.kernels.dense.dense_codes import CODES
+from bdiff_np.kernels.shared import blas_numba
 from bdiff_np.kernels.shared.blas_numba import multiply, multiply_left, multiply_right
 from bdiff_np.kernels.shared.compiled_numba import njit
 
@@ -35,11 +36,10 @@ class Plan(NamedTuple):
     sgemm: int  # address of cblas_sgemm
 
 
-def make_plan(net, sgemm: int) -> Plan:
-    """Lays out a network.
-
-    net : with `dense`, its layers, `features` and `odds` (nets/mlp.py). sgemm : blas_numba.sgemm()
-    """
+def make_plan(net) -> Plan:
+    """Lays out a network with `dense`, its layers, `features` and `odds` (nets/mlp.py). Only where BLAS shows its sgemm."""
+    sgemm = blas_numba.sgemm()
+    assert sgemm is not None, "build() has asked"
     places, start = {}, 0
     for name, shape in net.shapes.items():
         places[name] = start

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic
 
 from bdiff_np.kernels.shared.compiled_numba import njit
@@ -42,6 +42,11 @@ class Crew(NamedTuple):
     counters: np.ndarray  # (32,) int64
     claims: np.ndarray  # (tasks of the largest phase * APART,) int64, the newest phase in which each was taken
     pause: int  # address of the system's call with which a thread offers its core to others
+
+
+def cores() -> int:
+    """Threads of a crew, unless told otherwise: NUMBA_NUM_THREADS, by default the cores there are."""
+    return config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 
 def run(threads: int, tasks: int, work, *arguments) -> None:
@@ -80,7 +85,10 @@ if hasattr(os, "register_at_fork"):  # threads do not come along into a forked p
 @lru_cache(1)
 def pause() -> int:
     """Address of the system's call with which a thread offers its core to others."""
-    call = ctypes.windll.kernel32.SwitchToThread if sys.platform == "win32" else ctypes.CDLL(None).sched_yield
+    if sys.platform == "win32":
+        call = ctypes.windll.kernel32.SwitchToThread
+    else:
+        call = ctypes.CDLL(None).sched_yield
     return ctypes.cast(call, ctypes.c_void_p).value or 0
 
 

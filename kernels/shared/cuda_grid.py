@@ -15,7 +15,7 @@ class Parts(NamedTuple):
     """Where the sums over each part of a batch's rows go: those of part k begin at flat[k * stride]."""
 
     flat: Any
-    count: int
+    parts: int
     stride: int
 
 

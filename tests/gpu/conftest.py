@@ -147,9 +147,10 @@ def card():
     """The real CuPy where there is a GPU; elsewhere the stand-in, which is gone after the module, and so is what was imported with it."""
     from cuda_on_cpu import stand_in
 
+    from bdiff_np import backends
     from bdiff_np.backends import gpu
 
-    if gpu.fault("cupy") is None:
+    if backends.find("cupy").fault() is None:
         yield Card(None if hasattr(import_module("cupy"), "show_config") else stand_in)
         return
     asked = gpu.driver

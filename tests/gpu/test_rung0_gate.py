@@ -13,11 +13,15 @@ from importlib.util import find_spec
 import pytest
 from tiny import invoke, make_run, model
 
+from bdiff_np import backends
 from bdiff_np.backends import auto, doctor, gpu
 from bdiff_np.errors import Unavailable
 from bdiff_np.kernels.shared import compiled
 from bdiff_np.model import load_ops
-from bdiff_np.runfolder import run as running
+from bdiff_np.runfolder import conclude
+from bdiff_np.show import pictures
+
+MODULES = [backends.find(name).module for name in ("cupy", "numba-cuda")]
 
 NONE = gpu.Driver(None, (), "there is no NVIDIA driver on this machine")
 NO_GPU = gpu.Driver(13000, (), "the NVIDIA driver finds no GPU")
@@ -36,7 +40,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(gpu, "driver", lambda: driver)
         monkeypatch.setattr(gpu, "_installed", lambda wheel: wheel in wheels)
         asked = gpu.find_spec
-        known = set(gpu.MODULES.values())
+        known = set(MODULES)
         monkeypatch.setattr(gpu, "find_spec", lambda name: (name in packages or None) if name in known else asked(name))
 
     return make
@@ -47,11 +51,11 @@ def test_not_installed(machine, backend):
     """The exact pip line, with the extra that the driver asks for; where there is no GPU either, that is said too, and what works here."""
     for version, driver in HERE.items():
         machine(driver)
-        fault = gpu.fault(backend)
+        fault = backends.find(backend).fault()
         assert fault.cure.endswith(f'pip install -e ".[cuda{version}]"') and fault.reason == f"{backend} is not installed"
         assert str(fault) == f"--backend {backend}: {fault.reason}; {fault.cure}"
     machine(NONE)
-    fault = gpu.fault(backend)
+    fault = backends.find(backend).fault()
     assert "is not installed, and there is no NVIDIA driver" in fault.reason
     assert 'pip install -e ".[cuda13]"' in fault.cure and "the back end numba" in fault.cure
 
@@ -59,26 +63,26 @@ def test_not_installed(machine, backend):
 @both
 def test_installed_where_there_is_no_gpu(machine, backend):
     for driver in (NONE, NO_GPU):
-        machine(driver, *gpu.MODULES.values())
-        fault = gpu.fault(backend)
+        machine(driver, *MODULES)
+        fault = backends.find(backend).fault()
         assert fault.reason == driver.fault and "the back end numba" in fault.cure
 
 
 @both
 def test_a_driver_that_is_too_old(machine, backend):
-    machine(OLD, *gpu.MODULES.values())
-    fault = gpu.fault(backend)
+    machine(OLD, *MODULES)
+    fault = backends.find(backend).fault()
     assert fault.reason == "the driver is for CUDA 11.8" and "CUDA 12" in fault.cure
 
 
 @both
 def test_a_card_that_is_too_old(machine, backend):
     """Below compute capability 7.0 the kernels do not compile; a card that CUDA 13 has left behind is told of CUDA 12, whatever its driver."""
-    machine(WEAK, *gpu.MODULES.values())
-    fault = gpu.fault(backend)
+    machine(WEAK, *MODULES)
+    fault = backends.find(backend).fault()
     assert fault.reason == "an old card has compute capability 6.1, and 7.0 is the least" and "the back end numba" in fault.cure
     machine(VOLTA)
-    assert gpu.fault(backend).cure.endswith('pip install -e ".[cuda12]"')
+    assert backends.find(backend).fault().cure.endswith('pip install -e ".[cuda12]"')
 
 
 @pytest.mark.parametrize(
@@ -93,8 +97,8 @@ def test_a_card_that_is_too_old(machine, backend):
 def test_an_installation_is_mended(machine, monkeypatch, backend, version, wheels, line):
     """Two wheels of CuPy write into one folder: the wrong one goes before the right one comes."""
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
-    machine(HERE[version], *gpu.MODULES.values(), wheels=wheels)
-    assert gpu.reinstall(backend) == line
+    machine(HERE[version], *MODULES, wheels=wheels)
+    assert backends.find(backend).reinstall() == line
 
 
 def test_the_line_names_the_python_that_runs(machine, monkeypatch, tmp_path):
@@ -110,23 +114,23 @@ def test_the_line_names_the_python_that_runs(machine, monkeypatch, tmp_path):
 @both
 def test_a_machine_that_has_all(machine, backend):
     for driver in HERE.values():
-        machine(driver, *gpu.MODULES.values())
-        assert gpu.fault(backend) is None
+        machine(driver, *MODULES)
+        assert backends.find(backend).fault() is None
 
 
 @both
 def test_a_library_that_cannot_be_imported(machine, backend, monkeypatch):
     """A broken installation is a sentence too, with the line that mends it."""
-    machine(HERE["12"], *gpu.MODULES.values())
+    machine(HERE["12"], *MODULES)
     monkeypatch.setattr(gpu, "import_module", lambda name: (_ for _ in ()).throw(OSError("libnvrtc.so.12: cannot open shared object file")))
     with pytest.raises(Unavailable, match=r"cannot be imported \(libnvrtc.*\); .*pip install -e \"\.\[cuda12\]\""):
-        gpu.require(backend)
+        backends.find(backend).require()
 
 
 def test_hidden_cards_are_said(machine, monkeypatch):
-    machine(NO_GPU, *gpu.MODULES.values())
+    machine(NO_GPU, *MODULES)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpu.fault("cupy").cure.startswith("unset CUDA_VISIBLE_DEVICES")
+    assert backends.find("cupy").fault().cure.startswith("unset CUDA_VISIBLE_DEVICES")
 
 
 def test_it_comes_back_whole_from_another_process():
@@ -191,14 +195,14 @@ def test_commands_say_it_in_one_sentence(machine, tmp_path, backend, command, mo
     """Exit code 2, the reason and the cure on stderr, nothing on stdout, nothing left behind."""
     run = make_run(tmp_path / "run", epochs=1, num_val_samples=0)
     if command != "train":
-        monkeypatch.setattr(running, "FINAL_EVALUATIONS", 32)
-        monkeypatch.setattr(running.Run, "_pictures", lambda *_: None)
+        monkeypatch.setattr(conclude, "EVALUATIONS", 32)
+        monkeypatch.setattr(pictures, "draw", lambda *_: None)
         assert invoke("train", run, "--backend", "numpy").exit_code == 0
     machine(NONE)
     before = sorted(run.rglob("*"))
     found = invoke(command, run, "--backend", backend)
     assert found.exit_code == 2 and found.stdout == ""
-    assert found.stderr.splitlines()[-1] == str(gpu.fault(backend)) and len(found.stderr.splitlines()) <= 2
+    assert found.stderr.splitlines()[-1] == str(backends.find(backend).fault()) and len(found.stderr.splitlines()) <= 2
     assert sorted(run.rglob("*")) == before
 
 
@@ -215,16 +219,16 @@ def test_auto_takes_a_gpu_for_much_work(machine, monkeypatch):
     """With growing work numpy, numba, cupy, each where it is expected to end first; one that fails at its import is passed over, and why is said."""
     machine(HERE["13"], "cupy")
     monkeypatch.setattr(compiled, "is_compiled", lambda _: True)
-    monkeypatch.setattr(auto, "load_ops", lambda name: types.ModuleType(name))
+    monkeypatch.setattr(gpu.GPUBackend, "load", lambda backend: types.ModuleType(backend.name))
     found = [auto.for_sampling(model(), 2**k, 1000) for k in range(30)]
     answers = [choice.backend for choice in found]
     assert list(dict.fromkeys(answers)) == ["numpy", "numba", "cupy"]
     assert "s on the GPU" in found[-1].reason and "to start the GPU" in found[0].reason
 
-    def fail(name):
-        raise Unavailable(name, "it is broken", "mend it")
+    def fail(backend):
+        raise Unavailable(backend.name, "it is broken", "mend it")
 
-    monkeypatch.setattr(auto, "load_ops", fail)
+    monkeypatch.setattr(gpu.GPUBackend, "load", fail)
     choice = auto.for_sampling(model(), 2**29, 1000)
     assert choice.backend == "numba" and "it is broken; mend it" in choice.reason
 

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import NET, definition, invoke, make_run, newest, settings
+from tiny import NET, build, definition, invoke, make_run, newest, settings
 
 from bdiff_np import config, evaluate, rng, sample
-from bdiff_np.data import bits as data
+from bdiff_np.backends import tryout
+from bdiff_np.data import read_run
 from bdiff_np.data.bits import Rows
 from bdiff_np.errors import InputError
 from bdiff_np.kernels.mlp import mlp_plan
 from bdiff_np.model import Model
 from bdiff_np.optim.adamw import Diverged
 from bdiff_np.rng import Key
-from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import checkpoint, conclude, rundir
 from bdiff_np.runfolder import run as running
+from bdiff_np.show import pictures
 from bdiff_np.train import Training
 from gpu.training import CASES, STEP, buffers, distance, take, training
 
@@ -35,10 +37,10 @@ def good(*arguments):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Few evaluations, no pictures and no waiting for the disk: none of them is what is tested here."""
-    monkeypatch.setattr(running, "FINAL_EVALUATIONS", 1 << 9)
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 9)
     monkeypatch.setattr(running, "VAL_EVALUATIONS", 1 << 7)
     monkeypatch.setattr("os.fsync", lambda _: None)
-    monkeypatch.setattr(running.Run, "_pictures", lambda *_: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
 
 
 WAYS = ["FusedSteps", "CapturedSteps", "LaunchedSteps", "five lines"]
@@ -455,22 +457,22 @@ def test_a_network_of_the_users_own(card, tmp_path):
 )
 def test_a_gpu_that_does_not_work(card, tmp_path, monkeypatch, fault, says):
     """A driver's error at the first try: one sentence with a cure, exit code 2, nothing left behind; auto goes on without it and says why."""
-    from bdiff_np.backends import auto, device
+    from bdiff_np.backends import auto
 
     def fail(*_):
         raise fault
 
     run = make_run(tmp_path / "run")
     monkeypatch.setattr(card.ops, "matmul", fail)
-    device.tried.discard(card.ops)
+    tryout.tried.discard(card.ops)
     found = invoke("train", run, "--backend", "cupy")
     assert found.exit_code == 2 and found.stderr.count("\n") == 1 and f"--backend cupy: {says}" in found.stderr.replace("the GPU's ", "")
     assert not (run / "results").exists()
-    model = Model.build(settings(hidden=(9,)), 9, 0.3)
+    model = build(settings(hidden=(9,)), 9, 0.3)
     choice = auto.for_sampling(model, 10**10, 2000)
     assert choice.backend != "cupy" and str(fault) in choice.reason
     monkeypatch.undo()
-    device.try_out(card.ops)
+    tryout.try_out(card.ops, str)
 
 
 def test_a_gpu_draws_more_rows_at_a_time(card):
@@ -499,8 +501,8 @@ def test_heartbeats_300_steps(card, way, monkeypatch):
     The one kernel keeps its bits to itself: for it, every row's KL is that of NumPy to 2e-4, and one bit that differed would move its row's by more.
     """
     folder = ROOT / "runs" / "heartbeat_paper"
-    rows, conf = data.read_run(folder)[0], config.load(folder / "config.yaml")
-    here, there = (Training(Model.build(conf, rows.D, np.asarray(conf.model.pi), backend=backend), rows) for backend in ("numpy", "cupy"))
+    rows, conf = read_run(Rows, folder)[0], config.load(folder / "config.yaml")
+    here, there = (Training(build(conf, rows.D, np.asarray(conf.model.pi), backend=backend), rows) for backend in ("numpy", "cupy"))
     with nullcontext() if card.real else card.pretending(multiprocessors=2):  # each is a thread that waits for the others at the grid's barrier
         take(there, way, card)
     for job in (here, there):
@@ -524,7 +526,7 @@ def test_heartbeats_300_steps(card, way, monkeypatch):
     x_t = q_sample(x0, t, Key(conf.training.seed, rng.Q_NOISE, 301))
 
     def kl(bits):
-        return kl_grad(here.model.logits(bits, t), x0, bits, t)[0]
+        return kl_grad(here.model.output(bits, t), x0, bits, t)[0]
 
     for r, d in np.random.default_rng(0).integers(0, x_t.shape, (200, 2)):
         other = x_t.copy()

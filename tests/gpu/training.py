@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from tiny import settings
+from tiny import build, settings
 
 from bdiff_np.data.bits import Rows
-from bdiff_np.model import Model
 from bdiff_np.train import Training
 
 STEP = 1000  # steps taken before those that are looked at
@@ -46,7 +45,7 @@ def training(backend: str, N: int = 300, D: int = 9, pi=0.25, **values) -> Train
     """A training on N different rows, row k the number k in binary, in its middle: each layer has a gradient, no moment is zero."""
     chosen = {"steps_per_epoch": 64, "epochs": 100, "hidden": (33, 17), "batch_size": 64, "clip_thresh": 100.0} | values
     rows = Rows.from_bits((np.arange(N)[:, None] >> np.arange(D)) & 1)
-    job = Training(Model.build(settings(**chosen), D, np.asarray(pi), backend=backend), rows)
+    job = Training(build(settings(**chosen), D, np.asarray(pi), backend=backend), rows)
     generator, P, o, asarray = np.random.default_rng(1), job.model.params.flat.size, job.optimizer, job.model.ops.asarray
     params, ema = 0.4 * generator.normal(size=(2, P))
     m, v = 1e-3 * generator.normal(size=P), 1e-4 * generator.uniform(0.5, 1.5, size=P)
@@ -59,7 +58,7 @@ def training(backend: str, N: int = 300, D: int = 9, pi=0.25, **values) -> Train
 def take(job: Training, how: str, card) -> Training:
     """The same training, its steps taken in one of the ways: FusedSteps, CapturedSteps, LaunchedSteps, or by the five lines."""
     if how == "five lines":
-        job.fused, job.resident = None, job.model.ops.resident(job.rows)
+        job.fused, job.resident = None, job.rows.resident(job.model.ops)
     else:
         options = {"rows": job.rows, "batch": job.batch_rows * job.repeats, "seed": job.seed}
         job.fused = getattr(card.step, how)(card.step.ON, job.model, job.kernels, job.optimizer, **options)

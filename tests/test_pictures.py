@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bdiff_np.show import plots
+from bdiff_np.show import bits_pictures, curves
+
+
+def at(shape=None):
+    """The section `data` of a configuration, as pictures of bits read it."""
+    return SimpleNamespace(shape=shape)
 
 
 def frames_of(path):
@@ -56,7 +62,7 @@ VAL = {"val_step": STEPS[::50], "val_bits": LOSS[::50]}
 )
 def test_loss_curve(tmp_path, arguments):
     path = tmp_path / "loss_curve.png"
-    plots.loss_curve(path, **arguments)
+    curves.loss_curve(path, **arguments)
     (frame,), _ = frames_of(path)
     assert frame.shape == ((780, 1080) if "floor_bits" in arguments else (570, 1080))
     assert frame.min() < 100 < frame.max()
@@ -64,24 +70,24 @@ def test_loss_curve(tmp_path, arguments):
 
 def test_loss_curve_refuses_lists_of_two_lengths(tmp_path):
     with pytest.raises(ValueError, match="one length"):
-        plots.loss_curve(tmp_path / "x.png", [1, 2], [3.0])
+        curves.loss_curve(tmp_path / "x.png", [1, 2], [3.0])
     assert not list(tmp_path.iterdir())
 
 
 def test_loss_axis_is_cut_only_when_the_beginning_hides_the_rest():
     """A start at 14 bits is shown whole; a start at 40,000 is cut, and the end and the rules stay in view."""
-    _, top, cut = plots._loss_limits([(STEPS, LOSS)], [2.3244], LOSS)
+    _, top, cut = curves._loss_limits([(STEPS, LOSS)], [2.3244], LOSS)
     assert not cut and top > LOSS[0]
     high = LOSS + 4e4 * np.exp(-STEPS / 5)
-    bottom, top, cut = plots._loss_limits([(STEPS, high)], [2.3244, 14.44], high)
+    bottom, top, cut = curves._loss_limits([(STEPS, high)], [2.3244, 14.44], high)
     assert cut and bottom < 2.3244 and 14.44 < top < 20
 
 
 def test_running_mean_keeps_constants_and_lines_and_the_first_value():
-    np.testing.assert_allclose(plots._running_mean(np.full(200, 3.0)), 3.0)
-    smooth = plots._running_mean(np.arange(200.0))
+    np.testing.assert_allclose(curves._running_mean(np.full(200, 3.0)), 3.0)
+    smooth = curves._running_mean(np.arange(200.0))
     np.testing.assert_allclose(smooth[:180], np.arange(180.0))
-    assert plots._running_mean(np.zeros(0)).shape == (0,)
+    assert curves._running_mean(np.zeros(0)).shape == (0,)
 
 
 @pytest.mark.parametrize("E", [0, 1, 2, 300])
@@ -89,7 +95,7 @@ def test_running_mean_keeps_constants_and_lines_and_the_first_value():
 def test_validation(tmp_path, E, names):
     path = tmp_path / "validation.png"
     shares = np.random.default_rng(0).dirichlet(np.ones(len(names)), E)
-    plots.validation(path, np.arange(1, E + 1), {name: shares[:, i] for i, name in enumerate(names)}, best_possible=0.996)
+    curves.validation(path, np.arange(1, E + 1), {name: shares[:, i] for i, name in enumerate(names)}, best_possible=0.996)
     (frame,), _ = frames_of(path)
     assert frame.shape == (570, 1080)
 
@@ -97,7 +103,7 @@ def test_validation(tmp_path, E, names):
 def test_validation_areas_are_the_shares(tmp_path):
     """Half of the axis is blue where half of the samples are rows of train.txt; zeros for val leave no trace."""
     path = tmp_path / "validation.png"
-    plots.validation(path, [1], {"train": [0.5], "val": [0.0], "other": [0.5]})
+    curves.validation(path, [1], {"train": [0.5], "val": [0.0], "other": [0.5]})
     with Image.open(path) as picture:
         column = np.asarray(picture.convert("RGB"))[:, 300].astype(int)
     blue, pale = ((np.abs(column - colour).sum(1) < 10).sum() for colour in ((0, 114, 178), (220, 220, 220)))
@@ -106,9 +112,9 @@ def test_validation_areas_are_the_shares(tmp_path):
 
 def test_validation_names_the_fault(tmp_path):
     with pytest.raises(ValueError, match="unknown.*trian"):
-        plots.validation(tmp_path / "x.png", [1], {"trian": [1.0]})
+        curves.validation(tmp_path / "x.png", [1], {"trian": [1.0]})
     with pytest.raises(ValueError, match="'other'"):
-        plots.validation(tmp_path / "x.png", [1, 2], {"train": [1.0, 1.0], "other": [0.0]})
+        curves.validation(tmp_path / "x.png", [1, 2], {"train": [1.0, 1.0], "other": [0.0]})
 
 
 @pytest.mark.parametrize("T", [1, 2, 20, 100, 101, 2000])
@@ -117,22 +123,22 @@ def test_kl_per_step(tmp_path, T):
     kl = np.random.default_rng(0).gamma(2.0, 1e-3, T)
     floor = 0.9 * kl
     floor[-1] = 0.0  # x_T carries nothing
-    plots.kl_per_step(tmp_path / "kl.png", t, kl, floor_kl_bits=floor, T=T)
+    curves.kl_per_step(tmp_path / "kl.png", t, kl, floor_kl_bits=floor, T=T)
     (frame,), _ = frames_of(tmp_path / "kl.png")
     assert frame.shape == (780, 1080)
 
 
 def test_kl_per_step_of_some_steps_and_of_zeros(tmp_path):
-    plots.kl_per_step(tmp_path / "some.png", [1, 10, 1000], [0.1, 0.01, 0.001], T=2000)
-    plots.kl_per_step(tmp_path / "zeros.png", [1, 2, 3], [0.0, 0.0, 0.0])
+    curves.kl_per_step(tmp_path / "some.png", [1, 10, 1000], [0.1, 0.01, 0.001], T=2000)
+    curves.kl_per_step(tmp_path / "zeros.png", [1, 2, 3], [0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="one length"):
-        plots.kl_per_step(tmp_path / "x.png", [], [])
+        curves.kl_per_step(tmp_path / "x.png", [], [])
 
 
 def test_bins_keep_the_sum():
     """The mean of a range times its number of steps is the sum over the range."""
     t, y = np.arange(1.0, 2001.0), np.random.default_rng(0).random(2000)
-    centre, mean = plots._bin_mean(t, y, np.ones(2000), 2000.0)
+    centre, mean = curves._bin_mean(t, y, np.ones(2000), 2000.0)
     assert len(mean) == 50
     np.testing.assert_allclose(40 * mean.sum(), y.sum())
     np.testing.assert_allclose(centre, 20.5 + 40 * np.arange(50))
@@ -153,8 +159,8 @@ def test_bins_keep_the_sum():
 )
 def test_samples(tmp_path, n, D, shape):
     rows = bits(n, D)
-    plots.samples(tmp_path / "a.png", rows, shape=shape)
-    plots.samples(tmp_path / "b.png", rows.astype(bool), shape=shape, title="Samples")
+    bits_pictures.samples(tmp_path / "a.png", rows, at(shape))
+    bits_pictures.samples(tmp_path / "b.png", rows.astype(bool), at(shape), title="Samples")
     (plain,), _ = frames_of(tmp_path / "a.png")
     (titled,), _ = frames_of(tmp_path / "b.png")
     assert titled.shape == (plain.shape[0] + 36, plain.shape[1]) and max(titled.shape) < 1200
@@ -163,7 +169,7 @@ def test_samples(tmp_path, n, D, shape):
 def test_a_frame_shows_the_bits(tmp_path):
     """Read back from the middle of its cells, each frame is the state it was given; the lines between cells are neither black nor white."""
     states = np.stack([bits(10, 20, seed=k) for k in range(5)])
-    plots.reverse_trajectory(tmp_path / "r.gif", [2000, 1500, 1000, 500, 0], states)
+    bits_pictures.reverse_trajectory(tmp_path / "r.gif", [2000, 1500, 1000, 500, 0], states, at())
     frames, _ = frames_of(tmp_path / "r.gif")
     for frame, state in zip(frames, states, strict=True):
         np.testing.assert_array_equal(read_cells(frame, 10, 20, 24, 24, top=16 + 36), state)
@@ -172,19 +178,19 @@ def test_a_frame_shows_the_bits(tmp_path):
 
 def test_images_are_drawn_pixel_by_pixel(tmp_path):
     rows = bits(4, 784)
-    plots.samples(tmp_path / "a.png", rows, shape=(28, 28))
+    bits_pictures.samples(tmp_path / "a.png", rows, at((28, 28)))
     (frame,), _ = frames_of(tmp_path / "a.png")
     size = 28 * 8
     first = frame[16 + 4 : 16 + 4 + size, 16 + 4 : 16 + 4 + size]
     np.testing.assert_array_equal(first[4::8, 4::8] < 128, rows[0].reshape(28, 28) == 1)
 
 
-@pytest.mark.parametrize("draw, frame_ms", [(plots.sample_evolution, 500), (plots.reverse_trajectory, 100)])
+@pytest.mark.parametrize("draw, frame_ms", [(bits_pictures.sample_evolution, 500), (bits_pictures.reverse_trajectory, 100)])
 @pytest.mark.parametrize("E", [1, 2, 100, 300])
 def test_animations(tmp_path, draw, frame_ms, E):
     """At most 100 frames of one size, from the first to the last, the last one held."""
     examples = bits(E, 10, 20)
-    draw(tmp_path / "a.gif", np.arange(E), examples)
+    draw(tmp_path / "a.gif", np.arange(E), examples, at())
     frames, durations = frames_of(tmp_path / "a.gif")
     assert len(frames) == min(E, 100) and {frame.shape for frame in frames} == {(358, 516)}
     for frame, example in ((frames[0], examples[0]), (frames[-1], examples[-1])):
@@ -197,7 +203,7 @@ def test_animations(tmp_path, draw, frame_ms, E):
 
 
 def test_animation_of_images(tmp_path):
-    plots.sample_evolution(tmp_path / "a.gif", [1, 2, 3], bits(3, 10, 784), shape=(28, 28))
+    bits_pictures.sample_evolution(tmp_path / "a.gif", [1, 2, 3], bits(3, 10, 784), at((28, 28)))
     frames, durations = frames_of(tmp_path / "a.gif")
     assert len(frames) == 3 and len({frame.shape for frame in frames}) == 1 and durations == [500, 500, 3000]
 
@@ -214,7 +220,7 @@ def test_animation_of_images(tmp_path):
 )
 def test_animations_name_the_fault(tmp_path, titles, rows, shape, words):
     with pytest.raises(ValueError, match=words):
-        plots.sample_evolution(tmp_path / "a.gif", titles, rows, shape=shape)
+        bits_pictures.sample_evolution(tmp_path / "a.gif", titles, rows, at(shape))
     assert not list(tmp_path.iterdir())
 
 
@@ -224,11 +230,11 @@ def test_inputs_and_global_state_are_left_alone(tmp_path):
 
     def draw(folder):
         folder.mkdir()
-        plots.loss_curve(folder / "a.png", *frozen(STEPS, LOSS), floor_bits=2.0)
-        plots.validation(folder / "b.png", *frozen([1, 2]), {"train": frozen([0.0, 1.0])[0], "other": frozen([1.0, 0.0])[0]})
-        plots.kl_per_step(folder / "c.png", *frozen(STEPS, LOSS), floor_kl_bits=frozen(LOSS)[0])
-        plots.sample_evolution(folder / "d.gif", *frozen([1, 2], bits(2, 3, 4)))
-        plots.samples(folder / "e.png", *frozen(bits(3, 4)))
+        curves.loss_curve(folder / "a.png", *frozen(STEPS, LOSS), floor_bits=2.0)
+        curves.validation(folder / "b.png", *frozen([1, 2]), {"train": frozen([0.0, 1.0])[0], "other": frozen([1.0, 0.0])[0]})
+        curves.kl_per_step(folder / "c.png", *frozen(STEPS, LOSS), floor_kl_bits=frozen(LOSS)[0])
+        bits_pictures.sample_evolution(folder / "d.gif", *frozen([1, 2], bits(2, 3, 4)), at())
+        bits_pictures.samples(folder / "e.png", *frozen(bits(3, 4)), at())
         return [path.read_bytes() for path in sorted(folder.iterdir())]
 
     def frozen(*arrays):
@@ -248,10 +254,11 @@ def test_inputs_and_global_state_are_left_alone(tmp_path):
 def test_loads_matplotlib_late_and_never_pyplot(tmp_path):
     program = """
 import sys
-from bdiff_np.show import plots
+from types import SimpleNamespace
+from bdiff_np.show import bits_pictures, curves
 assert not {"matplotlib", "PIL"} & set(sys.modules)
-plots.loss_curve(sys.argv[1] + "/a.png", [1, 2], [3.0, 2.0], floor_bits=1.0)
-plots.samples(sys.argv[1] + "/b.png", [[0, 1]])
+curves.loss_curve(sys.argv[1] + "/a.png", [1, 2], [3.0, 2.0], floor_bits=1.0)
+bits_pictures.samples(sys.argv[1] + "/b.png", [[0, 1]], SimpleNamespace(shape=None))
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from bdiff_np.data.bits import Rows
-
 
 class Census:
     """Counts what samples are: `census(samples)`, as often as needed, for one set of files.
 
-    train, val : the files' rows. rule : a rule of `generators`, if the data obeys one
+    train, val : the files' rows, of a kind of data that has keys(). rule : a rule of `generators`, if the data obeys one
     """
 
-    def __init__(self, train: Rows, val: Rows | None, rule=None):
+    names = ("train", "val", "other", "valid_unseen")  # the figures that metrics.csv follows over the epochs
+
+    def __init__(self, train, val=None, rule=None):
         self.known = set(train.keys().tolist())
         self.held_out = set(val.keys().tolist()) - self.known if val is not None else set()
-        self.rule = rule
+        self.rule, self.has_val = rule, val is not None
 
-    def __call__(self, samples: Rows) -> dict:
+    def __call__(self, samples) -> dict:
         """
         Returns
         -------
@@ -53,11 +53,35 @@ class Census:
             }
         return found
 
+    def words(self, found: dict) -> str:
+        """The same for people."""
+        c = found
+        lines = [f"samples    {c['n']}: {c['train']:.2%} training rows ({c['train_found']} of {c['train_rows']} different ones)"]
+        if c["val_rows"]:
+            lines.append(f"           {c['val']:.2%} held-out rows ({c['val_found']} of {c['val_rows']})")
+        if "valid" in c:
+            drawn = f"{c['valid_found']} of {c['valid_rows']} valid rows drawn"
+            lines.append(f"           {c['valid_unseen']:.2%} valid but in neither file, {1 - c['valid']:.2%} invalid; {drawn}")
+        else:
+            lines.append(f"           {c['other']:.2%} others; {c['distinct']} different rows in all")
+        return "\n".join(lines)
+
+    def proportions(self, columns: dict) -> dict:
+        """The figures over the epochs as results.json has them; columns : name -> one value an epoch"""
+        return {name: columns[name] for name in self.names if name != "valid_unseen" or self.rule is not None}
+
+    def stack(self, columns: dict) -> dict:
+        """The same as shares that sum to 1, for the picture of areas."""
+        found = self.proportions(columns)
+        if self.rule is not None:
+            found["other"] = [other - unseen for other, unseen in zip(found["other"], found["valid_unseen"])]
+        return found
+
+    def shares(self, found: dict) -> str:
+        """A line's worth of it; found : the figures named in `names`"""
+        held_out = f"{found['val']:.1%} val, " if self.has_val else ""
+        return f"{found['train']:.1%} train, {held_out}{found['other']:.1%} other"
+
 
 def _share(which: np.ndarray) -> float:
     return float(which.mean()) if which.size else 0.0
-
-
-def census(samples: Rows, train: Rows, val: Rows | None, rule=None) -> dict:
-    """What samples are, once: see `Census`."""
-    return Census(train, val, rule)(samples)

@@ -1,0 +1,63 @@
+"""What is known of the back end Numba before it is loaded.
+
+It saves the better part of NumPy's time and costs its set-up, about a second where its kernels have been compiled before and up to half a minute
+where not (benchmarks/RESULTS.md).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from bdiff_np.backends import Backend, Estimate, Work
+from bdiff_np.errors import InputError
+
+LOAD = 1.0  # seconds, of kernels that have been compiled before
+
+
+class Compiled(NamedTuple):
+    """A kind of work, by the compiled function that does it; {family} stands for the family's name."""
+
+    function: str
+    saved: float  # of NumPy's time, at least
+    compile: float  # seconds
+
+
+WORK = {
+    "training": Compiled("{family}_step_numba.take", 0.6, 22.0),  # with the sampler, which a training uses too
+    "sampling": Compiled("{family}_chain_numba.walk_back", 0.8, 7.0),
+    "evaluation": Compiled("{family}_numba.values", 0.3, 6.0),
+}
+
+
+class Numba(Backend):
+    """NumPy's arrays, our own loops compiled by Numba."""
+
+    name, order = "numba", 1
+    packages = {"Numba": ("numba",), "llvmlite": ("llvmlite",)}
+
+    def propose(self, work: Work, best: Estimate) -> Estimate:
+        if find_spec("numba") is None:
+            return best._replace(reason="Numba is not installed")
+        from bdiff_np.kernels.shared.compiled import is_compiled
+
+        function, saved, to_compile = WORK[work.kind]
+        there = is_compiled(function.format(family=work.family))
+        cost = LOAD if there else to_compile
+        other = f"{(1 - saved) * work.seconds:.0f} s on Numba and {cost:.0f} s, "
+        other += "to load its kernels" if there else "once, to compile its kernels"
+        reason = f"about {work.seconds:.0f} s on NumPy, {other}"
+        if saved * work.seconds <= cost:
+            return best._replace(reason=reason)
+        try:
+            import_module("bdiff_np.backends.numba_ops")
+            from bdiff_np.kernels.shared.blas_numba import sgemm
+        except InputError as fault:
+            return best._replace(reason=str(fault))
+        if sgemm() is None:
+            return best._replace(reason="NumPy's BLAS does not show its sgemm to compiled code")
+        return Estimate(self.name, (1 - saved) * work.seconds + cost, reason)
+
+
+BACKEND = Numba()

@@ -1,0 +1,60 @@
+"""The settings that belong to no guest: which guests there are, how long to train, and what is recorded on the way."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bdiff_np.settings import Count, Disagreements, Name, Settings
+
+
+class ModelSettings(Settings):
+    """The diffusion and its network."""
+
+    family: Name = "bernoulli"
+    """Diffusion family: the name of a file <family>_family.py in diffusion/."""
+    net: Name = "mlp"
+    """Network: the name of a file in nets/."""
+    num_sample_steps: Count = 1
+    """Timesteps drawn per example and optimiser step."""
+
+
+class TrainingSettings(Settings):
+    """The optimiser, and what is recorded on the way."""
+
+    epochs: Count = 100
+    """Number of epochs."""
+    steps_per_epoch: Count | None = None
+    """Optimiser steps per epoch; null: every row meets T timesteps, ceil(rows / batch_size) * ceil(T / num_sample_steps), 1000 at most."""
+    tf32: bool = False
+    """Whether a GPU may round what it multiplies to 10 bits of mantissa (TF32) in nets wider than 128: faster, less exact."""
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    """Seed of all random words."""
+    save_every_n_epochs: Count = 10
+    """Epochs between checkpoints."""
+    num_examples: Count = 10
+    """Rows in the fixed batch of samples drawn for the pictures."""
+    num_val_samples: int = Field(default=1024, ge=0)
+    """Rows sampled per epoch to be looked up in train and val; 0 draws none."""
+    val_batch_size: Count = 1024
+    """Rows per batch while these are drawn; fewer than 1024 count as 1024, which draws the same rows faster."""
+    sample_steps: Count | None = 100
+    """Steps of the chain for samples drawn during training, T at most; null takes all T."""
+    select: Literal["last", "best"] = "last"
+    """Which checkpoint the run stands for; best has the least validation bound."""
+    patience: Count | None = None
+    """Epochs without a better validation bound after which training stops; null never stops early. Only with select best."""
+
+    @classmethod
+    def disagreements(cls, model, training, data) -> Disagreements:
+        if training.patience is not None and training.select != "best":
+            reason = f"needs training.select: best (it is {training.select}); without it, leave patience out or null"
+            yield (("training", "patience"), ("training", "select")), reason
+
+
+class DataSettings(Settings):
+    """How rows are read, and what is known of them."""
+
+    batch_size: Count = 64
+    """Rows per optimiser step."""

@@ -1,0 +1,34 @@
+"""The gradients of a run's network, checked and put into words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bdiff_np import config
+from bdiff_np.data import read_run
+from bdiff_np.errors import InputError
+from bdiff_np.model import Model, family_of, kind_of
+from bdiff_np.nets import netcheck
+from bdiff_np.nets.custom import FILE as CODE
+from bdiff_np.runfolder.run import config_file
+
+
+def check_net(run: Path, seed: int) -> tuple[str, bool]:
+    """A table of all parameters, and whether all their gradients are right."""
+    if not run.is_dir():
+        raise InputError(f"{run}: there is no such run folder")
+    settings = config.load(config_file(run))
+    family, code = family_of(settings), run / CODE
+    rows, _ = read_run(kind_of(family), run)
+    chain = family.make_chain(settings.model, rows)
+    model = Model.build(settings, rows.D, chain, code=code if code.is_file() else None, dtype=np.float64)
+    found = netcheck.check(model, seed=seed)
+    width = max(len(c.name) for c in found)
+    lines = [f"{'parameter':{width}}  {'analytic':>13}  {'numeric':>13}  {'difference':>10}"]
+    lines += [f"{c.name:{width}}  {c.analytic:13.6e}  {c.numeric:13.6e}  {c.error:10.1e}  {'ok' if c.good else 'WRONG'}" for c in found]
+    wrong = [c.name for c in found if not c.good]
+    where = str(code) if code.is_file() else f"the built-in network {settings.model.net}"
+    lines.append(f"{where}: " + (f"the gradient is wrong for {', '.join(wrong)}" if wrong else f"all {len(found)} gradients are right"))
+    return "\n".join(lines), not wrong

@@ -1,0 +1,45 @@
+"""The end of a training: bounds, samples and pictures of the model that the run stands for."""
+
+from __future__ import annotations
+
+from bdiff_np import __version__, evaluate, sample
+from bdiff_np.model import Model
+from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder.progress import progress
+from bdiff_np.show import pictures
+
+EVALUATIONS = 1 << 19
+
+
+def conclude(run) -> dict:
+    """Writes results.json and the pictures of a run.Run; returns what results.json then holds besides the histories, and the samples as "rows"."""
+    settings, model, kind = run.settings, chosen_model(run), run.training.model.kind
+    parts = {"train": (run.train_rows, kind.population(settings.data, run.train_rows))}
+    if run.val_rows is not None:
+        parts["val"] = (run.val_rows, kind.population(settings.data, run.train_rows, run.val_rows))
+    bar = progress(evaluate.GROUPS * len(parts), "evaluating")
+    bounds = {
+        name: evaluate.bound(model, rows, evaluations=EVALUATIONS, population=law, progress=bar.update)
+        for name, (rows, law) in parts.items()
+    }
+    bar.close()
+    n = max(settings.training.num_val_samples, settings.training.num_examples)
+    bar = progress(model.chain.T * -(-n // sample.rows_at_once(model)), f"drawing {n} samples")
+    rows = sample.draw(model, n, seed=settings.training.seed + 1, progress=bar.update)
+    bar.close()
+    census = run.history.census and run.history.census(kind.from_array(rows))
+    found = {"bounds": {name: b.as_dict() for name, b in bounds.items()}, "samples": census, "version": __version__}
+    rundir.write_json(run.results / "results.json", {**run.summary(), **found})
+    pictures.draw(run, model, bounds["train"], rows)
+    return {**found, "rows": rows[: settings.training.num_examples]}
+
+
+def chosen_model(run) -> Model:
+    """The averaged weights of now, or of the best epoch if the run selects it."""
+    training, best = run.training, run.history.best
+    at_its_end = best is not None and best[1] == run.epoch and not run.loss_count  # of the best epoch
+    if run.settings.training.select == "last" or best is None or at_its_end:
+        return training.averaged
+    tensors, _ = checkpoint.read(rundir.checkpoint_path(run.results, best[1]))
+    training.optimizer.ema.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
+    return training.averaged

@@ -1,0 +1,41 @@
+"""Which rows a command works on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bdiff_np.data import Data, read_run
+from bdiff_np.errors import InputError
+from bdiff_np.model import Model
+from bdiff_np.runfolder import rundir
+
+
+def rows_to_evaluate(model: Model, found: rundir.Found, file: Path | None, split: str | None) -> tuple[str, Data, np.ndarray | None]:
+    """Name and rows to evaluate, and all rows of their law where the model's configuration names one."""
+    if file is not None and split is not None:
+        raise InputError("give --data or --split, not both")
+    population, settings = model.kind.population, model.config.data
+    if file is not None:
+        name, rows = f"rows of {file}", model.kind.read(file)
+        if rows.D != model.D:
+            raise InputError(f"{file}: has rows of {rows.D} {rows.elements}, the model was trained on rows of {model.D}")
+        return name, rows, None if found.run is None else population(settings, rows, rows_of_run(model, found)[0])
+    train_rows, val_rows = rows_of_run(model, found)
+    if split == "val" and val_rows is None:
+        raise InputError(f"{found.run}: has no val{model.kind.ENDINGS[0]} to evaluate")
+    elif val_rows is not None and split in ("val", None):
+        name, rows = "val rows", val_rows
+    elif val_rows is not None and split == "all":
+        name, rows = "train and val rows", train_rows.join(val_rows)
+    else:
+        name, rows = "train rows", train_rows
+    return name, rows, population(settings, rows, train_rows)
+
+
+def rows_of_run(model: Model, found: rundir.Found) -> tuple[Data, Data | None]:
+    """Training and held-out rows of the run that a target belongs to."""
+    if found.run is None:
+        raise InputError(f"{found.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with --data")
+    return read_run(model.kind, found.run)
