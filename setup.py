@@ -9,7 +9,7 @@ from setuptools import setup
 PACKAGES = [
     "bdiff_np", "bdiff_np.backends", "bdiff_np.config", "bdiff_np.data", "bdiff_np.diffusion", "bdiff_np.nets", "bdiff_np.optim",
     "bdiff_np.runfolder", "bdiff_np.show", "bdiff_np.kernels", "bdiff_np.kernels.shared", "bdiff_np.kernels.dense", "bdiff_np.kernels.mlp",
-    "bdiff_np.kernels.bernoulli",
+    "bdiff_np.kernels.training", "bdiff_np.kernels.bernoulli",
 ]  # fmt: skip
 
 if __name__ == "__main__":

@@ -117,8 +117,8 @@ class Model:
         return diffusion.kernels(self.family.name, self.ops).Kernels(chain or self.chain, dtype=self.net.dtype, **options)
 
     def fused(self, what: str):
-        """The module kernels/<family>/<family>_<what>_<back end>.py, which does many steps in one compiled call, or None where there is none."""
-        name = f"bdiff_np.kernels.{self.family.name}.{self.family.name}_{what}_{self.ops.name.replace('-', '_')}"
+        """The module kernels/training/fused_<what>_<back end>.py, which does many steps in one compiled call, or None where there is none."""
+        name = f"bdiff_np.kernels.training.fused_{what}_{self.ops.name.replace('-', '_')}"
         return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
     @property

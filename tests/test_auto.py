@@ -21,7 +21,7 @@ from bdiff_np import model as models
 from bdiff_np.backends import auto, gpu, numba_backend, numpy_ops
 from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.errors import InputError
-from bdiff_np.kernels.bernoulli import bernoulli_chain_numba, bernoulli_step_numba
+from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba
 from bdiff_np.kernels.shared import compiled
 from bdiff_np.runfolder import checkpoint, conclude, rundir
 from bdiff_np.runfolder import run as training
@@ -245,7 +245,7 @@ def test_compiled_after_the_first_use():
     sample.draw(job.model, 1)
     job.model.score(TRAIN.all(), evaluations=4)
     names = [work.function.format(family="bernoulli") for work in numba_backend.WORK.values()]
-    assert names[:2] == [bernoulli_step_numba.FusedSteps.function, bernoulli_chain_numba.FusedChain.function]
+    assert names[:2] == [fused_step_numba.FusedSteps.function, fused_chain_numba.FusedChain.function]
     for name in names:
         assert compiled.is_compiled(name), name
 

@@ -14,7 +14,7 @@ import pytest
 import tiny
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from bdiff_np.kernels.bernoulli import bernoulli_chain_numba, bernoulli_step_numba
+from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba
 from bdiff_np.kernels.shared import blas_numba
 from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.optim.adamw import AdamW
@@ -132,8 +132,8 @@ def test_nothing_is_fused_without_sgemm(monkeypatch):
     optimizer = AdamW(model.ops, model.params, model.net.decays(), model.config.training, total_steps=10, scale=1.0)
 
     def both():
-        steps = bernoulli_step_numba.build(model, model.kernels(), optimizer, rows=tiny.TRAIN, batch=4, seed=0)
-        return [fused is not None for fused in (steps, bernoulli_chain_numba.build(model, model.kernels()))]
+        steps = fused_step_numba.build(model, model.kernels(), optimizer, rows=tiny.TRAIN, batch=4, seed=0)
+        return [fused is not None for fused in (steps, fused_chain_numba.build(model, model.kernels()))]
 
     assert both() == [True, True]
     monkeypatch.setattr(blas_numba, "sgemm", lambda: None)

@@ -11,8 +11,9 @@ import tiny
 from bdiff_np import sample
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
-from bdiff_np.kernels.bernoulli import bernoulli_chain_numba
-from bdiff_np.kernels.bernoulli.bernoulli_chain_numba import FusedChain
+from bdiff_np.kernels.bernoulli.bernoulli_numba import Kernels
+from bdiff_np.kernels.training import fused_chain_numba
+from bdiff_np.kernels.training.fused_chain_numba import FusedChain
 
 
 def model(D: int = 9, scale: float = 0.5, backend: str = "numba", **values):
@@ -104,7 +105,7 @@ def test_the_comparison_finds_a_wrong_chain():
 
 
 def with_threads(monkeypatch, threads: int) -> None:
-    monkeypatch.setattr(bernoulli_chain_numba, "build", lambda model, kernels, *rows: FusedChain(model, kernels, *rows, threads=threads))
+    monkeypatch.setattr(fused_chain_numba, "build", lambda model, kernels, *rows: FusedChain(model, kernels, *rows, threads=threads))
 
 
 def test_a_row_depends_on_its_number_alone(monkeypatch):
@@ -170,7 +171,7 @@ def test_inputs_are_not_written():
 def test_other_networks_go_step_by_step(values):
     """A network without a compiled form, or in float64, is sampled on Numba too, step by step, with the same rows."""
     m = model(**values)
-    assert bernoulli_chain_numba.build(m, m.kernels()) is None
+    assert fused_chain_numba.build(m, m.kernels()) is None
     known = known_bits(60, 9)
     alike(sample.draw(m, 60, seed=1, known=known), sample.draw(model(backend="numpy", **values), 60, seed=1, known=known))
 
@@ -186,20 +187,20 @@ def test_asking_for_all_rows_changes_nothing(monkeypatch, case, scale):
     values = {"T": 100, **CASES[case]}
     m, known = model(scale=scale, **values), known_bits(300, values.get("D", 9))
     lazy, lazy_known = sample.draw(m, 300, seed=6), sample.draw(m, 300, seed=6, known=known)
-    find, low = FusedChain._limits, []
+    find, low = Kernels.limits, []
 
     def forced(value):
-        def limits(self, t):
-            low.append((find(self, t) < 2**31).any())
-            return np.full_like(find(self, t), value)
+        def limits(self, t, D):
+            low.append((find(self, t, D) < 2**31).any())
+            return np.full_like(find(self, t, D), value)
 
         return limits
 
-    monkeypatch.setattr(FusedChain, "_limits", forced(2**32 - 1))
+    monkeypatch.setattr(Kernels, "limits", forced(2**32 - 1))
     np.testing.assert_array_equal(sample.draw(m, 300, seed=6), lazy)
     np.testing.assert_array_equal(sample.draw(m, 300, seed=6, known=known), lazy_known)
     assert any(low) == (values.get("predict") != "x_prev" and values["T"] > 1), "no step of these leaves a row out"
-    monkeypatch.setattr(FusedChain, "_limits", forced(0))
+    monkeypatch.setattr(Kernels, "limits", forced(0))
     assert not np.array_equal(sample.draw(m, 300, seed=6), lazy)
 
 
@@ -212,7 +213,7 @@ def test_limits_leave_no_flip_out(steps, values):
     chain = m.steps(steps)
     kernels = m.kernels(chain)
     t = np.arange(chain.T, 0, -1)
-    limits = FusedChain(m, kernels)._limits(t)
+    limits = kernels.limits(t, m.D)
     assert limits.shape == (len(t), 2, 9) and limits.dtype == np.uint32
     for shown in (0, 1):
         x_t, largest = np.full((len(t), 9), shown, np.uint8), np.zeros((len(t), 9))
@@ -292,7 +293,7 @@ def test_one_compiled_form_serves_all():
     known = known_bits(20, 9)
     for form in (None, known, known[0], known.tolist(), known.astype(float), np.asfortranarray(known), np.repeat(known, 2, axis=1)[:, ::2]):
         sample.draw(model(), 20, seed=np.int64(1), steps=7, known=form)
-    assert len(bernoulli_chain_numba.walk_back.signatures) == 1
+    assert len(fused_chain_numba.walk_back.signatures) == 1
 
 
 def test_less_than_no_rows():

@@ -15,7 +15,7 @@ from tiny import HEARTBEATS, NET, build, definition, settings
 
 from bdiff_np import evaluate, rng
 from bdiff_np.data.bits import Rows
-from bdiff_np.kernels.bernoulli.bernoulli_step_numba import FusedSteps, take
+from bdiff_np.kernels.training.fused_step_numba import FusedSteps, take
 from bdiff_np.optim.adamw import Diverged
 from bdiff_np.rng import Key
 from bdiff_np.train import Training

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from test_fused_steps import buffers, in_the_middle, training
 
-from bdiff_np.kernels.bernoulli import bernoulli_step_numba
+from bdiff_np.kernels.training import fused_step_numba
 from bdiff_np.kernels.mlp import mlp_numba
 
 
 @pytest.fixture
 def wide(monkeypatch):
     """Every net is wide, and its tiles are of a few rows."""
-    monkeypatch.setattr(bernoulli_step_numba, "WIDE", 4)
+    monkeypatch.setattr(fused_step_numba, "WIDE", 4)
     monkeypatch.setattr(mlp_numba, "TILE", 100)
 
 
@@ -57,7 +57,7 @@ def test_tiles_cover_every_parameter_once(wide):
 def test_without_room_slices_are_not_kept(wide, monkeypatch):
     """A batch too large to keep falls back to gradients of groups, with the same result to rounding."""
     kept = in_the_middle(training(batch_size=300, N=400))
-    monkeypatch.setattr(bernoulli_step_numba, "KEPT", 1000)
+    monkeypatch.setattr(fused_step_numba, "KEPT", 1000)
     other = in_the_middle(training(batch_size=300, N=400))
     assert kept.fused.keeps and not other.fused.keeps
     kept.advance(3)

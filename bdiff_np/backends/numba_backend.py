@@ -25,9 +25,9 @@ class Compiled(NamedTuple):
 
 
 WORK = {
-    "training": Compiled("{family}_step_numba.take", 0.6, 22.0),  # with the sampler, which a training uses too
-    "sampling": Compiled("{family}_chain_numba.walk_back", 0.8, 7.0),
-    "evaluation": Compiled("{family}_numba.values", 0.3, 6.0),
+    "training": Compiled("fused_step_numba.take", 0.6, 22.0),  # with the sampler, which a training uses too
+    "sampling": Compiled("fused_chain_numba.walk_back", 0.8, 7.0),
+    "evaluation": Compiled("{family}_numba.kl_grad", 0.3, 6.0),
 }
 
 

@@ -19,10 +19,12 @@ from bdiff_np.kernels.dense.dense_numba import FUSED
 from bdiff_np.kernels.shared import philox_numba
 from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.shared.float32_numba import log
+from bdiff_np.kernels.training import hooks_numba
 from bdiff_np.rng import Key
 
 __all__ = ["Kernels", "Law", "read"]
 u64 = np.uint64
+MARGIN = 1e-5  # relative, on the largest probability of a flip: float32 may round p above it
 TINY = 1e-37  # added to nothing: keeps 0/0 at t = 1 away, where the network is surer than exp can say
 
 
@@ -49,42 +51,46 @@ def law(chain: Chain, predict: str, skip: bool, bce_weight: float, dtype) -> Law
 class Kernels:
     """The kernels for one chain and one meaning of the network's output; arguments, shapes and results as in bernoulli_numpy.Kernels."""
 
+    work = 7  # look_up's columns, and p
+
     def __init__(self, chain: Chain, predict: str = "x0", skip: bool = True, bce_weight: float = 0.0, dtype=np.float32):
         self.chain, self.predict, self.skip, self.dtype = chain, predict, skip, np.dtype(dtype)
         self.law = law(chain, predict, skip, bce_weight, dtype)
 
     def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         x_t = np.empty(x0.shape, np.uint8)
-        noise(self.law, np.asarray(t, np.int64), _words(key, len(x0), x0.shape[1], first_row), *_bits(x0), x_t)
+        q_sample(self.law, np.asarray(t, np.int64), _words(key, len(x0), x0.shape[1], first_row), *_bits(x0), x_t)
         return x_t
 
     def kl_grad(self, logits, x0, x_t, t, value: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
-        logits, (x0, x_t), dlogits = np.ascontiguousarray(logits), _bits(x0, x_t), np.empty(logits.shape, self.dtype)
-        columns = self._columns(x_t, t)
-        gradient(self.law, logits.reshape(-1), (x0.reshape(-1), x_t.reshape(-1)), columns, dlogits.reshape(-1))
-        if not value:
-            return None, dlogits
-        kl = np.empty(len(x0))
-        values(self.law, np.asarray(t, np.int64), logits, (x0, x_t), columns, kl)
-        return kl, dlogits
+        kl, dlogits = np.empty(len(x0) if value else 0), np.empty(logits.shape, self.dtype)
+        kl_grad(self.law, np.asarray(t, np.int64), np.ascontiguousarray(logits), *_bits(x0, x_t), self._work(x_t), dlogits, kl)
+        return kl if value else None, dlogits
 
     def p_flip(self, logits, x_t, t) -> np.ndarray:
         (x_t,), p = _bits(x_t), np.empty(logits.shape, self.dtype)
-        flips(self.law, np.ascontiguousarray(logits).reshape(-1), x_t.reshape(-1), self._columns(x_t, t), p.reshape(-1))
+        p_flip(self.law, np.asarray(t, np.int64), np.ascontiguousarray(logits), x_t, self._work(x_t), p.reshape(-1))
         return p
 
     def p_sample(self, logits, x_t, t, key: Key, first_row: int = 0) -> np.ndarray:
-        x_s = np.array(x_t, np.uint8)
-        turn(x_s, _words(key, len(x_t), x_t.shape[1], first_row), self.p_flip(logits, x_t, t).reshape(-1))
+        x_s, words = np.array(x_t, np.uint8), _words(key, len(x_t), x_t.shape[1], first_row)
+        p_sample(self.law, np.asarray(t, np.int64), np.ascontiguousarray(logits), words, self._work(x_s), x_s)
         return x_s
 
     def prior(self, rows: int, D: int, key: Key, first_row: int = 0) -> np.ndarray:
         return (_words(key, rows, D, first_row)[:, :D] < self.law.pi_words).view(np.uint8)
 
-    def _columns(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
-        columns = np.empty((6, x_t.size), self.dtype)
-        look_up(self.law, np.asarray(t, np.int64), x_t, columns)
-        return columns
+    def limits(self, t: np.ndarray, D: int) -> np.ndarray:
+        """(n, 2, D) uint32 for t (n,): a word above it flips no bit that shows 0, or 1."""
+        if self.law.x_prev:  # nothing bounds these
+            return np.full((len(t), 2, D), 2**32 - 1, np.uint32)
+        both = np.tile(np.repeat(np.arange(2, dtype=np.uint8)[:, None], D, axis=1), (len(t), 1))
+        columns = np.empty((6, both.size), self.dtype)
+        look_up(self.law, np.repeat(t, 2), both, columns)
+        return np.minimum(columns[1].astype(np.float64) * (1 + MARGIN) * 2.0**32, 2.0**32 - 1).astype(np.uint32).reshape(len(t), 2, D)
+
+    def _work(self, x_t: np.ndarray) -> np.ndarray:
+        return np.empty(self.work * x_t.size, self.dtype)
 
 
 def _bits(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -100,14 +106,62 @@ def _words(key: Key, rows: int, D: int, first_row: int) -> np.ndarray:
     return raw.view(np.uint32).reshape(rows, blocks * 8)
 
 
+# What the fused paths are filled with (hooks_numba.py) -------------------------------------------------------------------------------------
+
+
+@njit
+def read_row(law, x_t, scale, out):
+    """Bits as -1 and +1, times scale."""
+    for d in range(x_t.size):
+        out[d] = scale if x_t[d] != 0 else -scale
+
+
+@njit(error_model="numpy")
+def kl_grad(law, t, logits, x0, x_t, work, dlogits, kl):
+    columns = work[: 6 * x_t.size].reshape(6, x_t.size)
+    look_up(law, t, x_t, columns)
+    gradient(law, logits.reshape(-1), (x0.reshape(-1), x_t.reshape(-1)), columns, dlogits.reshape(-1))
+    if kl.size > 0:
+        values(law, t, logits, (x0, x_t), columns, kl)
+
+
+@njit
+def may_change(law, limits, words, x):
+    """Whether a bit may flip: p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the network says."""
+    if_0, if_1 = limits[0], limits[1]
+    found = np.uint8(0)
+    for d in range(x.size):
+        found |= np.uint8(words[d] <= (if_1[d] if x[d] != 0 else if_0[d]))
+    return found != 0
+
+
+@njit(error_model="numpy")
+def p_flip(law, t, logits, x_t, work, p):
+    """p (B D,): probabilities that the learned step flips bits x_t (B, D)."""
+    columns = work[: 6 * x_t.size].reshape(6, x_t.size)
+    look_up(law, t, x_t, columns)
+    flips(law, logits.reshape(-1), x_t.reshape(-1), columns, p)
+
+
+@njit(error_model="numpy")
+def p_sample(law, t, logits, words, work, x_t):
+    B, D = x_t.shape
+    p = work[6 * x_t.size : 7 * x_t.size]
+    p_flip(law, t, logits, x_t, work, p)
+    size = p.dtype.type(bernoulli.WORD)
+    for r in range(B):
+        for d in range(D):
+            x_t[r, d] ^= np.uint8(bit.below(words[r, d], p[r * D + d], size))
+
+
 # Over rows ------------------------------------------------------------------------------------------------------------------------------
 #
 # Loops over bits take flat arrays and no more than eight of them that could overlap: then LLVM proves that they may run in vectors.
 
 
 @njit(error_model="numpy")
-def noise(law, t, words, x0, x_t):
-    """q_sample: x_t (B, D) from x0 (B, D), t (B,) and words (B, >= D)."""
+def q_sample(law, t, words, x0, x_t):
+    """x_t (B, D) from x0 (B, D), t (B,) and words (B, >= D)."""
     for r in range(x0.shape[0]):
         lost = law.lost[t[r]]
         if law.pi_words.size == 1:
@@ -226,11 +280,4 @@ def values(law, t, logits, bits, columns, kl):
             kl[r] += bit.value(z, a, b, x0[r, d] == x_t[r, d], t[r], found, law.x_prev, 1.0)
 
 
-@njit
-def turn(x, words, p):
-    """x (B, D) with each bit turned over whose word lies below p, (B D,); in place."""
-    B, D = x.shape
-    size = p.dtype.type(bernoulli.WORD)
-    for r in range(B):
-        for d in range(D):
-            x[r, d] ^= np.uint8(bit.below(words[r, d], p[r * D + d], size))
+hooks_numba.fill(Law, read_row=read_row, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)

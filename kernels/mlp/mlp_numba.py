@@ -76,39 +76,6 @@ def make_plan(net) -> Plan:
 
 
 @njit
-def read(plan, x_t, t, buffer):
-    """The network's input, bits as -1 and +1, and the features of time, for rows x_t (B, D) at t (B,)."""
-    B, D = x_t.shape
-    n_in = plan.layers[0, N_IN]
-    inputs, features = room(plan, buffer, plan.layers[0, X], B, n_in + 1), room(plan, buffer, plan.slots[0], B, plan.features.shape[1])
-    for r in range(B):
-        _choose_sign(x_t[r], f32(1), inputs[r, :D])
-        if plan.odds.size > 0:
-            _choose_sign(x_t[r], plan.odds[t[r]], inputs[r, D:])
-        inputs[r, n_in] = f32(1)
-        copy(plan.features[t[r]], features[r])
-
-
-@njit
-def read_at(plan, x_t, t, buffer):
-    """The network's input for rows that are all at one t."""
-    B, D = x_t.shape
-    n_in = plan.layers[0, N_IN]
-    inputs = room(plan, buffer, plan.layers[0, X], B, n_in + 1)
-    for r in range(B):
-        _choose_sign(x_t[r], f32(1), inputs[r, :D])
-        if plan.odds.size > 0:
-            _choose_sign(x_t[r], plan.odds[t], inputs[r, D:])
-        inputs[r, n_in] = f32(1)
-
-
-@njit
-def _choose_sign(x_t, size, out):
-    for d in range(x_t.size):
-        out[d] = size if x_t[d] != 0 else -size
-
-
-@njit
 def copy(x, out):
     for k in range(x.size):
         out[k] = x[k]

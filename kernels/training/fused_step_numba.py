@@ -1,4 +1,4 @@
-"""Many optimiser steps of Bernoulli diffusion with a perceptron in one compiled call: the five lines of train.py, fused.
+"""Many optimiser steps with a perceptron in one compiled call: the five lines of train.py, fused, for the family that hooks_numba.py puts in.
 
 A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward. With a narrow net each group has a
 gradient of its own, and these are summed; with a wide one, whose gradient is large, every slice is kept (unless the batch is too large for that),
@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from bdiff_np import rng
-from bdiff_np.kernels.bernoulli import bernoulli_numba as bernoulli
 from bdiff_np.kernels.dense import dense_numba as dense
 from bdiff_np.kernels.dense.dense_codes import Rates, rates_table
 from bdiff_np.kernels.mlp import mlp_numba as mlp
 from bdiff_np.kernels.shared import blas_numba, philox_numba
 from bdiff_np.kernels.shared import crew_numba as crew
 from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.training import hooks_numba as family
+from bdiff_np.kernels.training import input_numba
 
 u64 = np.uint64
 WIDE = 256  # width from which slices must be large for matrix products to run at full rate, and gradients are too large to have several
@@ -33,16 +34,16 @@ KEPT = 1 << 26  # floats of all slices together, up to which they are kept
 class FusedSteps:
     """Takes many steps of one training in one call; `groups` and all other cuts come from the sizes alone.
 
-    net : nets/mlp.py, with `dense`. kernels : bernoulli_numba.Kernels. optimizer : optim.AdamW. rows : data.Rows
+    net : nets/mlp.py, with `dense`. kernels : of a family that fills hooks_numba.py. optimizer : optim.AdamW. rows : data.Data
     params : Params, the weights, trained in place. batch : rows of a step, repeats included. seed : of all noise
     threads : of the crew, as many as there are cores by default
     """
 
-    function = "bernoulli_step_numba.take"  # what takes long to compile
+    function = "fused_step_numba.take"  # what takes long to compile
 
     def __init__(self, net, kernels, params, optimizer, *, rows, batch: int, seed: int, threads: int | None = None):
         self.data = rows
-        self.plan, self.law, D, P = mlp.make_plan(net), kernels.law, net.D, params.flat.size
+        self.plan, self.law, self.T, D, P = mlp.make_plan(net), kernels.law, kernels.chain.T, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add. Measured: RESULTS.md.
         each = max(2 * ROWS, min(4 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(2 * ROWS, batch // 4))
         groups, floats = max(1, batch // each), int(self.plan.slots[1])
@@ -59,8 +60,8 @@ class FusedSteps:
             optimizer.decayed.astype(np.uint8),
         )  # fmt: skip
         self.space = Space(
-            buffer=np.zeros((n, R * floats), np.float32), columns=np.zeros((n, 6 * R * D), np.float32),
-            x0=np.zeros((n, R, D), np.uint8), x_t=np.zeros((n, R, D), np.uint8), t=np.zeros((n, R), np.int64),
+            buffer=np.zeros((n, R * floats), np.float32), work=np.zeros((n, kernels.work * R * D), np.float32),
+            x0=np.zeros((n, R, D), rows.dtype), x_t=np.zeros((n, R, D), rows.dtype), t=np.zeros((n, R), np.int64),
             words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums), groups=groups, pieces=pieces,
         )  # fmt: skip
 
@@ -75,7 +76,7 @@ class FusedSteps:
         """
         x0 = self.data.take(index.reshape(-1)).reshape(*index.shape, self.data.D)
         losses, norms = np.zeros(len(x0)), np.full(len(x0), np.nan)
-        steps = Steps(x0, rates_table(len(x0), numbers), logged, losses, norms, first, self.batch, self.seed, self.clip)
+        steps = Steps(x0, rates_table(len(x0), numbers), logged, losses, norms, first, self.batch, self.seed, self.clip, self.T)
         with blas_numba.one_thread():
             crew.run(self.threads, self.tasks, take, self.plan, self.law, self.weights, self.space, steps)
         return int(np.isfinite(norms).sum()), losses, norms
@@ -89,11 +90,8 @@ class FusedSteps:
 
 
 def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> FusedSteps | None:
-    """The fused steps of a training, or None where the network is not one of dense layers alone, is not float32, or BLAS hides its sgemm."""
-    net = model.net
-    if getattr(net, "dense", None) is None or net.dtype != np.float32 or blas_numba.sgemm() is None:
-        return None
-    return FusedSteps(net, kernels, model.params, optimizer, rows=rows, batch=batch, seed=seed)
+    """The fused steps of a training, or None where hooks_numba.can_fuse says no."""
+    return FusedSteps(model.net, kernels, model.params, optimizer, rows=rows, batch=batch, seed=seed) if family.can_fuse(model.net, kernels) else None
 
 
 @njit
@@ -117,9 +115,9 @@ class Space(NamedTuple):
     """Room for n slices of R rows at most: one for each thread, or one for each group where slices are kept. And what threads tell each other."""
 
     buffer: np.ndarray  # (n, R * floats) float32, the network's
-    columns: np.ndarray  # (n, 6 * R * D) float32, the law of each bit
-    x0: np.ndarray  # (n, R, D) uint8
-    x_t: np.ndarray  # (n, R, D) uint8
+    work: np.ndarray  # (n, work * R * D) float32, the family's
+    x0: np.ndarray  # (n, R, D) of the data's dtype
+    x_t: np.ndarray  # (n, R, D)
     t: np.ndarray  # (n, R) int64
     words: np.ndarray  # (n, R * blocks, 4) uint64
     kl: np.ndarray  # (batch,) float64, nats
@@ -131,7 +129,7 @@ class Space(NamedTuple):
 class Steps(NamedTuple):
     """What a number of steps needs, worked out beforehand."""
 
-    x0: np.ndarray  # (steps, b, D) uint8, rows of the data
+    x0: np.ndarray  # (steps, b, D), rows of the data
     rates: np.ndarray  # (steps, 8) float32, AdamW's Rates, before clipping
     logged: np.ndarray  # (steps,) bool, whether the loss is wanted
     losses: np.ndarray  # (steps,) float64, mean KL in nats of the steps where it is
@@ -140,13 +138,14 @@ class Steps(NamedTuple):
     batch: int  # rows of a step: a multiple of b
     seed: int
     clip: float  # largest norm, inf for none
+    T: int
 
 
 @njit(error_model="numpy")
 def _slice(plan, law, weights, space, steps, where):
     """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the space."""
     s, lo, hi, place = where
-    B, D, T, step = hi - lo, space.x_t.shape[2], law.lost.size - 1, u64(steps.first + s)
+    B, D, T, step = hi - lo, space.x_t.shape[2], steps.T, u64(steps.first + s)
     x0, x_t, t, buffer = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place]
     blocks = (D + 7) // 8
     raw = space.words[place, : B * blocks]
@@ -156,16 +155,12 @@ def _slice(plan, law, weights, space, steps, where):
         t[r] = 1 + ((lo + r) * T + offset) // steps.batch
         mlp.copy(steps.x0[s, (lo + r) % steps.x0.shape[1]], x0[r])
     philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
-    bernoulli.noise(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
-    mlp.read(plan, x_t, t, buffer)
+    family.q_sample(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
+    input_numba.read(plan, law, x_t, t, buffer)
     mlp.forward(plan, weights.params, buffer, B, buffer[:0])
     last = plan.layers[plan.layers.shape[0] - 1]
-    logits, dlogits = mlp.room(plan, buffer, last[mlp.U], B, D), mlp.room(plan, buffer, last[mlp.DZ], B, D)
-    columns = space.columns[place, : 6 * B * D].reshape(6, B * D)
-    bernoulli.look_up(law, t, x_t, columns)
-    bernoulli.gradient(law, logits.reshape(-1), (x0.reshape(-1), x_t.reshape(-1)), columns, dlogits.reshape(-1))
-    if steps.logged[s]:
-        bernoulli.values(law, t, logits, (x0, x_t), columns, space.kl[lo:hi])
+    out, dout = mlp.room(plan, buffer, last[mlp.U], B, last[mlp.N_OUT]), mlp.room(plan, buffer, last[mlp.DZ], B, last[mlp.N_OUT])
+    family.kl_grad(law, t, out, x0, x_t, space.work[place], dout, space.kl[lo : hi if steps.logged[s] else lo])
     mlp.backward(plan, weights.params, buffer, B)
 
 

@@ -1,8 +1,7 @@
-"""The reverse chain of Bernoulli diffusion with a perceptron, many steps for many rows in one compiled call.
+"""The reverse chain with a perceptron, many steps for many rows in one compiled call, for the family that hooks_numba.py puts in.
 
-Each thread walks its rows through all the steps. A bit of x_t flips if its random word lies below p 2**32, and p = a agree + b disagree with
-a + b = 1 is never above `disagree`, whatever the network says. So the network is asked only for rows that have a word below that: with 20 bits
-and 2000 steps it is one row in twelve, with the same result as asking for all. Derivation, section 11.
+Each thread walks its rows through all the steps. The network is asked only for rows that may change, as the family sees from their random words: of
+20 bits in a chain of 2000 steps it is one row in twelve, with the same result as asking for all. Derivation, section 11.
 """
 
 from __future__ import annotations
@@ -12,28 +11,25 @@ from typing import NamedTuple
 import numpy as np
 
 from bdiff_np import rng
-from bdiff_np.kernels.bernoulli import bernoulli_bit_numba as bit
-from bdiff_np.kernels.bernoulli import bernoulli_numba as bernoulli
 from bdiff_np.kernels.mlp import mlp_numba as mlp
 from bdiff_np.kernels.shared import blas_numba, philox_numba
 from bdiff_np.kernels.shared import crew_numba as crew
 from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.training import hooks_numba as family
+from bdiff_np.kernels.training import input_numba
 
 u64 = np.uint64
 TOGETHER = 128  # rows that a thread walks
 FEW = 4  # rows that the network is asked for at least: with fewer, BLAS takes other ways and rounds differently
 BLOCK = 256  # of steps, whose tables are worked out together
-WORD = np.float32(2**32)
-MARGIN = 1e-5  # relative, on the largest probability of a flip: float32 may round p above it
 
 
 class Room(NamedTuple):
     """What each thread needs for R rows."""
 
     buffer: np.ndarray  # (threads, R * floats) float32, the network's
-    columns: np.ndarray  # (threads, 6 * R * D) float32, the law of each bit
-    p: np.ndarray  # (threads, R * D) float32
-    x: np.ndarray  # (threads, R, D) uint8: the rows that the network is asked for
+    work: np.ndarray  # (threads, work * R * D) float32, the family's
+    x: np.ndarray  # (threads, R, D): the rows that the network is asked for
     row: np.ndarray  # (threads, R) int64: which they are
     t: np.ndarray  # (threads, R) int64
     words: np.ndarray  # (threads, R * blocks, 4) uint64
@@ -45,11 +41,11 @@ class Walk(NamedTuple):
     first: int
     time: np.ndarray  # (T + 1,) int64, what the network is told as t
     tables: np.ndarray  # (steps, n) float32: scale beside shift of each layer, which all rows of a step share
-    limits: np.ndarray  # (steps, 2, D) uint32: a word above it flips no bit that shows 0, or 1
+    limits: np.ndarray  # (steps, ...), the family's
     seed: int
     first_row: int
-    free: np.ndarray  # (B, D) uint8, 0 where a bit is known and stays; empty if all are free
-    x: np.ndarray  # (B, D) uint8, the rows, in place
+    free: np.ndarray  # (B, D) uint8, 0 where an element is known and stays; empty if all are free
+    x: np.ndarray  # (B, D), the rows, in place
 
 
 class FusedChain:
@@ -58,23 +54,23 @@ class FusedChain:
     model : of the weights to use. kernels : of the chain to walk, which may leave steps out. rows : how many there will be at a time, about
     """
 
-    function = "bernoulli_chain_numba.walk_back"  # what takes long to compile
+    function = "fused_chain_numba.walk_back"  # what takes long to compile
 
     def __init__(self, model, kernels, rows: int = TOGETHER, threads: int | None = None):
-        self.net, self.params, self.chain, self.law = model.net, model.params, kernels.chain, kernels.law
+        self.net, self.params, self.kernels, self.chain, self.law = model.net, model.params, kernels, kernels.chain, kernels.law
         self.plan, self.threads = mlp.make_plan(model.net), threads or crew.cores()
         self._blocks: dict[int, np.ndarray] = {}
         n, R, D = self.threads, max(FEW, min(TOGETHER, rows)), model.D
         self.room = Room(
-            np.zeros((n, R * int(self.plan.slots[1])), np.float32), np.zeros((n, 6 * R * D), np.float32), np.zeros((n, R * D), np.float32),
-            np.zeros((n, R, D), np.uint8), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n, R * -(-D // 8), 4), np.uint64),
+            np.zeros((n, R * int(self.plan.slots[1])), np.float32), np.zeros((n, kernels.work * R * D), np.float32),
+            np.zeros((n, R, D), model.kind.dtype), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n, R * -(-D // 8), 4), np.uint64),
         )  # fmt: skip
 
     def __call__(self, x: np.ndarray, first: int, steps: int, *, seed: int, first_row: int = 0, known: np.ndarray | None = None) -> None:
-        """Takes x (B, D) uint8, in place, from x_first to x_{first - steps}. known : (B, D) bool, bits that stay as they are"""
+        """Takes x (B, D), in place, from x_first to x_{first - steps}. known : (B, D) bool, elements that stay as they are"""
         t = np.arange(first, first - steps, -1)
         free = np.zeros((0, x.shape[1]), np.uint8) if known is None else np.ascontiguousarray(~known, np.uint8)
-        walk = Walk(first, self.chain.time, self._tables(t), self._limits(t), seed, first_row, free, x)
+        walk = Walk(first, self.chain.time, self._tables(t), self.kernels.limits(t, x.shape[1]), seed, first_row, free, x)
         tasks = -(-len(x) // self.room.t.shape[1])
         with blas_numba.one_thread():
             crew.run(min(self.threads, tasks), tasks, walk_back, self.plan, self.law, self.params.flat, self.room, walk)
@@ -89,21 +85,10 @@ class FusedChain:
         features = self.net.features[self.chain.time[b * BLOCK : (b + 1) * BLOCK]]
         return np.concatenate([features @ self.params[f"{layer.name}/F"] for layer in self.net.dense[:-1]], axis=1)
 
-    def _limits(self, t: np.ndarray) -> np.ndarray:
-        D = self.room.x.shape[2]
-        if self.law.x_prev:  # nothing bounds these
-            return np.full((len(t), 2, D), 2**32 - 1, np.uint32)
-        both = np.tile(np.repeat(np.arange(2, dtype=np.uint8)[:, None], D, axis=1), (len(t), 1))
-        columns = np.empty((6, both.size), np.float32)
-        bernoulli.look_up(self.law, np.repeat(t, 2), both, columns)
-        return np.minimum(columns[1].astype(np.float64) * (1 + MARGIN) * 2.0**32, 2.0**32 - 1).astype(np.uint32).reshape(len(t), 2, D)
-
 
 def build(model, kernels, rows: int = TOGETHER) -> FusedChain | None:
-    """The fused chain of a model, or None where its network is not one of dense layers alone, is not float32, or BLAS hides its sgemm."""
-    if getattr(model.net, "dense", None) is None or model.net.dtype != np.float32 or blas_numba.sgemm() is None:
-        return None
-    return FusedChain(model, kernels, rows)
+    """The fused chain of a model, or None where hooks_numba.can_fuse says no."""
+    return FusedChain(model, kernels, rows) if family.can_fuse(model.net, kernels) else None
 
 
 @njit(nogil=True)
@@ -131,9 +116,10 @@ def _step(plan, law, params, room, walk, where):
     chosen, row = room.x[rank], room.row[rank]
     count = 0
     for r in range(hi - lo):
-        if _may_flip(words[r], x[lo + r], walk.limits[s, 0], walk.limits[s, 1]):
+        if family.may_change(law, walk.limits[s], words[r], x[lo + r]):
             row[count] = r
             mlp.copy(x[lo + r], chosen[count])
+            mlp.copy(words[r], words[count])  # of a row that has been asked, or this one
             count += 1
     if count == 0:
         return
@@ -143,22 +129,13 @@ def _step(plan, law, params, room, walk, where):
         mlp.copy(chosen[0], chosen[r])
     for r in range(asked):
         every[r] = t
-    mlp.read_at(plan, x_t, walk.time[t], buffer)
+    input_numba.read_at(plan, law, x_t, walk.time[t], buffer)
     mlp.forward(plan, params, buffer, asked, walk.tables[s])
-    logits = mlp.room(plan, buffer, plan.layers[plan.layers.shape[0] - 1, mlp.U], asked, D)
-    columns, p = room.columns[rank, : 6 * asked * D].reshape(6, asked * D), room.p[rank, : asked * D]
-    bernoulli.look_up(law, every, x_t, columns)
-    bernoulli.flips(law, logits.reshape(-1), x_t.reshape(-1), columns, p)
+    last = plan.layers[plan.layers.shape[0] - 1]
+    out = mlp.room(plan, buffer, last[mlp.U], asked, last[mlp.N_OUT])
+    family.p_sample(law, every[:count], out[:count], words[:count], room.work[rank], x_t[:count])
     for r in range(count):
         at = lo + row[r]
         for d in range(D):
             if walk.free.shape[0] == 0 or walk.free[at, d] != 0:
-                x[at, d] ^= np.uint8(bit.below(words[row[r], d], p[r * D + d], WORD))
-
-
-@njit
-def _may_flip(words, x, if_0, if_1):
-    found = np.uint8(0)
-    for d in range(x.size):
-        found |= np.uint8(words[d] <= (if_1[d] if x[d] != 0 else if_0[d]))
-    return found != 0
+                x[at, d] = x_t[r, d]

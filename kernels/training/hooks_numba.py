@@ -1,0 +1,63 @@
+"""The five compiled functions that a family fills into the fused step and the fused chain.
+
+    fill(Law, read_row=..., q_sample=..., kl_grad=..., may_change=..., p_sample=...)
+
+The fused paths call the functions of this file; Numba puts in their place those of the family that the type of `law` belongs to. Beside them the
+fused paths ask three things of the family's `Kernels` on Numba:
+
+    law           a NamedTuple of arrays and numbers, of a class of the family's own: what the five functions know of the chain
+    work          how many numbers of room the functions need for each element of a row
+    limits(t, D)  what `may_change` compares with at steps t (n,), an array (n, ...)
+
+B rows of D elements; x0, x_t (B, D) of the data's dtype, t (B,) int64, out (B, M) float32, words (B, >= D) uint32, of which an element has one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from bdiff_np.kernels.shared import blas_numba
+
+
+def read_row(law, x_t, scale, out):
+    """out (>= D,), one row x_t (D,) as the network reads it, times scale."""
+
+
+def q_sample(law, t, words, x0, x_t):
+    """x_t ~ q(x_t | x_0)."""
+
+
+def kl_grad(law, t, out, x0, x_t, work, dout, kl):
+    """dout (B, M), the gradient of the KL in nats; and the KL itself into kl (B,) float64, unless that is empty. work : (>= B D work,) float32"""
+
+
+def may_change(law, limits, words, x):
+    """Whether x_{t-1} of one row x (D,) may differ from it, by its words and the limits of t alone. What is always true needs no proof."""
+
+
+def p_sample(law, t, out, words, work, x_t):
+    """x_{t-1} ~ p(x_{t-1} | x_t), in the place of x_t."""
+
+
+def can_fuse(net, kernels) -> bool:
+    """Whether the fused paths can take a network and a family's kernels: dense layers alone, in float32, a family that fills the hooks, and a BLAS
+    that shows its sgemm."""
+    return net.dense is not None and net.dtype == np.float32 and kernels.law is not None and blas_numba.sgemm() is not None
+
+
+def fill(Law, *, read_row, q_sample, kl_grad, may_change, p_sample) -> None:
+    """The functions of a family, compiled by compiled_numba.njit, for all laws of the class `Law`."""
+    here = globals()
+    _fill(here["read_row"], Law, lambda law, x_t, scale, out: read_row(law, x_t, scale, out))
+    _fill(here["q_sample"], Law, lambda law, t, words, x0, x_t: q_sample(law, t, words, x0, x_t))
+    _fill(here["kl_grad"], Law, lambda law, t, out, x0, x_t, work, dout, kl: kl_grad(law, t, out, x0, x_t, work, dout, kl))
+    _fill(here["may_change"], Law, lambda law, limits, words, x: may_change(law, limits, words, x))
+    _fill(here["p_sample"], Law, lambda law, t, out, words, work, x_t: p_sample(law, t, out, words, work, x_t))
+
+
+def _fill(hook, Law, function) -> None:
+    @overload(hook, jit_options={"_nrt": False}, strict=False)
+    def choose(law, *rest):
+        return function if isinstance(law, types.NamedTuple) and law.instance_class is Law else None
