@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +79,7 @@ def works() -> list[Work]:
         Work("p_flip<256, float>", "bit", bits, 5, 9, 20),
         Work("p_sample<256, float>", "bit", bits, 7, 6, 20, 1),
         Work("finish<256, float>", "row", 1 << 20, 1, 4, 1),
-        Work("read<float>", "bit", bits, 1 + 2 * F / D, 5 + 4 * F / D * 2, 1),
+        Work("read<256, float>", "bit", bits, 1 + 2 * F / D, 5 + 4 * F / D * 2, 1),
         Work("activate<float, 1>", "unit", units, 4, 16, 15),
         Work("activate<float, 4>", "unit", units, 1.75, 16, 15),
         Work("activate_backward<float, 1>", "unit", units, 5, 28, 25),
@@ -133,6 +134,7 @@ def launches() -> dict[str, Callable[[], None]]:
     from bdiff_np.kernels.bernoulli import bernoulli_cupy as family
     from bdiff_np.kernels.dense import dense_cupy as dense
     from bdiff_np.kernels.shared.cuda_grid import Parts, parts, pieces
+    from bdiff_np.kernels.training import training_cupy as training
     from bdiff_np.rng import Key
 
     random = np.random.default_rng(0)
@@ -158,15 +160,15 @@ def launches() -> dict[str, Callable[[], None]]:
     fixed, words = (x0, x_t, t), cupy.empty((64, N), np.uint64)
     return {
         "prior<256>": lambda: family.prior(law, key, 0, x_t),
-        "draw_t<256>": lambda: family.draw_t(1, rng.TIME, clock, 2000, t_long),
+        "draw_t<256>": lambda: training.draw_t(1, rng.TIME, clock, 2000, t_long),
         "unpack<256>": lambda: family.unpack(packed, index, x_t),
         "q_sample<256, float>": lambda: family.q_sample(law, x0, t, key, 0, x_t),
-        "q_batch<256, float>": lambda: family.q_batch(law, packed, index, B, t, 1, rng.Q_NOISE, clock, x0, x_t),
+        "q_batch<256, float>": lambda: family.q_batch(law, SimpleNamespace(array=packed), index, B, t, 1, rng.Q_NOISE, clock, x0, x_t),
         "kl_grad<256, float>": lambda: family.kl_grad(law, logits, bias_d, *fixed, one, clock, kl, dlogits),
         "p_flip<256, float>": lambda: family.p_flip(law, logits, x_t, t, dlogits),
         "p_sample<256, float>": lambda: family.p_sample(law, logits, bias_d, x_t, t, None, key, 0, x0),
-        "finish<256, float>": lambda: family.finish(kl_long, logged, ticking, losses),
-        "read<float>": lambda: dense.read(x_t, t, features, None, x, f),
+        "finish<256, float>": lambda: training.finish(kl_long, logged, ticking, losses),
+        "read<256, float>": lambda: family.read_into(x_t, t, features, None, x, f),
         "activate<float, 1>": lambda: dense.activate(odd_z, odd_bias, odd_film, "silu", odd_y),
         "activate<float, 4>": lambda: dense.activate(z, bias, film, "silu", y),
         "activate_backward<float, 1>": lambda: dense.activate_backward(odd_dy, odd_z, odd_bias, odd_film, "silu", odd_dy, odd_film, odd_sums),
@@ -179,7 +181,7 @@ def launches() -> dict[str, Callable[[], None]]:
         "layer_norm<float>": lambda: dense.layer_norm(z, bias, bias, 1e-5, y, moments),
         "layer_norm_backward<float>": lambda: dense.layer_norm_backward(dy, z, bias, moments, y, both),
         "keep_mask<256, float>": lambda: dense.keep_mask(key, 1 << 30, 1.5, y),
-        "shuffle_words<256>": lambda: dense.shuffle_words(1, rng.SHUFFLE, 1, words),
+        "shuffle_words<256>": lambda: training.shuffle_words(1, rng.SHUFFLE, 1, words),
         "multiply<false, false, float>": lambda: dense.multiply(a, b, c),
         "multiply<false, true, float>": lambda: dense.multiply_right(a, b, c),
         "multiply<true, false, float>": lambda: dense.multiply_left(a, c, groups),

@@ -21,8 +21,8 @@ from bdiff_np import model as models
 from bdiff_np.backends import auto, gpu, numba_backend, numpy_ops
 from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.errors import InputError
-from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba
 from bdiff_np.kernels.shared import compiled
+from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba
 from bdiff_np.runfolder import checkpoint, conclude, rundir
 from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder.progress import compiling

@@ -14,9 +14,9 @@ import pytest
 import tiny
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba
 from bdiff_np.kernels.shared import blas_numba
 from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba
 from bdiff_np.optim.adamw import AdamW
 
 SIZES = (1, 2, 3, 7, 16, 17, 33, 100, 129)

@@ -233,7 +233,7 @@ def test_errors_name_the_sources_own_lines():
         ("unsigned long *x) { atomicAdd(x, 1ul); }", "CUDA has atomics on"),
         ("const float *x) { x[0] = 1; }", "read-only location"),
         ("float x) { threadIdx.x = 1; }", "read-only"),
-        ("float2 x) { }", "a kernel's parameter is a number"),
+        ("float2 *x) { }", "a kernel's parameter is a number"),
     ],
 )
 def test_what_is_refused_at_compile_time(code, message):
@@ -305,6 +305,24 @@ def test_every_type_of_parameter():
     kernel("parameters")((1,), (1,), given[:9] + values)
     found = [x[0] for x in given[:9]]
     assert found == [1.5, 1, 201, 1, -(2**31) + 100, 2**32 - 1, 2**62 - 3, 2**64 - 1, False]
+
+
+MIXED = np.dtype([("out", u64), ("small", u8), ("wide", f64), ("n", i32)], align=True)
+
+
+def mixed(out: np.ndarray, n: int) -> np.ndarray:
+    return np.array([(out.ctypes.data, 200, 1e6, n)], MIXED)
+
+
+def test_structs_by_value():
+    """Whole, each its own, whatever stands between them; of another size or form they are refused."""
+    out = np.zeros(2, u32)
+    kernel("by_value")((1,), (1,), (mixed(out, -5), i32(0), mixed(out, 7)))
+    assert out.tolist() == [1000195, 1000207]
+    whole = mixed(out, 1)
+    for wrong in (np.zeros(1, np.dtype(MIXED.descr[:2])), np.zeros(2, MIXED), np.zeros(MIXED.itemsize, u8), whole[0], 5, None):
+        with pytest.raises(TypeError, match=f"argument 2 must be a numpy.ndarray of one struct of {MIXED.itemsize} bytes"):
+            kernel("by_value")((1,), (1,), (whole, i32(0), wrong))
 
 
 WRONG = {
@@ -729,6 +747,23 @@ def test_kernels_take_device_arrays(cp, twice):
         twice(1, 32, (x, i32(12)))
     with pytest.raises(TypeError, match="options must be a tuple"):
         cp.RawModule(code=DOUBLE, options=["-std=c++17"])
+
+
+def test_a_graph_keeps_structs_as_they_were(cp):
+    """The launch copies what it is given by value, also one that is recorded; the array behind it may change."""
+    code = """struct Add { int *x; int by; };
+extern "C" __global__ void add(Add a) { a.x[0] += a.by; }"""
+    add, x, stream = cp.RawModule(code=code).get_function("add"), cp.zeros(1, i32), cp.cuda.Stream()
+    given = np.array([(x.data.ptr, 5)], np.dtype([("x", u64), ("by", i32)], align=True))
+    with stream:
+        stream.begin_capture()
+        add((1,), (1,), (given,))
+        graph = stream.end_capture()
+    given["by"] = 100
+    del given
+    graph.launch()
+    graph.launch()
+    assert x.get().tolist() == [10]
 
 
 def test_a_graph_does_later_what_it_recorded(cp, twice):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_fused_steps import buffers, in_the_middle, training
 
-from bdiff_np.kernels.training import fused_step_numba
 from bdiff_np.kernels.mlp import mlp_numba
+from bdiff_np.kernels.training import fused_step_numba
 
 
 @pytest.fixture

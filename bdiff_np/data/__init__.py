@@ -62,7 +62,10 @@ class Data:
         raise NotImplementedError
 
     def resident(self, ops):
-        """The data where a back end reads it: something with len and take(index (B,)) -> (B, D) on the back end."""
+        """The data where a back end reads it: something with len and take(index (B,)) -> (B, D) on the back end.
+
+        For the fused paths of a GPU it has `array` too, all of the data there, in a form that kernels of the families of this kind read.
+        """
         return OnDevice(self, ops) if ops.on_device else self
 
     # In files ---------------------------------------------------------------------------------------------------------------------------

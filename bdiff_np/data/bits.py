@@ -173,19 +173,22 @@ DATA = Rows
 
 
 class Resident:
-    """Rows that lie packed on a device, (N, ceil(D / 8)) uint8, and are unpacked there."""
+    """Rows that lie packed on a device, and are unpacked there.
+
+    array : (N, ceil(D / 8)) uint8, all of them
+    """
 
     def __init__(self, ops, kernels, rows: Rows):
         self._kernels = kernels
-        self._ops, self.packed, self.D = ops, ops.asarray(rows.packed), rows.D
+        self._ops, self.array, self.D = ops, ops.asarray(rows.packed), rows.D
 
     def __len__(self) -> int:
-        return len(self.packed)
+        return len(self.array)
 
     def take(self, index: np.ndarray):
         """Rows index (B,), as (B, D) uint8."""
         x = self._ops.empty((len(index), self.D), np.uint8)
-        self._kernels.unpack(self.packed, self._ops.asarray(np.asarray(index, np.int32)), x)
+        self._kernels.unpack(self.array, self._ops.asarray(np.asarray(index, np.int32)), x)
         return x
 
 

@@ -1,4 +1,4 @@
-// The kernels of Bernoulli diffusion, one launch each: prior, q_sample, kl_grad, p_flip, p_sample; and the steps t of a training batch.
+// The kernels of Bernoulli diffusion, one launch each: prior, q_sample, read, kl_grad, p_flip, p_sample.
 //
 // B rows of D bits, T steps. A thread draws the eight words of one Philox block, which are the noise of bits 8 j .. 8 j + 7 of a row, as byte j of
 // a packed row has them. `clock` is (step, count) on the device: what a captured graph cannot be told from outside. Bounds are for an H100:
@@ -41,17 +41,6 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   const Byte b(i, D);
   const Words words = philox({seed, stream, step}, b.block(first_row, D));
   put(x + size_t(b.r) * D, b, D, [&](int k) -> u8 { return u64(words[k]) < pi[per_bit ? min(b.lo + k, D - 1) : 0]; });
-}
-
-// draw_t: t (B,) of a training batch, spread over 1..T by one offset: t_r = 1 + floor((r T + offset) / B).
-// Writes 8 bytes a row: bound by bytes, 2.4 ps a row; one Philox block for each block of threads.
-template <int THREADS>
-__global__ void __launch_bounds__(THREADS, BLOCKS) draw_t(u64 seed, u64 stream, const u64 *clock, long long *t, int B, int T) {
-  __shared__ u64 offset;
-  if (threadIdx.x == 0) offset = time_offset({seed, stream, clock[0]}, T);
-  __syncthreads();
-  const u32 r = blockIdx.x * THREADS + threadIdx.x;
-  if (r < u32(B)) t[r] = stratified_t(r, offset, B, T);
 }
 
 // q_sample: x_t ~ q(x_t | x_0), x_t (B, D): 1 where the word lies below floor(beta_bar_t pi) + (x_0 ? 1 - beta_bar_t : 0), in units of 2^-32.
@@ -99,6 +88,20 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) unpack(const u8 *packed, cons
   const Byte b(i, D);
   const u32 byte = packed[size_t(index[b.r]) * ((D + 7) / 8) + b.j];
   put(x + size_t(b.r) * D, b, D, [&](int k) -> u8 { return byte >> (7 - k) & 1; });
+}
+
+// read: the network's input x (B, W), bits as -1 and +1, and where W = 2 D each a second time times odds[t]; and the features of time f (B, F).
+// Reads 1 byte a bit, writes 4 or 8: bound by bytes, 1.5 or 2.7 ps a bit; no operation.
+template <int THREADS, typename C>
+__global__ void __launch_bounds__(THREADS, BLOCKS)
+    read(const u8 *x_t, const long long *t, const C *odds, const C *features, C *x, C *f, int B, int D, int W, int F) {
+  const int r = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+  if (r >= B) return;
+  for (int d = lane(); d < W; d += WARP) {
+    const C size = d < D ? C(1) : odds[t[r]];
+    x[size_t(r) * W + d] = x_t[size_t(r) * D + d % D] ? size : -size;
+  }
+  for (int j = lane(); j < F; j += WARP) f[size_t(r) * F + j] = features[size_t(t[r]) * F + j];
 }
 
 // kl_grad: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), summed over the bits of a row, kl (B,) nats; and dlogits (B, D), its gradient with the
@@ -160,20 +163,4 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     const bool flips = below(words[k], bit::p_flip(law, c, sigmoids(z)).up) && !(held && held[row + d]);
     return v ^ flips;
   });
-}
-
-// finish: what is left of a captured step. losses[clock[1]] = the mean of kl (B,) in nats, where it is logged, summed in one order; then it is the
-// next step's turn. One block. Reads 4 bytes a row, 1 operation: bound not by bytes but by how few loads one block has under way, some 1 us for
-// 1000 rows.
-template <int THREADS, typename C>
-__global__ void __launch_bounds__(THREADS, BLOCKS) finish(const C *kl, const u8 *logged, u64 *clock, C *losses, int B) {
-  __shared__ C room[THREADS / WARP];
-  const u64 now = clock[1];
-  C total = 0;
-  for (int r = threadIdx.x; logged[now] && r < B; r += THREADS) total += kl[r];
-  total = block_sum<THREADS>(total, room);
-  if (threadIdx.x) return;
-  if (logged[now]) losses[now] = total / B;
-  ++clock[0];
-  ++clock[1];
 }

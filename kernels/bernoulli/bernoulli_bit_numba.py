@@ -32,13 +32,6 @@ def is_below(word, threshold):
 
 
 @njit
-def stratified_t(word, row, rows, T):
-    """The step of a row of a batch, spread over 1..T by one random word: rng.stratified_t."""
-    offset = (u64(word) * u64(T)) >> WORD_BITS
-    return np.int64(u64(1) + (u64(row) * u64(T) + offset) // u64(rows))
-
-
-@njit
 def below(word, p, size):
     """Whether a word says yes, which it does with probability p. size : 2**32 in p's type. p size is exact, and a word lies below it if it lies below
     the next whole number."""

@@ -12,6 +12,7 @@
 #include "bernoulli.cuh"
 #include "dense.cuh"
 #include "mlp.cuh"
+#include "training.cuh"
 
 constexpr u64 P_NOISE = 6;       // the stream of noise, as in bdiff_np/rng.py
 constexpr float MARGIN = 1e-5f;  // relative, on the largest probability of a flip: rounding may lift p above it
@@ -48,21 +49,16 @@ __device__ __forceinline__ void forward(const Net &net, float *room, const float
   }
 }
 
-// plan: Net and its layers. noise, table, form, T: Law, of the chain that is walked. films (T + 1, width): scale beside shift of all hidden layers;
-// odds (T + 1,). x (B, D) from x_first to x_{first - steps}, in place; held (B, D): bits that stay, null for none. rows: of a block; C: of the net.
 // Dynamic shared memory: net.end floats; then packed bits, (rows, ceil(D / 8)) rounded up to words; a word for 32 rows; a number for each row.
-__global__ void __launch_bounds__(THREADS, 2)
-    walk_back(const int *plan, const u64 *noise, const float *table, int form, int T, const float *params, const float *films, int width,
-              const float *odds, const u8 *held, u64 seed, u64 first_row, u8 *x, int B, int rows, int C, int first, int steps) {
+__global__ void __launch_bounds__(THREADS, 2) walk_back(const Walk walk, const Law<float> law) {
   DYN_SHARED(float, room);
-  const Net net = read_net(plan);
-  const Law<float> law{noise, table, T, net.D, form, 0};
-  const int bytes = (net.D + 7) / 8, lo = blockIdx.x * rows, own = min(rows, B - lo), words_of_flags = (rows + 31) / 32;
-  u8 *bits = reinterpret_cast<u8 *>(room + net.end);
+  const Net net = read_net(walk.plan);
+  const int bytes = (net.D + 7) / 8, rows = walk.rows, C = walk.C, lo = blockIdx.x * rows, own = min(rows, walk.B - lo), words_of_flags = (rows + 31) / 32;
+  u8 *x = static_cast<u8 *>(walk.x), *bits = reinterpret_cast<u8 *>(room + net.end);
   u32 *flags = reinterpret_cast<u32 *>(room + net.end + (rows * bytes + 3) / 4);
   int *chosen = reinterpret_cast<int *>(flags + words_of_flags);
   clear(net, room, C);
-  load_weights(net, room, params, false);
+  load_weights(net, room, walk.params, false);
   for (int e = threadIdx.x; e < own * bytes; e += THREADS) {
     u32 byte = 0;
     for (int k = 0; k < min(8, net.D - e % bytes * 8); ++k) byte |= u32(x[size_t(lo + e / bytes) * net.D + e % bytes * 8 + k]) << (7 - k);
@@ -70,11 +66,11 @@ __global__ void __launch_bounds__(THREADS, 2)
   }
   for (int w = threadIdx.x; w < words_of_flags; w += THREADS) flags[w] = 0;
   __syncthreads();
-  for (int t = first; t > first - steps; --t) {
-    const Key key{seed, P_NOISE, u64(t)};
+  for (int t = walk.first; t > walk.first - walk.steps; --t) {
+    const Key key{walk.seed, P_NOISE, u64(t)};
     for (int e = threadIdx.x; e < own * bytes; e += THREADS) {
       const int r = e / bytes, j = e % bytes;
-      const Words words = philox(key, (first_row + lo + r) * bytes + j);
+      const Words words = philox(key, (walk.first_row + lo + r) * bytes + j);
       bool may = false;
 #pragma unroll
       for (int k = 0; k < 8; ++k) {
@@ -97,19 +93,19 @@ __global__ void __launch_bounds__(THREADS, 2)
       const int some = min(C, count - from);
       for (int e = threadIdx.x; e < some * net.D; e += THREADS) {
         const int c = e / net.D, d = e % net.D;
-        read_bit(net, room, c, d, bits[chosen[from + c] * bytes + d / 8] >> (7 - d % 8) & 1, odds[t]);
+        read_bit(net, room, c, d, bits[chosen[from + c] * bytes + d / 8] >> (7 - d % 8) & 1, walk.odds[t]);
       }
       __syncthreads();
-      forward(net, room, films + size_t(t) * width, some);
+      forward(net, room, walk.films + size_t(t) * walk.width, some);
       const float *logits = room + net.layer[net.layers - 1].s;
       for (int e = threadIdx.x; e < some * bytes; e += THREADS) {
         const int c = e / bytes, j = e % bytes, r = chosen[from + c];
-        const Words words = philox(key, (first_row + lo + r) * bytes + j);
+        const Words words = philox(key, (walk.first_row + lo + r) * bytes + j);
         u32 byte = bits[r * bytes + j];
 #pragma unroll
         for (int k = 0; k < 8; ++k) {
           const int d = 8 * j + k;
-          if (d < net.D && !(held && held[size_t(lo + r) * net.D + d])) {
+          if (d < net.D && !(walk.held && walk.held[size_t(lo + r) * net.D + d])) {
             const int v = byte >> (7 - k) & 1;
             const Columns<float> columns = look_up(law, t, v, d);
             const float z = bit::shown_logit(law, columns, logits[c * pitch(net.D) + d], v);

@@ -8,15 +8,17 @@ import numpy as np
 
 from bdiff_np.kernels.bernoulli import bernoulli_device
 from bdiff_np.kernels.bernoulli.bernoulli_device import DeviceKernels, Law
-from bdiff_np.kernels.dense import arrays_cupy, dense_cupy
-from bdiff_np.kernels.shared.cuda_cupy import Module
+from bdiff_np.kernels.dense import arrays_cupy
+from bdiff_np.kernels.shared.cuda_cupy import Module, struct
 from bdiff_np.kernels.shared.cuda_grid import SIDE, blocks
+from bdiff_np.kernels.shared.cuda_source import layout
 from bdiff_np.rng import Key
 
 i32, u64 = np.int32, np.uint64
+LAW = layout("bernoulli.cuh", "Law")
 MODULE = Module(
-    "bernoulli.cu", *(f"{name}<256>" for name in ("prior", "draw_t", "unpack")),
-    *(f"{name}<256, {{C}}>" for name in ("q_sample", "q_batch", "kl_grad", "p_flip", "p_sample", "finish")),
+    "bernoulli.cu", *(f"{name}<256>" for name in ("prior", "unpack")),
+    *(f"{name}<256, {{C}}>" for name in ("q_sample", "q_batch", "read", "kl_grad", "p_flip", "p_sample")),
 )  # fmt: skip
 
 
@@ -26,21 +28,16 @@ def prior(law: Law, key: Key, first_row: int, x) -> None:
     MODULE.launch("prior<256>", law.C, _bytes(B, D), law.noise[law.T + 1 :], i32(law.per_bit), *_address(key, first_row), x, i32(B), i32(D))
 
 
-def draw_t(seed: int, stream: int, clock, T: int, t) -> None:
-    """t (B,) int64 of step clock[0], spread over 1..T."""
-    MODULE.launch("draw_t<256>", np.float32, (blocks(len(t)),), u64(seed), u64(stream), clock, t, i32(len(t)), i32(T))
-
-
 def q_sample(law: Law, x0, t, key: Key, first_row: int, x_t) -> None:
     """x_t (B, D) from x0 (B, D) and t (B,)."""
     (B, D), head = x0.shape, (law.noise, i32(law.form), i32(law.T))
     MODULE.launch("q_sample<256, {C}>", law.C, _bytes(B, D), *head, x0, t, *_address(key, first_row), x_t, i32(B), i32(D))
 
 
-def q_batch(law: Law, packed, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
-    """x0 and x_t (B, D) of step clock[0]: rows index[clock[1] * rows + ...] of the packed data, each B / rows times."""
+def q_batch(law: Law, data, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
+    """x0 and x_t (B, D) of step clock[0]: rows index[clock[1] * rows + ...] of the data (data.bits.Resident), each B / rows times."""
     (B, D), head = x0.shape, (law.noise, i32(law.form), i32(law.T))
-    arguments = packed, index, i32(rows), t, u64(seed), u64(stream), clock, x0, x_t, i32(B), i32(D)
+    arguments = data.array, index, i32(rows), t, u64(seed), u64(stream), clock, x0, x_t, i32(B), i32(D)
     MODULE.launch("q_batch<256, {C}>", law.C, _bytes(B, D), *head, *arguments)
 
 
@@ -48,6 +45,12 @@ def unpack(packed, index, x) -> None:
     """x (B, D) uint8: rows index (B,) int32 of packed rows (N, ceil(D / 8))."""
     B, D = x.shape
     MODULE.launch("unpack<256>", np.float32, _bytes(B, D), packed, index, x, i32(B), i32(D))
+
+
+def read_into(x_t, t, features, odds, x, f) -> None:
+    """The network's input x (B, D or 2D), bits as -1 and +1, and weighted by odds[t] where odds (T + 1,) are given; f (B, F) = features[t]."""
+    (B, D), W, F = x_t.shape, x.shape[1], f.shape[1]
+    MODULE.launch("read<256, {C}>", x.dtype, (blocks(B, SIDE),), x_t, t, odds, features, x, f, i32(B), i32(D), i32(W), i32(F))
 
 
 def kl_grad(law: Law, logits, bias, x0, x_t, t, logged, clock, kl, dlogits) -> None:
@@ -68,11 +71,6 @@ def p_sample(law: Law, logits, bias, x_t, t, held, key: Key, first_row: int, x_s
     MODULE.launch("p_sample<256, {C}>", law.C, _bytes(B, D), *head, logits, bias, x_t, t, held, *_address(key, first_row), x_s, i32(B), i32(D))
 
 
-def finish(kl, logged, clock, losses) -> None:
-    """losses[clock[1]] = the mean of kl (B,) where it is logged; then the clock goes on."""
-    MODULE.launch("finish<256, {C}>", kl.dtype, (1,), kl, logged, clock, losses, i32(len(kl)))
-
-
 def _address(key: Key, first_row: int) -> tuple:
     return u64(key.seed), u64(key.stream), u64(key.step), u64(first_row)
 
@@ -86,7 +84,12 @@ class Kernels(DeviceKernels):
     """The kernels for one chain and one meaning of the network's output."""
 
     arrays, launch = arrays_cupy, sys.modules[__name__]
+    take, walk_back = Module("bernoulli_step.cu", "take", cooperative=True), Module("bernoulli_chain.cu", "walk_back")
+
+    def argument(self, D: int) -> np.ndarray:
+        law = self.law
+        return struct(LAW, noise=law.noise, table=law.table, T=law.T, D=D, form=law.form, bce=law.bce)
 
 
 def read(x_t, t, features, weight=None):
-    return bernoulli_device.read(arrays_cupy, dense_cupy, x_t, t, features, weight)
+    return bernoulli_device.read(arrays_cupy, read_into, x_t, t, features, weight)

@@ -12,6 +12,7 @@ import numpy as np
 
 from bdiff_np.diffusion.bernoulli import Chain
 from bdiff_np.kernels.bernoulli.bernoulli_tables import tables
+from bdiff_np.kernels.training.hooks_device import FamilyKernels
 from bdiff_np.rng import Key
 
 PER_BIT, X_PREV, SKIP = 1, 2, 4  # as in bernoulli.cuh
@@ -41,22 +42,21 @@ def law(arrays, chain: Chain, predict: str, skip: bool, bce_weight: float, dtype
     return Law(arrays.asarray(noise), arrays.asarray(table.astype(dtype)), form, chain.T, bce_weight / chain.T, np.dtype(dtype))
 
 
-def read(arrays, dense, x_t, t, features, weight=None) -> tuple[Any, Any]:
-    """As bernoulli_numpy.read. arrays, dense : modules arrays_* and dense_* of one technology"""
+def read(arrays, read_into, x_t, t, features, weight=None) -> tuple[Any, Any]:
+    """As bernoulli_numpy.read. arrays, read_into : module arrays_* and the launch of one technology"""
     (B, D), C = x_t.shape, features.dtype
     x, f = arrays.empty((B, D if weight is None else 2 * D), C), arrays.empty((B, features.shape[1]), C)
-    dense.read(arrays.asarray(x_t), arrays.asarray(t, np.int64), features, weight, x, f)
+    read_into(arrays.asarray(x_t), arrays.asarray(t, np.int64), features, weight, x, f)
     return x, f
 
 
-class DeviceKernels:
+class DeviceKernels(FamilyKernels):
     """The kernels for one chain and one meaning of the network's output; arguments and shapes as in bernoulli_numpy.Kernels, arrays on the device.
 
     A technology fills in two modules: `arrays`, how arrays are made, and `launch`, its launches.
     """
 
     arrays: Any
-    launch: Any
 
     def __init__(self, chain: Chain, predict: str = "x0", skip: bool = True, bce_weight: float = 0.0, dtype=np.float32):
         self.chain, self.predict, self.skip, self.dtype = chain, predict, skip, np.dtype(dtype)

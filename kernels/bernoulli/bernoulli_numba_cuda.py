@@ -14,7 +14,7 @@ from bdiff_np.kernels.bernoulli import bernoulli_bit_numba as bit
 from bdiff_np.kernels.bernoulli import bernoulli_device
 from bdiff_np.kernels.bernoulli.bernoulli_device import PER_BIT, SKIP, X_PREV, DeviceKernels, Law
 from bdiff_np.kernels.bernoulli.bernoulli_numba import TINY
-from bdiff_np.kernels.dense import arrays_numba_cuda, dense_numba_cuda
+from bdiff_np.kernels.dense import arrays_numba_cuda
 from bdiff_np.kernels.dense.dense_numba_cuda import lane_sum, random_block
 from bdiff_np.kernels.shared import philox_numba as philox
 from bdiff_np.kernels.shared.cuda_grid import SIDE, THREADS, WARP, blocks
@@ -60,13 +60,6 @@ def _prior(pi, per_bit, seed, stream, step, first, x):
 
 
 @cuda.jit
-def _draw_t(seed, stream, clock, T, t):
-    i = cuda.grid(1)
-    if i < t.size:
-        t[i] = bit.stratified_t(philox.word(random_block(seed, stream, clock[0], u64(0)), 0), i, t.size, T)
-
-
-@cuda.jit
 def _q_sample(noise, form, T, x0, t, seed, stream, step, first, x_t):
     B, D = x0.shape
     eights, i = (D + 7) // 8, cuda.grid(1)
@@ -99,6 +92,18 @@ def _unpack(packed, index, x):
     if i < B * D:
         r, d = i // D, i % D
         x[r, d] = (packed[index[r], d // 8] >> (7 - d % 8)) & 1
+
+
+@cuda.jit
+def _read(x_t, t, odds, features, x, f):
+    (B, D), W, F = x_t.shape, x.shape[1], f.shape[1]
+    r = cuda.blockIdx.x * SIDE + cuda.threadIdx.x // WARP
+    if r < B:
+        for d in range(cuda.threadIdx.x % WARP, W, WARP):
+            size = x.dtype.type(1) if d < D else odds[t[r]]
+            x[r, d] = size if x_t[r, d % D] != 0 else -size
+        for j in range(cuda.threadIdx.x % WARP, F, WARP):
+            f[r, j] = features[t[r], j]
 
 
 @cuda.jit
@@ -158,25 +163,6 @@ def _p_sample(table, form, T, logits, bias, x_t, t, held, holds, seed, stream, s
             x_s[r, d] = v ^ (0 if stays else bit.below(philox.word(block, k), p, size))
 
 
-@cuda.jit
-def _finish(kl, logged, clock, losses):
-    room = cuda.shared.array(THREADS, kl.dtype)
-    now = clock[1]
-    own = kl.dtype.type(0)
-    if logged[now]:
-        for r in range(cuda.threadIdx.x, kl.size, THREADS):
-            own += kl[r]
-    room[cuda.threadIdx.x] = own
-    cuda.syncthreads()
-    if cuda.threadIdx.x == 0:
-        for k in range(1, THREADS):
-            room[0] += room[k]
-        if logged[now]:
-            losses[now] = room[0] / kl.dtype.type(kl.size)
-        clock[0] += u64(1)
-        clock[1] += u64(1)
-
-
 # Launches -------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -184,20 +170,20 @@ def prior(law: Law, key: Key, first_row: int, x) -> None:
     _prior[_bytes(*x.shape), THREADS](law.noise[law.T + 1 :], bool(law.per_bit), *_address(key, first_row, x), x)
 
 
-def draw_t(seed: int, stream: int, clock, T: int, t) -> None:
-    _draw_t[blocks(len(t)), THREADS](u64(seed), u64(stream), clock, T, t)
-
-
 def q_sample(law: Law, x0, t, key: Key, first_row: int, x_t) -> None:
     _q_sample[_bytes(*x0.shape), THREADS](law.noise, law.form, law.T, x0, t, *_address(key, first_row, x0), x_t)
 
 
-def q_batch(law: Law, packed, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
-    _q_batch[_bytes(*x0.shape), THREADS](law.noise, law.form, law.T, packed, index, u64(rows), t, u64(seed), u64(stream), clock, x0, x_t)
+def q_batch(law: Law, data, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
+    _q_batch[_bytes(*x0.shape), THREADS](law.noise, law.form, law.T, data.array, index, u64(rows), t, u64(seed), u64(stream), clock, x0, x_t)
 
 
 def unpack(packed, index, x) -> None:
     _unpack[blocks(x.size), THREADS](packed, index, x)
+
+
+def read_into(x_t, t, features, odds, x, f) -> None:
+    _read[blocks(len(x_t), SIDE), THREADS](x_t, t, features[0] if odds is None else odds, features, x, f)
 
 
 def kl_grad(law: Law, logits, bias, x0, x_t, t, logged, clock, kl, dlogits) -> None:
@@ -213,10 +199,6 @@ def p_sample(law: Law, logits, bias, x_t, t, held, key: Key, first_row: int, x_s
     holds, head = held is not None, (law.table, law.form, law.T)
     tail = held if holds else x_t, holds, *_address(key, first_row, x_t), x_s
     _p_sample[_bytes(*x_t.shape), THREADS](*head, logits, bias, x_t, t, *tail)
-
-
-def finish(kl, logged, clock, losses) -> None:
-    _finish[1, THREADS](kl, logged, clock, losses)
 
 
 def _address(key: Key, first_row: int, x) -> tuple:
@@ -236,4 +218,4 @@ class Kernels(DeviceKernels):
 
 
 def read(x_t, t, features, weight=None):
-    return bernoulli_device.read(arrays_numba_cuda, dense_numba_cuda, x_t, t, features, weight)
+    return bernoulli_device.read(arrays_numba_cuda, read_into, x_t, t, features, weight)

@@ -15,6 +15,7 @@
 #include "sums.cuh"
 #include "dense.cuh"
 #include "mlp.cuh"
+#include "training.cuh"
 
 // The streams of noise, as in bdiff_np/rng.py.
 constexpr u64 TIME = 2, Q_NOISE = 3;
@@ -183,59 +184,50 @@ __device__ __forceinline__ void gradients(const Net &net, float *room, float *gr
   }
 }
 
-// plan: Net and its layers. noise, table, form, T, bce: Law. tables: features of time (T + 1, features), then odds (T + 1,).
-// index (count, rows), rates (count, 8), logged (count,) of the steps; `first` is the number of the first one.
-// losses (count,): mean KL in nats of the steps that are logged; norms (count,): lengths of the gradients, before their scale; both left alone from
-// the first one on that is not finite.
-// kl (B,), grads (groups, P), total (P,), squares (pieces,): room. arrived: 0 at the start.
-__global__ void __launch_bounds__(THREADS, 1)
-    take(const int *plan, const u64 *noises, const float *table, int form, int T, float bce, const float *tables, float *params, float *m, float *v,
-         float *ema, const u8 *decayed, const u8 *packed, const int *index, const float *rates, const u8 *logged, float *losses, float *norms, float *kl,
-         float *grads, float *total, float *squares, u32 *arrived, u64 seed, u64 first, float most, int count, int rows, int B, int groups, int R,
-         int pieces) {
+// Losses and norms are left alone from the first step on whose gradient is not finite.
+__global__ void __launch_bounds__(THREADS, 1) take(const Steps steps, const Law<float> law) {
   DYN_SHARED(float, room);
-  const Net net = read_net(plan);
+  const Net net = read_net(steps.plan);
   float(&sums)[SIDE][WARP] = *reinterpret_cast<float(*)[SIDE][WARP]>(room + net.end);
-  const Law<float> law{noises, table, T, net.D, form, bce};
   u32 meeting = 0;
-  clear(net, room, R);
-  for (int s = 0; s < count; ++s) {
-    const Batch batch{seed, first + s, packed, index + size_t(s) * rows, rows, B, R};
-    load_weights(net, room, params, true);
-    for (int group = blockIdx.x; group < groups; group += gridDim.x) {
-      const Rows own = part(B, group, groups);
-      for (int lo = own.lo; lo < own.hi; lo += R) {
-        noise(net, law, batch, tables, room, lo, own.hi);
+  clear(net, room, steps.R);
+  for (int s = 0; s < steps.count; ++s) {
+    const Batch batch{steps.seed, steps.first + s, static_cast<const u8 *>(steps.data), steps.index + size_t(s) * steps.rows, steps.rows, steps.B, steps.R};
+    load_weights(net, room, steps.params, true);
+    for (int group = blockIdx.x; group < steps.groups; group += gridDim.x) {
+      const Rows own = part(steps.B, group, steps.groups);
+      for (int lo = own.lo; lo < own.hi; lo += steps.R) {
+        noise(net, law, batch, steps.tables, room, lo, own.hi);
         __syncthreads();
-        forward(net, room, R);
-        loss(net, law, batch, room, kl, logged[s], lo, own.hi);
+        forward(net, room, steps.R);
+        loss(net, law, batch, room, steps.kl, steps.logged[s], lo, own.hi);
         __syncthreads();
-        backward(net, room, R);
-        gradients(net, room, grads + size_t(group) * net.P, R, lo > own.lo);
+        backward(net, room, steps.R);
+        gradients(net, room, steps.grads + size_t(group) * net.P, steps.R, lo > own.lo);
         __syncthreads();
       }
     }
-    grid_barrier(arrived, ++meeting);
-    for (int piece = blockIdx.x; piece < pieces; piece += gridDim.x) {
-      const float square = sum_piece<float>(grads, net.P, groups, total, net.P, piece, pieces, sums);
-      if (threadIdx.x == 0) squares[piece] = square;
+    grid_barrier(steps.arrived, ++meeting);
+    for (int piece = blockIdx.x; piece < steps.pieces; piece += gridDim.x) {
+      const float square = sum_piece<float>(steps.grads, net.P, steps.groups, steps.total, net.P, piece, steps.pieces, sums);
+      if (threadIdx.x == 0) steps.squares[piece] = square;
     }
-    grid_barrier(arrived, ++meeting);
-    const Rates<float> now = *reinterpret_cast<const Rates<float> *>(rates + 8 * s);
-    const float norm = length(squares, pieces, sums);
+    grid_barrier(steps.arrived, ++meeting);
+    const Rates<float> now = *reinterpret_cast<const Rates<float> *>(steps.rates + 8 * s);
+    const float norm = length(steps.squares, steps.pieces, sums);
     if (!isfinite(norm * now.scale)) return;  // all blocks read the same
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < net.P; i += gridDim.x * THREADS) {
-      one::adamw(now, clip(norm * now.scale, most), total[i], decayed[i], i, params, m, v, ema);
+      one::adamw(now, clip(norm * now.scale, steps.most), steps.total[i], steps.decayed[i], i, steps.params, steps.m, steps.v, steps.ema);
     }
     if (blockIdx.x == 0) {
-      if (threadIdx.x == 0) norms[s] = norm;
-      if (logged[s]) {
+      if (threadIdx.x == 0) steps.norms[s] = norm;
+      if (steps.logged[s]) {
         float mean = 0;
-        for (int r = threadIdx.x; r < B; r += THREADS) mean += kl[r];
+        for (int r = threadIdx.x; r < steps.B; r += THREADS) mean += steps.kl[r];
         mean = block_sum<THREADS>(mean, sums[0]);
-        if (threadIdx.x == 0) losses[s] = mean / B;
+        if (threadIdx.x == 0) steps.losses[s] = mean / steps.B;
       }
     }
-    grid_barrier(arrived, ++meeting);
+    grid_barrier(steps.arrived, ++meeting);
   }
 }

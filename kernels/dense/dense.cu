@@ -1,4 +1,4 @@
-// What happens between matrix products, each stage in one pass over its data: the network's input, bias + time + activation and its backward with
+// What happens between matrix products, each stage in one pass over its data: bias + time + activation and its backward with
 // the bias's gradient, LayerNorm, dropout's mask, sums in a fixed order, and AdamW with clipping and the average of the weights.
 //
 // B rows of H units. A block of 32 x 8 threads takes 32 V columns, V of them a thread so that loads are wide, and the rows of one part of the
@@ -17,21 +17,6 @@ template <typename C, int V>
 __device__ __forceinline__ Pack<C, V> get(const C *p) { return *reinterpret_cast<const Pack<C, V> *>(p); }
 template <typename C, int V>
 __device__ __forceinline__ void set(C *p, const Pack<C, V> &x) { *reinterpret_cast<Pack<C, V> *>(p) = x; }
-
-// read: the network's input x (B, W), bits as -1 and +1, and where W = 2 D each a second time times odds[t]; and the features of time f (B, F).
-// Reads 1 byte a bit, writes 4 or 8: bound by bytes, 1.5 or 2.7 ps a bit; no operation.
-template <typename C>
-__global__ void __launch_bounds__(THREADS, BLOCKS)
-    read(const u8 *x_t, const long long *t, const C *odds, const C *features, C *x, C *f, int B, int D, int W, int F) {
-  const Rows rows = part(B, blockIdx.y, gridDim.y);
-  for (int r = rows.lo + threadIdx.x / WARP; r < rows.hi; r += SIDE) {
-    for (int d = blockIdx.x * WARP + lane(); d < W; d += gridDim.x * WARP) {
-      const C size = d < D ? C(1) : odds[t[r]];
-      x[size_t(r) * W + d] = x_t[size_t(r) * D + d % D] ? size : -size;
-    }
-    for (int j = blockIdx.x * WARP + lane(); j < F; j += gridDim.x * WARP) f[size_t(r) * F + j] = features[size_t(t[r]) * F + j];
-  }
-}
 
 // activate: y = act((z + bias) (1 + scale) + shift), [scale, shift] = film (B, 2H), or one row of it for all if shared, or none if null.
 // Reads 4 bytes a unit and 8 of film, writes 4: bound by bytes, 4.8 ps a unit; some 15 operations.

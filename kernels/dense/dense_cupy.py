@@ -1,4 +1,4 @@
-"""The kernels of dense.cu, dropout.cu, shuffle.cu and gemm.cu on CuPy's arrays: each writes into arrays that it is given.
+"""The kernels of dense.cu, dropout.cu and gemm.cu on CuPy's arrays: each writes into arrays that it is given.
 
 All arrays are contiguous, of one dtype, on the device. B rows of H units. Formulas: derivation, section 12.
 """
@@ -14,20 +14,12 @@ from bdiff_np.kernels.shared.cuda_grid import MOST_BLOCKS, SIDE, TILE, WARP, Par
 i32, u32, u64 = np.int32, np.uint32, np.uint64
 
 _dense = Module(
-    "dense.cu", "read<{C}>", "activate<{C}, 1>", "activate<{C}, 4>", "activate_backward<{C}, 1>", "activate_backward<{C}, 4>",
+    "dense.cu", "activate<{C}, 1>", "activate<{C}, 4>", "activate_backward<{C}, 1>", "activate_backward<{C}, 4>",
     "column_sums<{C}, 1>", "column_sums<{C}, 4>", "sum_parts<{C}>", "norm<{C}>", "adamw<{C}>", "layer_norm<{C}>", "layer_norm_backward<{C}>",
     "layer_norm_sums<{C}>",
 )  # fmt: skip
 _dropout = Module("dropout.cu", "keep_mask<256, {C}>")
-_shuffle = Module("shuffle.cu", "shuffle_words<256>")
 _gemm = Module("gemm.cu", "multiply<false, false, {C}>", "multiply<true, false, {C}>", "multiply<false, true, {C}>")
-
-
-def read(x_t, t, features, odds, x, f) -> None:
-    """The network's input x (B, D or 2D), bits as -1 and +1, and weighted by odds[t] where odds (T + 1,) are given; f (B, F) = features[t]."""
-    (B, D), W, F = x_t.shape, x.shape[1], f.shape[1]
-    grid = (blocks(max(W, F), WARP), min(MOST_BLOCKS, blocks(B, SIDE)))
-    _dense.launch("read<{C}>", x.dtype, grid, x_t, t, odds, features, x, f, i32(B), i32(D), i32(W), i32(F))
 
 
 def activate(z, bias, film, activation: str | None, y) -> None:
@@ -88,13 +80,6 @@ def keep_mask(key, threshold: int, kept: float, mask) -> None:
     B, H = mask.shape
     arguments = u64(key.seed), u64(key.stream), u64(key.step), u32(threshold), mask.dtype.type(kept), mask, i32(B), i32(H)
     _dropout.launch("keep_mask<256, {C}>", mask.dtype, (blocks(B * -(-H // 8)),), *arguments)
-
-
-def shuffle_words(seed: int, stream: int, first: int, words) -> None:
-    """words (passes, n) uint64, in whose order passes first, first + 1, ... show the rows."""
-    passes, n = words.shape
-    arguments = u64(seed), u64(stream), u64(first), words, i32(passes), i32(n)
-    _shuffle.launch("shuffle_words<256>", np.float32, (blocks(passes * -(-n // 4)),), *arguments)
 
 
 def multiply(a, b, c) -> None:

@@ -1,4 +1,4 @@
-"""What happens between matrix products, and narrow products themselves: the kernels of dense.cu, dropout.cu, shuffle.cu and gemm.cu in Numba-CUDA.
+"""What happens between matrix products, and narrow products themselves: the kernels of dense.cu, dropout.cu and gemm.cu in Numba-CUDA.
 
 Functions have the names and arguments of dense_cupy.py; activations and AdamW are the device functions of dense_numba.py, which the CPU runs too. A
 block is 32 x SIDE threads; sums over rows go through shared memory in a fixed order, without shuffles, which Numba's simulator lacks.
@@ -41,19 +41,6 @@ def _add_rows(room):
         for side in range(1, SIDE):
             room[0, cuda.threadIdx.x] += room[side, cuda.threadIdx.x]
     cuda.syncthreads()
-
-
-@cuda.jit
-def _read(x_t, t, odds, features, x, f):
-    B, D, W, F = x_t.shape[0], x_t.shape[1], x.shape[1], f.shape[1]
-    lo, hi = _rows(B, cuda.blockIdx.y, cuda.gridDim.y)
-    first, across = cuda.blockIdx.x * WARP + cuda.threadIdx.x % WARP, cuda.gridDim.x * WARP
-    for r in range(lo + cuda.threadIdx.x // WARP, hi, SIDE):
-        for d in range(first, W, across):
-            size = x.dtype.type(1) if d < D else odds[t[r]]
-            x[r, d] = size if x_t[r, d % D] != 0 else -size
-        for j in range(first, F, across):
-            f[r, j] = features[t[r], j]
 
 
 @cuda.jit
@@ -265,19 +252,6 @@ def _keep_mask(seed, stream, step, threshold, kept, mask):
 
 
 @cuda.jit
-def _shuffle_words(seed, stream, first, words):
-    passes, n = words.shape
-    fours = (n + 3) // 4
-    i = cuda.grid(1)
-    if i < passes * fours:
-        p, j = i // fours, i % fours
-        block = random_block(seed, stream, first + u64(p), u64(j))
-        for k in range(4):
-            if 4 * j + k < n:
-                words[p, 4 * j + k] = block[0] if k == 0 else block[1] if k == 1 else block[2] if k == 2 else block[3]
-
-
-@cuda.jit
 def _fill(array, value):
     for i in range(cuda.grid(1), array.size, cuda.gridsize(1)):
         array[i] = value
@@ -313,11 +287,6 @@ def _multiply(a, b, c, stride, pitch, sizes, transposed):
 
 
 # Launches -------------------------------------------------------------------------------------------------------------------------------
-
-
-def read(x_t, t, features, odds, x, f) -> None:
-    grid = blocks(max(x.shape[1], f.shape[1]), WARP), min(MOST_BLOCKS, blocks(len(x_t), SIDE))
-    _read[grid, THREADS](x_t, t, features[0] if odds is None else odds, features, x, f)
 
 
 def activate(z, bias, film, activation: str | None, y) -> None:
@@ -362,11 +331,6 @@ def keep_mask(key, threshold: int, kept: float, mask) -> None:
     B, H = mask.shape
     address = u64(key.seed), u64(key.stream), u64(key.step)
     _keep_mask[blocks(B * -(-H // 8)), THREADS](*address, u32(threshold), mask.dtype.type(kept), mask)
-
-
-def shuffle_words(seed: int, stream: int, first: int, words) -> None:
-    passes, n = words.shape
-    _shuffle_words[blocks(passes * -(-n // 4)), THREADS](u64(seed), u64(stream), u64(first), words)
 
 
 def fill(array, value) -> None:

@@ -16,15 +16,16 @@ NARROW = 128  # width of all layers up to which the launches of a step take long
 
 
 class Technology(NamedTuple):
-    """What launches: modules arrays_*, dense_* and <family>_* of one technology."""
+    """What launches: modules arrays_*, dense_*, training_* and <family>_* of one technology."""
 
     arrays: Any
     dense: Any
+    training: Any
     family: Any
 
 
 def is_narrow(net) -> bool:
-    """Whether no layer is wider than NARROW, bits included."""
+    """Whether no layer is wider than NARROW, the input included."""
     return max(net.D, net.width) <= NARROW
 
 
@@ -63,15 +64,15 @@ class Perceptron:
         return self.params[f"{self.net.dense[-1].name}/b"]
 
     def forward(self, x_t, t) -> None:
-        """All layers, for x_t (B, D) uint8 and t (B,) int64: the last z holds the logits, without their bias."""
-        self.on.dense.read(x_t, t, self.features, self.odds, self.x[0], self.f)
+        """All layers, for x_t (B, D) and t (B,) int64: the last z holds the logits, without their bias."""
+        self.on.family.read_into(x_t, t, self.features, self.odds, self.x[0], self.f)
         for k, layer in enumerate(self.net.dense[:-1]):
             self._multiply(self.f, self.params[f"{layer.name}/F"], self.film[k])
         self._layers(self.film)
 
     def forward_at(self, x_t, t, features, odds, films) -> None:
         """The same for rows that are all at one t; films : (1, 2H) of each hidden layer. features, odds : by t, as x_t's chain has it"""
-        self.on.dense.read(x_t, t, features, odds, self.x[0], self.f)
+        self.on.family.read_into(x_t, t, features, odds, self.x[0], self.f)
         self._layers(films)
 
     def _layers(self, films) -> None:

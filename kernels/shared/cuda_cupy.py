@@ -46,6 +46,26 @@ class Module:
         found(grid, (THREADS,), arguments, shared_mem=shared)
 
 
+def struct(layout: np.dtype, **values) -> np.ndarray:
+    """A struct (1,) with a layout of cuda_source.py, which a kernel takes by value: numbers, device arrays and None for pointers.
+
+    The arrays must be kept for as long as the kernel runs. Raises TypeError for a member that is missing, too many or of another type.
+    """
+    assert layout.names is not None and layout.fields is not None
+    if values.keys() != set(layout.names):
+        raise TypeError(f"members of the struct: {sorted(values.keys() ^ set(layout.names))}")
+    filled = np.zeros(1, layout)
+    for name, value in values.items():
+        to = dict(layout.fields[name][0].metadata or {}).get("to")
+        if to is None:
+            filled[name] = value
+        elif value is not None:
+            if not isinstance(value, cupy.ndarray) or to.kind != "V" and value.dtype != to or not value.flags.c_contiguous:
+                raise TypeError(f"{name} of the struct points to {to}, contiguous on the device, not to {type(value)} {getattr(value, 'dtype', '')}")
+            filled[name] = value.data.ptr
+    return filled
+
+
 @lru_cache(1)
 def multiprocessors() -> int:
     return int(cupy.cuda.Device().attributes["MultiProcessorCount"])

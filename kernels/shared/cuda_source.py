@@ -10,6 +10,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 FOLDER = Path(__file__).parent.parent  # of all kernels, whose file names are unique across its subjects
 
 
@@ -31,3 +33,16 @@ def source(name: str) -> str:
         return "\n".join(lines)
 
     return text(name)
+
+
+TYPES = {"float": "f4", "C": "f4", "int": "i4", "u8": "u1", "u32": "u4", "u64": "u8", "void": "V"}  # of a struct's members, C being float
+
+
+def layout(file: str, name: str) -> np.dtype:
+    """A struct of a .cuh file as the host fills it in: the same members at the same places. A pointer's metadata say what it points to."""
+    (body,) = re.findall(rf"struct {name} {{(.*?)}};", re.sub(r"//.*", "", source(file)), re.DOTALL)
+    members = []
+    for kind, names in re.findall(r"(?:const )?(\w+) ([^;]+);", body):
+        pointer = np.dtype("u8", metadata={"to": np.dtype(TYPES[kind])})
+        members += [(member.lstrip("*"), pointer if member[0] == "*" else TYPES[kind]) for member in names.split(", ")]
+    return np.dtype(members, align=True)

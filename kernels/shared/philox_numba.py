@@ -58,6 +58,13 @@ def word(words, k):
 
 
 @njit
+def stratified_t(word, row, rows, T):
+    """The step of a row of a batch, spread over 1..T by one random word: rng.stratified_t."""
+    offset = (u64(word) * u64(T)) >> u64(32)
+    return np.int64(u64(1) + (u64(row) * u64(T) + offset) // u64(rows))
+
+
+@njit
 def fill(seed, stream, step, first, out):
     """Blocks first, first + 1, ... of a key into `out`, (n, 4) uint64: each block is four words."""
     for i in range(out.shape[0]):

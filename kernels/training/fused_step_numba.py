@@ -150,9 +150,9 @@ def _slice(plan, law, weights, space, steps, where):
     blocks = (D + 7) // 8
     raw = space.words[place, : B * blocks]
     philox_numba.fill(u64(steps.seed), u64(rng.TIME), step, u64(0), raw[:1])
-    offset = np.int64(((raw[0, 0] & u64(0xFFFFFFFF)) * u64(T)) >> u64(32))
+    word = raw[0, 0] & u64(0xFFFFFFFF)
     for r in range(B):
-        t[r] = 1 + ((lo + r) * T + offset) // steps.batch
+        t[r] = philox_numba.stratified_t(word, lo + r, steps.batch, T)
         mlp.copy(steps.x0[s, (lo + r) % steps.x0.shape[1]], x0[r])
     philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
     family.q_sample(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)

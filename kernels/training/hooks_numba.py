@@ -58,6 +58,6 @@ def fill(Law, *, read_row, q_sample, kl_grad, may_change, p_sample) -> None:
 
 
 def _fill(hook, Law, function) -> None:
-    @overload(hook, jit_options={"_nrt": False}, strict=False)
+    @overload(hook, jit_options={"_nrt": False}, strict=False)  # type: ignore[typeddict-unknown-key]
     def choose(law, *rest):
-        return function if isinstance(law, types.NamedTuple) and law.instance_class is Law else None
+        return function if isinstance(law, types.NamedTuple | types.NamedUniTuple) and law.instance_class is Law else None

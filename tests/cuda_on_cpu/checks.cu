@@ -142,6 +142,18 @@ extern "C" __global__ void parameters(float *f, const double *d, unsigned char *
   f[0] = f1 + float(d[0]), B[0] = B1 + b[0], i[0] = i1 + b1, I[0] = I1, q[0] = q1 + (long long)d1, Q[0] = Q1, o[0] = o1;
 }
 
+struct Mixed {
+  u32 *out;
+  unsigned char small;
+  double wide;
+  int n;
+};
+
+extern "C" __global__ void by_value(const Mixed a, int k, Mixed b) {
+  a.out[k] = a.small + u32(a.wide) + a.n;
+  b.out[k + 1] = b.small + u32(b.wide) + b.n;
+}
+
 extern "C" __global__ void unwritten(float *out) {
   DYN_SHARED(float, s);
   out[threadIdx.x] = s[threadIdx.x];

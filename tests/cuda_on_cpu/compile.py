@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,8 +98,8 @@ class RawKernel:
         self.name, self.module = name, module
         self._entry, self._shared = module._entries[name], DEFAULT_SHARED
         kinds = self._entry.signature.decode()
-        self._parameters = [(kind == "*", np.dtype(letter)) for kind, letter in zip(kinds, kinds[len(kinds) // 2 :])]
-        self._slots = struct.Struct("=" + "".join(_slot(*parameter) for parameter in self._parameters))
+        self._parameters = [_Parameter(kind, np.dtype(letter)) for kind, letter in zip(kinds, kinds[len(kinds) // 2 :])]
+        self._slots = struct.Struct("=" + "".join(map(_slot, self._parameters)))
 
     @property
     def max_dynamic_shared_size_bytes(self) -> int:
@@ -111,26 +112,37 @@ class RawKernel:
         self._shared = size
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, *, shared_mem: int = 0, stream=None) -> None:
-        """Runs the kernel. args : NumPy arrays or None for pointers, NumPy scalars for numbers.
+        """Runs the kernel. args : NumPy arrays or None for pointers, NumPy scalars for numbers, arrays (1,) of a structured dtype for structs.
 
         Raises TypeError for arguments that do not fit the kernel's parameters, LaunchError for a launch that fails.
         """
         self.run(self.prepare(grid, block, args, shared_mem))
 
-    def prepare(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, shared_mem: int) -> tuple[_Launch, bytes]:
-        """All that is checked before a launch, and its arguments as the kernel gets them. The arrays must outlive its run."""
+    def prepare(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, shared_mem: int) -> tuple[_Launch, bytes, list[np.ndarray]]:
+        """All that is checked before a launch, and its arguments as the kernel gets them, structs as they are now. The arrays must outlive its run."""
         if len(args) != len(self._parameters):
             raise TypeError(f"{self.name} takes {len(self._parameters)} arguments, not {len(args)}")
-        values = [self._value(k, argument, *parameter) for k, (argument, parameter) in enumerate(zip(args, self._parameters))]
-        return self._launch(_three(grid), _three(block), shared_mem), self._slots.pack(*values)
+        structs = [self._struct(k, argument) if parameter.kind == "{" else None for k, (argument, parameter) in enumerate(zip(args, self._parameters))]
+        values = [
+            self._value(k, argument, parameter.kind == "*", parameter.dtype) if copy is None else copy.ctypes.data
+            for k, (argument, copy, parameter) in enumerate(zip(args, structs, self._parameters))
+        ]
+        return self._launch(_three(grid), _three(block), shared_mem), self._slots.pack(*values), [copy for copy in structs if copy is not None]
 
-    def run(self, prepared: tuple[_Launch, bytes]) -> None:
+    def run(self, prepared: tuple[_Launch, bytes, list[np.ndarray]]) -> None:
         """One launch of what was prepared. Raises LaunchError."""
-        launch, slots = prepared
+        launch, slots, _ = prepared
         launch.order, launch.flush_denormals, launch.patience = order, flush_denormals, patience
         failure = self._entry.start(ctypes.byref(launch), slots)
         if failure:
             raise LaunchError(f"{self.name}: {failure.decode()}")
+
+    def _struct(self, k: int, argument) -> np.ndarray:
+        """A copy of a struct, whose layout is the caller's business and whose size is not."""
+        size = self._entry.sizes[k]
+        if not isinstance(argument, np.ndarray) or argument.dtype.names is None or argument.size != 1 or argument.dtype.itemsize != size:
+            raise TypeError(f"{self.name}: argument {k} must be a numpy.ndarray of one struct of {size} bytes, not {argument!r}")
+        return argument.copy()
 
     def _value(self, k: int, argument, pointer: bool, dtype: np.dtype):
         """The argument as a number that its slot takes."""
@@ -186,13 +198,22 @@ class _Entry(ctypes.Structure):
     _fields_ = [
         ("name", ctypes.c_char_p),
         ("signature", ctypes.c_char_p),
+        ("sizes", ctypes.POINTER(ctypes.c_uint)),
         ("start", ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.POINTER(_Launch), ctypes.c_char_p)),
     ]
 
 
-def _slot(pointer: bool, dtype: np.dtype) -> str:
-    """How struct packs an argument into 8 bytes."""
-    return "Q" if pointer else f"{dtype.char if dtype.itemsize < 8 else {'i': 'q', 'u': 'Q', 'f': 'd'}[dtype.kind]}{8 - dtype.itemsize}x"
+class _Parameter(NamedTuple):
+    """Of a kernel. kind : "*" a pointer, "=" a number, "{" a struct. dtype : of the number, or of what the pointer points to"""
+
+    kind: str
+    dtype: np.dtype
+
+
+def _slot(parameter: _Parameter) -> str:
+    """How struct packs an argument into 8 bytes; of a struct its address."""
+    dtype = parameter.dtype
+    return "Q" if parameter.kind != "=" else f"{dtype.char if dtype.itemsize < 8 else {'i': 'q', 'u': 'Q', 'f': 'd'}[dtype.kind]}{8 - dtype.itemsize}x"
 
 
 def _three(size: tuple[int, ...]) -> tuple[int, ...]:

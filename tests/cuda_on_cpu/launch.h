@@ -51,33 +51,50 @@ constexpr char letter() {
   else if constexpr (std::is_integral_v<T> && sizeof(T) == 2) return is_signed ? 'h' : 'H';
   else if constexpr (std::is_integral_v<T> && sizeof(T) == 4) return is_signed ? 'i' : 'I';
   else if constexpr (std::is_integral_v<T> && sizeof(T) == 8) return is_signed ? 'q' : 'Q';
-  else static_assert(sizeof(T) == 0, "a kernel's parameter is a number, a bool, or a pointer to such");
+  else static_assert(sizeof(T) == 0, "a kernel's parameter is a number, a bool, a pointer to such, or a struct");
 }
 
-// "*=*fif": for each parameter '*' if it is a pointer and '=' if it is a value; then for each the letter, of what a pointer points to.
+// The letter of a parameter; 'V' of a struct.
+template <typename P>
+constexpr char letter_of() {
+  if constexpr (std::is_class_v<P>) return 'V';
+  else return letter<std::remove_cv_t<std::remove_pointer_t<std::remove_cv_t<P>>>>();
+}
+
+// "*=*fif": for each parameter '*' if it is a pointer, '=' if it is a number, '{' if it is a struct; then for each the letter, of what a pointer
+// points to. And the size of each.
 template <typename... P>
 struct Signature {
-  static constexpr char text[] = {
-      (std::is_pointer_v<P> ? '*' : '=')..., letter<std::remove_cv_t<std::remove_pointer_t<std::remove_cv_t<P>>>>()..., '\0'};
+  static constexpr char text[] = {(std::is_pointer_v<P> ? '*' : std::is_class_v<P> ? '{' : '=')...,
+                                  letter_of<P>()..., '\0'};
+  static constexpr unsigned sizes[] = {sizeof(P)..., 0};
 };
+
+// One argument from its slot, which has a struct's address.
+template <typename T>
+void get(T &argument, const char *slot) {
+  if constexpr (std::is_class_v<T>) slot = *reinterpret_cast<const char *const *>(slot);
+  memcpy(static_cast<void *>(&argument), slot, sizeof argument);
+}
 
 // One launch; the arguments lie in slots of 8 bytes.
 template <auto kernel, typename... P, size_t... i>
 const char *start(const Launch &launch, const char *slots, std::index_sequence<i...>) {
   std::tuple<std::remove_cv_t<P>...> arguments;
-  (memcpy(&std::get<i>(arguments), slots + 8 * i, sizeof(std::get<i>(arguments))), ...);
+  (get(std::get<i>(arguments), slots + 8 * i), ...);
   const auto body = [](void *tuple) { kernel(std::get<i>(*static_cast<decltype(arguments) *>(tuple))...); };
   return run(launch, {body, &arguments, find_shared});
 }
 
 struct Entry {
   const char *name, *signature;
+  const unsigned *sizes;
   const char *(*start)(const Launch &, const char *slots);
 };
 
 template <auto kernel, typename... P>
 constexpr Entry entry(const char *name, void (*)(P...)) {
-  return {name, Signature<P...>::text,
+  return {name, Signature<P...>::text, Signature<P...>::sizes,
           [](const Launch &launch, const char *slots) { return start<kernel, P...>(launch, slots, std::index_sequence_for<P...>{}); }};
 }
 

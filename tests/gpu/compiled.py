@@ -36,10 +36,8 @@ class Kernel(NamedTuple):
 # Budgets: 256 threads with 64 registers each are four blocks on a multiprocessor, with 80 three, with 128 two; the fused step is alone there.
 KERNELS = [
     *(Kernel("bernoulli.cu", f"{name}<256>", 48) for name in ("prior", "unpack")),
-    Kernel("bernoulli.cu", "draw_t<256>", 32, 8),
     *(Kernel("bernoulli.cu", f"{name}<256, float>", 64) for name in ("q_sample", "q_batch", "kl_grad", "p_flip", "p_sample")),
-    Kernel("bernoulli.cu", "finish<256, float>", 48, 32),
-    Kernel("dense.cu", "read<float>", 40),
+    Kernel("bernoulli.cu", "read<256, float>", 40),
     Kernel("dense.cu", "activate<float, 1>", 40),
     Kernel("dense.cu", "activate<float, 4>", 48, loads="LDG.E.128 STG.E.128"),
     Kernel("dense.cu", "activate_backward<float, 1>", 40, 1024),
@@ -53,12 +51,14 @@ KERNELS = [
     Kernel("dense.cu", "layer_norm_backward<float>", 64),
     Kernel("dense.cu", "layer_norm_sums<float>", 48, 2048),
     Kernel("dropout.cu", "keep_mask<256, float>", 48),
-    Kernel("shuffle.cu", "shuffle_words<256>", 48),
+    Kernel("training.cu", "shuffle_words<256>", 48),
+    Kernel("training.cu", "draw_t<256>", 32, 8),
+    Kernel("training.cu", "finish<256, float>", 48, 32),
     *(Kernel("gemm.cu", f"multiply<{a}, {b}, float>", 80, 8704, "LDS.128") for a, b in (("false", "false"), ("true", "false"), ("false", "true"))),
     Kernel("bernoulli_step.cu", "take", 216, loads="LDS.128 STS.128"),
     Kernel("bernoulli_chain.cu", "walk_back", 120, loads="LDS.128"),
 ]
-DOUBLE = [k for k in KERNELS if k.file in ("bernoulli.cu", "dense.cu", "dropout.cu", "gemm.cu") and "float" in k.name]  # for gradient checks
+DOUBLE = [k for k in KERNELS if k.file in ("bernoulli.cu", "dense.cu", "dropout.cu", "gemm.cu", "training.cu") and "float" in k.name]  # for gradient checks
 
 
 class Use(NamedTuple):
@@ -167,20 +167,21 @@ def numba_kernels() -> dict:
 
     from bdiff_np.kernels.bernoulli import bernoulli_numba_cuda as b
     from bdiff_np.kernels.dense import dense_numba_cuda as d
+    from bdiff_np.kernels.training import training_numba_cuda as t
 
     f1, f2, u1, b1, b2, l1, i1, key = float32[::1], float32[:, ::1], uint64[::1], uint8[::1], uint8[:, ::1], int64[::1], int32[::1], (uint64,) * 3
     law = u1, int64, int64
     return {
-        d._read: (b2, l1, f1, f2, f2, f2), d._activate: (f2, f1, f2, boolean, int64, f2), d._column_sums: (f2, f1, int64),
+        b._read: (b2, l1, f1, f2, f2, f2), d._activate: (f2, f1, f2, boolean, int64, f2), d._column_sums: (f2, f1, int64),
         d._activate_backward: (f2, f2, f1, f2, boolean, int64, f2, f2, f1, int64), d._sum_parts: (f1, int64, int64, f1, boolean, f1, int64),
         d._norm: (f1, f1, u1, i1), d._adamw: (f1, f1, f1, f1, f1, b1, f1, f2, float32, u1), d._layer_norm: (f2, f1, f1, float32, f2, f2),
         d._layer_norm_backward: (f2, f2, f1, f2, f2), d._layer_norm_sums: (f2, f2, f2, f1, int64), d._fill: (f1, float32),
-        d._shuffle_words: (uint64, uint64, uint64, uint64[:, ::1]), d._keep_mask: (*key, uint32, float32, f2),
+        t._shuffle_words: (uint64, uint64, uint64, uint64[:, ::1]), d._keep_mask: (*key, uint32, float32, f2),
         d._multiply: (f1, f1, f1, int64, int64, types.UniTuple(int64, 3), types.UniTuple(boolean, 2)),
-        b._prior: (u1, boolean, *key, uint64, b2), b._draw_t: (uint64, uint64, u1, int64, l1), b._unpack: (b2, i1, b2),
+        b._prior: (u1, boolean, *key, uint64, b2), t._draw_t: (uint64, uint64, u1, int64, l1), b._unpack: (b2, i1, b2),
         b._q_sample: (*law, b2, l1, *key, uint64, b2), b._q_batch: (*law, b2, i1, uint64, l1, uint64, uint64, u1, b2, b2),
         b._kl_grad: (u1, f1, int64, int64, float32, f2, f1, b2, b2, l1, b1, u1, f1, f2), b._p_flip: (f1, int64, int64, f2, b2, l1, f2),
-        b._p_sample: (f1, int64, int64, f2, f1, b2, l1, b2, boolean, *key, uint64, b2), b._finish: (f1, b1, u1, f1),
+        b._p_sample: (f1, int64, int64, f2, f1, b2, l1, b2, boolean, *key, uint64, b2), t._finish: (f1, b1, u1, f1),
     }  # fmt: skip
 
 

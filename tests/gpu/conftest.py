@@ -100,15 +100,15 @@ def child(request, children):
 class Card:
     """A card to test on: the real one, or the stand-in.
 
-    real : which. cupy, ops, step, chain, dense, arrays, family, source : the modules of our back end and what they stand on
+    real : which. cupy, ops, step, chain, training, dense, arrays, family : the modules of our back end and what they stand on
     """
 
     def __init__(self, stand_in):
         self.stand_in, self.real = stand_in, stand_in is None
         self.cupy, self.ops = import_module("cupy"), import_module("bdiff_np.backends.cupy_ops")
-        places = "bernoulli.bernoulli_step", "bernoulli.bernoulli_chain", "bernoulli.bernoulli", "dense.dense", "dense.arrays"
+        places = "training.fused_step", "training.fused_chain", "training.training", "bernoulli.bernoulli", "dense.dense", "dense.arrays"
         own = {place: import_module(f"bdiff_np.kernels.{place}_cupy") for place in places}
-        self.step, self.chain, self.family, self.dense, self.arrays = own.values()
+        self.step, self.chain, self.training, self.family, self.dense, self.arrays = own.values()
 
     def orders(self):
         """Runs the loop's body once in each order of threads and blocks; on a real card once."""

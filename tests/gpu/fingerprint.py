@@ -24,7 +24,8 @@ def main(out: str, stand_in: bool) -> None:
         gpu.driver = lambda: gpu.Driver(13000, ("a stand-in",), "")
     from bdiff_np import rng, sample
     from bdiff_np.diffusion.bernoulli import make_chain
-    from bdiff_np.kernels.bernoulli import bernoulli_cupy, bernoulli_step_cupy
+    from bdiff_np.kernels.bernoulli import bernoulli_cupy
+    from bdiff_np.kernels.training import fused_step_cupy
     from bdiff_np.model import load_ops
     from bdiff_np.rng import Key
     from gpu.training import CASES, buffers, take, training
@@ -42,7 +43,7 @@ def main(out: str, stand_in: bool) -> None:
             found |= {f"{name} {predict} {key}": ops.to_host(value) for key, value in values.items()}
 
     class Card:
-        step = bernoulli_step_cupy
+        step = fused_step_cupy
 
     for way in ("FusedSteps", "CapturedSteps", "five lines"):
         for case in ("plain", "odds_input", "pi-of-each-bit", "x_prev-no-skip", "deep"):

@@ -32,11 +32,11 @@ STEP, CHAIN, MLP, SUMS, DEVICE, BERNOULLI, DENSE, GEMM = (
 MUTANTS = [
     Mutant("no barrier after the noise", STEP, "own.hi);\n        __syncthreads();\n        forward", "own.hi);\n        forward", "thread"),
     Mutant("no barrier between layers", STEP, "H - n, slope);\n      }\n    });\n    __syncthreads();", "H - n, slope);\n      }\n    });", "thread"),
-    Mutant("no barrier after the loss", STEP, "logged[s], lo, own.hi);\n        __syncthreads();", "logged[s], lo, own.hi);", "thread"),
-    Mutant("no barrier before the next rows", STEP, "R, lo > own.lo);\n        __syncthreads();", "R, lo > own.lo);", "thread"),
-    Mutant("no meeting after the gradients", STEP, "    grid_barrier(arrived, ++meeting);\n    for (int piece", "    for (int piece", "thread"),
-    Mutant("no meeting after the sums", STEP, "    grid_barrier(arrived, ++meeting);\n    const Rates", "    const Rates", "thread"),
-    Mutant("no meeting after AdamW", STEP, "      }\n    }\n    grid_barrier(arrived, ++meeting);\n  }\n}", "      }\n    }\n  }\n}", "thread"),
+    Mutant("no barrier after the loss", STEP, "steps.logged[s], lo, own.hi);\n        __syncthreads();", "steps.logged[s], lo, own.hi);", "thread"),
+    Mutant("no barrier before the next rows", STEP, "steps.R, lo > own.lo);\n        __syncthreads();", "steps.R, lo > own.lo);", "thread"),
+    Mutant("no meeting after the gradients", STEP, "    grid_barrier(steps.arrived, ++meeting);\n    for (int piece", "    for (int piece", "thread"),
+    Mutant("no meeting after the sums", STEP, "    grid_barrier(steps.arrived, ++meeting);\n    const Rates", "    const Rates", "thread"),
+    Mutant("no meeting after AdamW", STEP, "      }\n    }\n    grid_barrier(steps.arrived, ++meeting);\n  }\n}", "      }\n    }\n  }\n}", "thread"),
     Mutant("no fence before the meeting", DEVICE, "    __threadfence();\n    atomicAdd(arrived, 1u);", "    atomicAdd(arrived, 1u);", "thread"),
     Mutant("no fence after the meeting", DEVICE, "__nanosleep(20);\n    __threadfence();", "__nanosleep(20);", "thread"),
     Mutant("no barrier in the sum over a block", DEVICE, "= v;\n  __syncthreads();\n  C total", "= v;\n  C total", "thread"),
@@ -54,8 +54,8 @@ MUTANTS = [
     Mutant("weights into their pads", MLP, "room[layer.w + e / H * p + e % H]", "room[layer.w + e]", "plain"),
     Mutant("the last bit of a row left out", STEP, "+ k < net.D) {\n        const u32", "+ k + 1 < net.D) {\n        const u32", "plain"),
     Mutant("a margin that is too small", CHAIN, "(1 + MARGIN)", "0.97f", "plain"),
-    Mutant("one group's gradient forgotten", STEP, "group < groups; group +=", "group < groups - 1; group +=", "plain"),
-    Mutant("a clip of the wrong norm", STEP, "clip(norm * now.scale, most)", "clip(norm * 1e4f, most)", "plain"),
+    Mutant("one group's gradient forgotten", STEP, "group < steps.groups; group +=", "group < steps.groups - 1; group +=", "plain"),
+    Mutant("a clip of the wrong norm", STEP, "clip(norm * now.scale, steps.most)", "clip(norm * 1e4f, steps.most)", "plain"),
     Mutant("a posterior that is not Bayes'", BERNOULLI, "bb_s * (keep + redraw * pi_v) / bb_t", "bb_s * keep / bb_t", "plain"),
 ]
 

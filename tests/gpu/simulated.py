@@ -117,10 +117,11 @@ def test_products(ops, M, N, K):
 @pytest.mark.parametrize("passes, n", [(3, 5), (1, 9), (2, 1)])
 def test_orders(ops, passes, n):
     """Which rows are shown when: as on NumPy."""
-    from bdiff_np.kernels.dense import arrays_numba_cuda, dense_numba_cuda
+    from bdiff_np.kernels.dense import arrays_numba_cuda
+    from bdiff_np.kernels.training import training_numba_cuda
 
     words = arrays_numba_cuda.empty((passes, n), np.uint64)
-    dense_numba_cuda.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)
+    training_numba_cuda.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)
     expected = rng.permutations(2**63 - 1, rng.SHUFFLE, 2**33, passes, n)
     np.testing.assert_array_equal(ops.to_host(arrays_numba_cuda.argsort(words)), expected)
 

@@ -163,7 +163,7 @@ def test_orders_of_rows(card, passes, n):
     """Which rows are shown when is NumPy's, bit for bit, pass by pass; keys and passes as large as they come."""
     for _ in card.orders():
         words = card.arrays.empty((passes, n), np.uint64)
-        card.dense.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)
+        card.training.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)
         found = card.arrays.argsort(words)
         assert found.dtype == np.int32
         np.testing.assert_array_equal(card.arrays.to_host(found), rng.permutations(2**63 - 1, rng.SHUFFLE, 2**33, passes, n))

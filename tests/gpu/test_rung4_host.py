@@ -312,7 +312,7 @@ def walked(card, monkeypatch):
     def draw(model, way, *arguments, **options):
         with monkeypatch.context() as patched:
             if way != "FusedChain":
-                patched.setattr(card.chain, "plan" if way == "LaunchedChain" else "fits", lambda net: None)
+                patched.setattr(card.chain, *(("plan", lambda net: None) if way == "LaunchedChain" else ("can_fuse", lambda *_: False)))
             return sample.draw(model, *arguments, **options)
 
     return draw

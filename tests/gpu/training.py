@@ -61,7 +61,7 @@ def take(job: Training, how: str, card) -> Training:
         job.fused, job.resident = None, job.rows.resident(job.model.ops)
     else:
         options = {"rows": job.rows, "batch": job.batch_rows * job.repeats, "seed": job.seed}
-        job.fused = getattr(card.step, how)(card.step.ON, job.model, job.kernels, job.optimizer, **options)
+        job.fused = getattr(card.step, how)(card.step.technology(job.kernels), job.model, job.kernels, job.optimizer, **options)
     return job
 
 

@@ -1,7 +1,7 @@
-"""Many optimiser steps of Bernoulli diffusion with a perceptron on a GPU, without the host waiting for any of them.
+"""Many optimiser steps with a perceptron on a GPU, without the host waiting for any of them, for the family that hooks_device.py describes.
 
 Data, weights and noise stay on the device; the losses and norms of all steps of a call come back together at its end. Here a step is a sequence of
-launches, by any technology; bernoulli_step_cupy.py adds a captured graph of it, and one kernel for many steps.
+launches, by any technology; fused_step_cupy.py adds a captured graph of it, and one kernel for many steps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AT_ONCE, WAITING = 1024, 1 << 22  # steps whose rates and rows wait on the devic
 class Steps:
     """What all ways of taking steps share: data, numbers of each step, and what comes back.
 
-    model : of the network to train, in place. kernels : of its chain. optimizer : optim.AdamW. rows : data.Rows
+    model : of the network to train, in place. kernels : hooks_device.FamilyKernels. optimizer : optim.AdamW. rows : data.Data
     batch : rows of a step, repeats included. seed : of all noise. Raises InputError where the card has too little memory.
     """
 
@@ -30,16 +30,16 @@ class Steps:
     def __init__(self, on: Technology, model, kernels, optimizer, *, rows, batch: int, seed: int):
         P, own, arrays = model.params.flat.size, min(len(rows), batch), on.arrays
         self.on, self.net, self.params, self.kernels, self.optimizer = on, model.net, model.params, kernels, optimizer
-        self.batch, self.seed, self.D = batch, seed, model.D
+        self.batch, self.seed, self.D, self.dtype = batch, seed, model.D, rows.dtype
         self.groups = max(1, min(MOST_GROUPS, batch // GROUP, GRADIENTS // P))
         self.rows_of_batch = 0
         self.at_once = max(1, min(AT_ONCE, WAITING // own))
         orders = 40 * max(len(rows), self.at_once * own)  # words and places of a shuffle, and what a sort takes besides
-        need = 4 * (self.floats() + P) + rows.packed.nbytes + self.at_once * (4 * own + 48) + orders
+        need = 4 * (self.floats() + P) + rows.nbytes + self.at_once * (4 * own + 48) + orders
         cure = f"take a smaller data.batch_size or model.num_sample_steps (a step has {batch} rows now), or narrower layers (model.hidden)"
         arrays.reserve(need, "A training step", cure)
         self.empty = new = arrays.empty
-        self.packed = arrays.asarray(rows.packed)
+        self.data = rows.resident(model.ops)
         self.decayed = optimizer.decayed
         self.rates, self.logged = new((self.at_once, 8), np.float32), new(self.at_once, np.uint8)
         self.losses, self.norms, self.kl = new(self.at_once, np.float32), new(self.at_once, np.float32), new(batch, np.float32)
@@ -61,7 +61,7 @@ class Steps:
     def orders(self, first: int, passes: int, N: int):
         """rng.permutations of N rows for so many passes over the data, (passes, N) int32, on the device."""
         words = self.empty((passes, N), np.uint64)
-        self.on.dense.shuffle_words(self.seed, rng.SHUFFLE, first, words)
+        self.on.training.shuffle_words(self.seed, rng.SHUFFLE, first, words)
         return self.on.arrays.argsort(words)
 
     def __call__(self, index, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
@@ -108,7 +108,7 @@ class LaunchedSteps(Steps):
         super().__init__(on, model, kernels, optimizer, **options)
         B, D, arrays = self.batch, self.D, on.arrays
         self.perceptron = Perceptron(on, self.net, self.params, B, self.groups)
-        self.x0, self.x_t, self.t = arrays.empty((B, D), np.uint8), arrays.empty((B, D), np.uint8), arrays.empty(B, np.int64)
+        self.x0, self.x_t, self.t = arrays.empty((B, D), self.dtype), arrays.empty((B, D), self.dtype), arrays.empty(B, np.int64)
         self.clock, self.halted = arrays.zeros(2, np.uint64), arrays.zeros(1, np.int32)
 
     def floats(self) -> int:
@@ -135,9 +135,9 @@ class LaunchedSteps(Steps):
     def step(self) -> None:
         """The launches of one step, in the order of train.py's five lines."""
         net, o, P, law = self.perceptron, self.optimizer, self.params.flat.size, self.kernels.law
-        dense, family = self.on.dense, self.on.family
-        family.draw_t(self.seed, rng.TIME, self.clock, law.T, self.t)
-        family.q_batch(law, self.packed, self.index, self.rows_of_batch, self.t, self.seed, rng.Q_NOISE, self.clock, self.x0, self.x_t)
+        dense, training, family = self.on.dense, self.on.training, self.on.family
+        training.draw_t(self.seed, rng.TIME, self.clock, law.T, self.t)
+        family.q_batch(law, self.data, self.index, self.rows_of_batch, self.t, self.seed, rng.Q_NOISE, self.clock, self.x0, self.x_t)
         net.forward(self.x_t, self.t)
         family.kl_grad(law, net.z[-1], net.logits_bias, self.x0, self.x_t, self.t, self.logged, self.clock, self.kl, net.dy[-1])
         net.backward()
@@ -146,9 +146,4 @@ class LaunchedSteps(Steps):
         dense.norm(self.squares, self.norms, self.clock, self.halted)
         buffers = self.params.flat, grad, o.m.flat, o.v.flat, o.ema.flat
         dense.adamw(*buffers, self.decayed, self.norms, self.rates, self.clip, self.clock)
-        family.finish(self.kl, self.logged, self.clock, self.losses)
-
-
-def fits(net) -> bool:
-    """Whether a network is one that these steps know: dense layers alone, in float32."""
-    return getattr(net, "dense", None) is not None and net.dtype == np.float32
+        training.finish(self.kl, self.logged, self.clock, self.losses)

@@ -1,4 +1,4 @@
-"""The reverse chain of Bernoulli diffusion with a perceptron on a GPU, a step being a few launches in arrays laid out once, by any technology."""
+"""The reverse chain with a perceptron on a GPU, a step being a few launches in arrays laid out once, by any technology."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Chain:
         self.odds = asarray(np.zeros(len(time), np.float32) if net.odds is None else net.odds[time])
 
     def held(self, known):
-        """Bits that stay as they are, (B, D) uint8 on the device, or None."""
+        """Elements that stay as they are, (B, D) uint8 on the device, or None."""
         return None if known is None else self.on.arrays.asarray(self.on.arrays.to_host(known).astype(np.uint8))
 
 
@@ -39,7 +39,7 @@ class LaunchedChain(Chain):
         self.rows = 0
 
     def __call__(self, x, first: int, steps: int, *, seed: int, first_row: int = 0, known=None) -> None:
-        """Takes x (B, D) uint8, in place, from x_first to x_{first - steps}. known : (B, D) bool or uint8, bits that stay as they are"""
+        """Takes x (B, D), in place, from x_first to x_{first - steps}. known : (B, D) bool or uint8, elements that stay as they are"""
         (B, _), arrays, held = x.shape, self.on.arrays, self.held(known)
         if B != self.rows:
             self.rows, self.t = B, arrays.empty(B, np.int64)

@@ -1,6 +1,6 @@
-"""Many optimiser steps of Bernoulli diffusion with a perceptron on CuPy; the first of three ways that the network allows:
+"""Many optimiser steps with a perceptron on CuPy; the first of three ways that the network allows:
 
-one kernel for many steps, weights in shared memory (bernoulli_step.cu); a captured graph of a step's launches, for narrow nets that are too large
+one kernel for many steps, weights in shared memory (the family's `take`); a captured graph of a step's launches, for narrow nets that are too large
 for that; launches one by one with cuBLAS, for wide nets.
 """
 
@@ -11,26 +11,29 @@ from typing import Any
 import cupy
 import numpy as np
 
-from bdiff_np.kernels.bernoulli import bernoulli_cupy
-from bdiff_np.kernels.bernoulli.bernoulli_step_device import LaunchedSteps, Steps, fits
 from bdiff_np.kernels.dense import arrays_cupy, dense_cupy
 from bdiff_np.kernels.mlp import mlp_plan
 from bdiff_np.kernels.mlp.mlp_device import Technology, is_narrow
-from bdiff_np.kernels.shared.cuda_cupy import Module, multiprocessors, shared_limit
+from bdiff_np.kernels.shared.cuda_cupy import multiprocessors, shared_limit, struct
 from bdiff_np.kernels.shared.cuda_grid import blocks
+from bdiff_np.kernels.training import training_cupy
+from bdiff_np.kernels.training.fused_step_device import LaunchedSteps, Steps
+from bdiff_np.kernels.training.hooks_device import FamilyKernels, can_fuse
 
 ROWS = (64, 32, 16, 8, 4)  # that a block takes together, whatever fits first; the result is the same
-ON = Technology(arrays_cupy, dense_cupy, bernoulli_cupy)
-STEP = Module("bernoulli_step.cu", "take", cooperative=True)
-i32, u64 = np.int32, np.uint64
 
 
 def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> Steps | None:
-    """The steps of a training, or None where the network is not one of dense layers alone or not float32. Arguments: `Steps`."""
-    if not fits(model.net):
+    """The steps of a training, or None where hooks_device.can_fuse says no. Arguments: `Steps`."""
+    if not can_fuse(model.net, kernels):
         return None
-    kind = LaunchedSteps if not is_narrow(model.net) else FusedSteps if plan(model.net) else CapturedSteps
-    return kind(ON, model, kernels, optimizer, rows=rows, batch=batch, seed=seed)
+    fused = kernels.take is not None and plan(model.net) is not None
+    kind = LaunchedSteps if not is_narrow(model.net) else FusedSteps if fused else CapturedSteps
+    return kind(technology(kernels), model, kernels, optimizer, rows=rows, batch=batch, seed=seed)
+
+
+def technology(kernels: FamilyKernels) -> Technology:
+    return Technology(arrays_cupy, dense_cupy, training_cupy, kernels.launch)
 
 
 def plan(net, rows: int = ROWS[0]) -> mlp_plan.Plan | None:
@@ -40,7 +43,7 @@ def plan(net, rows: int = ROWS[0]) -> mlp_plan.Plan | None:
 
 
 class FusedSteps(Steps):
-    """One cooperative kernel for all steps of a call; see bernoulli_step.cu."""
+    """One cooperative kernel for all steps of a call; see bernoulli_step.cu, the family's."""
 
     def __init__(self, on: Technology, model, kernels, optimizer, **options):
         super().__init__(on, model, kernels, optimizer, **options)
@@ -58,18 +61,19 @@ class FusedSteps(Steps):
         return self.groups * self.params.flat.size
 
     def load(self) -> None:
-        STEP.get("take")
+        self.kernels.take.get("take")
 
     def run(self, first: int, count: int) -> None:
-        law, o = self.kernels.law, self.optimizer
+        o = self.optimizer
         self.on.arrays.fill(self.arrived, 0)
-        STEP.launch(
-            "take", np.float32, (self.grid,), self.numbers, law.noise, law.table, i32(law.form), i32(law.T), np.float32(law.bce), self.tables,
-            self.params.flat, o.m.flat, o.v.flat, o.ema.flat, self.decayed, self.packed, self.index, self.rates, self.logged, self.losses, self.norms,
-            self.kl, self.grads, self.total, self.squares, self.arrived, u64(self.seed), u64(first), np.float32(self.clip), i32(count),
-            i32(self.rows_of_batch), i32(self.batch), i32(self.groups), i32(self.plan.rows), i32(len(self.squares)),
-            shared=4 * self.plan.floats + mlp_plan.SUMS,
+        steps = struct(
+            training_cupy.STEPS, plan=self.numbers, tables=self.tables, params=self.params.flat, m=o.m.flat, v=o.v.flat, ema=o.ema.flat,
+            decayed=self.decayed, data=self.data.array, index=self.index, rates=self.rates, logged=self.logged, losses=self.losses, norms=self.norms,
+            kl=self.kl, grads=self.grads, total=self.total, squares=self.squares, arrived=self.arrived, seed=self.seed, first=first, most=self.clip,
+            count=count, rows=self.rows_of_batch, B=self.batch, groups=self.groups, R=self.plan.rows, pieces=len(self.squares),
         )  # fmt: skip
+        shared = 4 * self.plan.floats + mlp_plan.SUMS
+        self.kernels.take.launch("take", np.float32, (self.grid,), steps, self.kernels.argument(self.D), shared=shared)
 
 
 class CapturedSteps(LaunchedSteps):
