@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """The set-up commands, for a machine that has nothing but Python 3.10 or newer.
 
-    python3 dev.py train     train the heartbeat example, print samples, the bound and where the pictures are (about a minute)
-    python3 dev.py test      run the tests, two at a time
-    python3 dev.py ladder    run every check of the GPU kernels that needs no GPU (g++, and about a gigabyte of CUDA's compilers, from PyPI)
+    python3 dev.py train     train the heartbeat example, print samples, the bound and where the pictures are (about a
+    minute) python3 dev.py test      run the tests, two at a time
+    python3 dev.py ladder    run every check of the GPU kernels that needs no GPU (g++, and about a gigabyte of CUDA's
+    compilers, from PyPI)
 
-Each makes the virtual environment .venv at first use, installs the package into it in editable form, and runs the job there. Further
-arguments go to the job: `python3 dev.py test -k schedule`, `python3 dev.py train runs/repeating_patterns_len_20_per_10`. Standard library only.
+Each makes the virtual environment .venv at first use, installs the package into it in editable form, and runs the job
+there. Further arguments go to the job: `python3 dev.py test -k schedule`, `python3 dev.py train
+runs/repeating_patterns_len_20_per_10`. Standard library only.
 """
 
 from __future__ import annotations
@@ -36,12 +38,16 @@ NO_VENV = """dev.py: this Python cannot make a virtual environment.
 
 def fingerprint() -> str:
     """Changes when the environment must be made anew: other dependencies, another Python, a moved checkout."""
-    text = b"".join((ROOT / name).read_bytes() for name in ("setup.py", "pyproject.toml")) + f"{sys.version}{ROOT}".encode()
+    text = (
+        b"".join((ROOT / name).read_bytes() for name in ("setup.py", "pyproject.toml"))
+        + f"{sys.version}{ROOT}".encode()
+    )
     return hashlib.sha256(text).hexdigest()
 
 
 def prepare(extra: str) -> None:
-    """Makes .venv unless it is there and up to date, and installs the package with its tests' libraries and those of `extra`."""
+    """Makes .venv unless it is there and up to date, and installs the package with its tests' libraries and those of
+    `extra`."""
     stamp, now = VENV / "stamp", fingerprint()
     done = stamp.read_text().split() if PYTHON.exists() and stamp.exists() else []
     extras = {"test", extra} - {""}
@@ -55,7 +61,11 @@ def prepare(extra: str) -> None:
         make += ["--clear", str(VENV)]
         if subprocess.run(make, stdout=subprocess.DEVNULL).returncode:
             sys.exit(NO_VENV)
-    pip = [uv, "pip", "install", "--python", str(PYTHON)] if uv else [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
+    pip = (
+        [uv, "pip", "install", "--python", str(PYTHON)]
+        if uv
+        else [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
+    )
     if subprocess.run([*pip, "-q", "-e", f"{ROOT}[{','.join(sorted(extras))}]"]).returncode:
         sys.exit("dev.py: the installation failed; the lines above say why. Nothing outside .venv was changed.")
     stamp.write_text(" ".join(sorted({now, *done, *extras})))
@@ -69,7 +79,8 @@ def main() -> None:
     job, arguments = sys.argv[1], sys.argv[2:]
     prepare(EXTRAS.get(job, ""))
     process = subprocess.Popen([str(PYTHON), *JOBS[job], *(arguments or DEFAULTS.get(job, []))], cwd=ROOT)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the job, which finishes its step and saves; this process only waits
+    # Ctrl-C is for the job, which finishes its step and saves; this process only waits
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(process.wait())
 
 

@@ -1,22 +1,22 @@
 """Packaging. The one thing out of the ordinary: the top-level folder kernels/ is installed as bdiff_np.kernels.
 
-On its own it would claim the import name `kernels`, which another package on PyPI uses; mapped into bdiff_np it cannot collide, and the
-kernels still stand at the top of the tree, where a reader looks for them.
+On its own it would claim the import name `kernels`, which another package on PyPI uses; mapped into bdiff_np it cannot
+collide, and the kernels still stand at the top of the tree, where a reader looks for them.
 """
 
 from setuptools import setup
 
 PACKAGES = [
-    "bdiff_np", "bdiff_np.backends", "bdiff_np.config", "bdiff_np.data", "bdiff_np.diffusion", "bdiff_np.nets", "bdiff_np.optim",
-    "bdiff_np.runfolder", "bdiff_np.show", "bdiff_np.kernels", "bdiff_np.kernels.shared", "bdiff_np.kernels.dense", "bdiff_np.kernels.mlp",
-    "bdiff_np.kernels.training", "bdiff_np.kernels.bernoulli",
+    "bdiff_np", "bdiff_np.backends", "bdiff_np.config", "bdiff_np.data", "bdiff_np.diffusion", "bdiff_np.nets",
+    "bdiff_np.optim", "bdiff_np.runfolder", "bdiff_np.show", "bdiff_np.kernels", "bdiff_np.kernels.shared",
+    "bdiff_np.kernels.dense", "bdiff_np.kernels.mlp", "bdiff_np.kernels.training", "bdiff_np.kernels.bernoulli",
 ]  # fmt: skip
 
 if __name__ == "__main__":
     setup(
         name="bdiff_np",
         version="0.1.0",
-        description="Diffusion models for binary data from scratch: hand-written network, backward pass and kernels on NumPy, Numba and CUDA",
+        description="Diffusion models from scratch: networks, gradients and kernels by hand, on NumPy, Numba and CUDA",
         long_description=open("README.md", encoding="utf-8").read(),
         long_description_content_type="text/markdown",
         license="MIT",
@@ -49,10 +49,12 @@ if __name__ == "__main__":
                 "types-PyYAML",
                 "types-tqdm",
             ],
-            # For a GPU whose driver knows CUDA 12 or 13. A driver of 13.0 refuses some of what a 13.5 toolkit makes; the other way round all works.
+            # For a GPU whose driver knows CUDA 12 or 13. A driver of 13.0 refuses some of what a 13.5 toolkit makes;
+            # the other way round all works.
             "cuda12": ["cupy-cuda12x[ctk]>=14.2", "numba-cuda[cu12]>=0.30"],
             "cuda13": ["cupy-cuda13x[ctk]>=14.2", "numba-cuda[cu13]>=0.30", "cuda-toolkit==13.0.*"],
-            # To compile and disassemble the kernels without a GPU, with the compiler and the options that CuPy and Numba-CUDA use.
+            # To compile and disassemble the kernels without a GPU, with the compiler and the options that CuPy and
+            # Numba-CUDA use.
             "gpu-check": [
                 "cupy-cuda13x>=14.2",
                 "numba-cuda>=0.30",

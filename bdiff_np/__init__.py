@@ -23,8 +23,8 @@ __version__ = "0.1.0"
 
 _here = _Path(__file__).resolve().parent
 if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "bernoulli").is_dir():
-    # A checkout on a file system without symbolic links: bdiff_np/kernels is one to ../kernels (setup.py maps it likewise). Registered by hand,
-    # nothing else beside the package becomes importable through it.
+    # A checkout on a file system without symbolic links: bdiff_np/kernels is one to ../kernels (setup.py maps it
+    # likewise). Registered by hand, nothing else beside the package becomes importable through it.
     _spec = _ModuleSpec(f"{__name__}.kernels", None, is_package=True)
     _spec.submodule_search_locations = [str(_here.parent / "kernels")]
     _sys.modules[_spec.name] = _module_from_spec(_spec)
@@ -33,7 +33,8 @@ if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "bernoulli")
 def load(target: str | _Path, backend: str = "numpy") -> Model:
     """A trained model.
 
-    target : a checkpoint, a results folder or a run folder (then its newest results). backend : "numpy", or "numba", which samples many times
+    target : a checkpoint, a results folder or a run folder (then its newest results). backend : "numpy", or "numba",
+        which samples many times
     faster once it has compiled. Raises InputError where there is none.
     """
     from bdiff_np.model import Model

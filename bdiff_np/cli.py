@@ -1,4 +1,5 @@
-"""The commands: parse, call, print. stdout is for results, stderr for progress and faults; a fault of the input leaves with exit code 2."""
+"""The commands: parse, call, print. stdout is for results, stderr for progress and faults; a fault of the input leaves
+with exit code 2."""
 
 from __future__ import annotations
 
@@ -50,7 +51,10 @@ class Commands(click.Group):
         except InputError as fault:
             raise Fault(str(fault)) from None
         except MemoryError as fault:
-            raise Fault(f"the memory is full: {str(fault).rstrip('.') or 'an array does not fit'}; take smaller batches or narrower layers") from None
+            raise Fault(
+                f"the memory is full: {str(fault).rstrip('.') or 'an array does not fit'}; take smaller batches or "
+                "narrower layers"
+            ) from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -63,7 +67,8 @@ def main():
     python cli.py sample runs/heartbeat_paper -n 5      draw rows from its newest results
     python cli.py evaluate runs/heartbeat_paper         its bound on the log likelihood, in bits
 
-    TARGET is a checkpoint, a results folder, or a run folder (its newest results); left out, the newest results under runs/.
+    TARGET is a checkpoint, a results folder, or a run folder (its newest results); left out, the newest results under
+    runs/.
     """
 
 
@@ -92,31 +97,49 @@ def _open(found, backend: str, choose):
 
 
 def _seed(default: int | None = 0):
-    text = f"Seed of the random words; the same seed gives the same output.{'' if default is None else '  [default: 0]'}"
+    text = (
+        f"Seed of the random words; the same seed gives the same output.{'' if default is None else '  [default: 0]'}"
+    )
     return click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=default, help=text)
 
 
-_steps = click.option("--steps", type=click.IntRange(1), help="Take K of the chain's T steps: faster, a little worse.  [default: all]", metavar="K")
+_steps = click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Take K of the chain's T steps: faster, a little worse.  [default: all]",
+    metavar="K",
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _backend = click.option(
-    "--backend", default="auto", show_default=True, help="What computes: numpy, numba, cupy, numba-cuda; auto, the fastest for the work at hand."
+    "--backend",
+    default="auto",
+    show_default=True,
+    help="What computes: numpy, numba, cupy, numba-cuda; auto, the fastest for the work at hand.",
 )
 
 
-# train ----------------------------------------------------------------------------------------------------------------------------------
+# train
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @main.command()
 @click.argument("run", type=RUN)
 @_backend
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Overrule config.yaml, e.g. --set training.lr=1e-3. May be repeated.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Overrule config.yaml, e.g. --set training.lr=1e-3. May be repeated.",
+)
 @_seed(None)
 @click.option("--resume", is_flag=True, help="Go on with the newest results of the run, exactly where they stopped.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the resolved configuration, train nothing.")
 def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resume: bool, dry_run: bool):
     """Train the model of a run folder: train.txt, and if you like val.txt, config.yaml, reverse_model.py.
 
-    Results go to RUN/results/d_MM_DD_YYYY_t_HH_MM_SS. Ctrl-C finishes the step, saves and draws the pictures; --resume goes on from there.
+    Results go to RUN/results/d_MM_DD_YYYY_t_HH_MM_SS. Ctrl-C finishes the step, saves and draws the pictures; --resume
+    goes on from there.
 
     \b
     python cli.py train runs/heartbeat_paper
@@ -128,10 +151,16 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
     from bdiff_np.show import report
 
     if not run.is_dir():
-        raise InputError(f"{run}: there is no such run folder; make one with a train.txt in it, or an example: python cli.py data heartbeat --help")
+        raise InputError(
+            f"{run}: there is no such run folder; make one with a train.txt in it, or an example: python cli.py data "
+            "heartbeat --help"
+        )
     if resume:
         if sets or seed is not None or dry_run:
-            raise InputError("--resume goes on with the configuration it was begun with; leave out --set, --seed and --dry-run, or start anew")
+            raise InputError(
+                "--resume goes on with the configuration it was begun with; leave out --set, --seed and --dry-run, or "
+                "start anew"
+            )
         job = training.resume(run, backend=backend)
     else:
         if seed is not None:
@@ -156,13 +185,17 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
     try:
         click.echo(said(report.conclusion(job, conclude.conclude(job))))
     except KeyboardInterrupt:
-        click.echo(said(f"\nthe model is saved in {job.results}; bounds and pictures: python cli.py train {run} --resume"), err=True)
+        click.echo(
+            said(f"\nthe model is saved in {job.results}; bounds and pictures: python cli.py train {run} --resume"),
+            err=True,
+        )
         sys.exit(130)
     if ending == "interrupted":
         sys.exit(130)
 
 
-# sample ---------------------------------------------------------------------------------------------------------------------------------
+# sample
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @main.command()
@@ -196,16 +229,30 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
         model.kind.from_array(rows).write(out)
 
 
-# evaluate -------------------------------------------------------------------------------------------------------------------------------
+# evaluate
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @main.command()
 @click.argument("target", type=RUN, required=False)
 @click.option("--data", "file", type=RUN, help="Rows to evaluate. [default: those of --split]")
-@click.option("--split", type=click.Choice(["train", "val", "all"]), help="Rows of the run folder. [default: val if there is one, else train]")
-@click.option("--bound", "kind", type=click.Choice(["learned", "paper"]), default="learned", show_default=True, help="The last reverse step.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "all"]),
+    help="Rows of the run folder. [default: val if there is one, else train]",
+)
+@click.option(
+    "--bound",
+    "kind",
+    type=click.Choice(["learned", "paper"]),
+    default="learned",
+    show_default=True,
+    help="The last reverse step.",
+)
 @_steps
-@click.option("--evaluations", type=click.IntRange(1), default=1 << 19, show_default=True, help="Steps of the chain to look at.")
+@click.option(
+    "--evaluations", type=click.IntRange(1), default=1 << 19, show_default=True, help="Steps of the chain to look at."
+)
 @_seed()
 @_json
 @_backend
@@ -229,7 +276,14 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
     name, rows, population = rows_to_evaluate(model, found, file, split)
     with progress(evaluation.GROUPS, "evaluating", leave=False) as bar:
         bound = evaluation.bound(
-            model, rows, kind=kind, steps=steps, evaluations=evaluations, seed=seed, population=population, progress=bar.update
+            model,
+            rows,
+            kind=kind,
+            steps=steps,
+            evaluations=evaluations,
+            seed=seed,
+            population=population,
+            progress=bar.update,
         )
     if as_json:
         click.echo(json.dumps({**bound.as_dict(), "data": name, "checkpoint": str(found.checkpoint)}, indent=1))
@@ -237,7 +291,8 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
         click.echo(report.bound(bound, name))
 
 
-# validate -------------------------------------------------------------------------------------------------------------------------------
+# validate
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @main.command()
@@ -264,14 +319,19 @@ def validate(target, n, steps, seed, as_json, backend):
     evaluation.check_width(model, train_rows)
     census = model.family.census(train_rows, val_rows, model.config.data)
     if census is None:
-        raise InputError(f"{found.checkpoint}: samples of the family {model.family.name} are not counted; evaluate gives its bound")
+        raise InputError(
+            f"{found.checkpoint}: samples of the family {model.family.name} are not counted; evaluate gives its bound"
+        )
     with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     counts = census(model.kind.from_array(rows))
-    click.echo(json.dumps({**counts, "checkpoint": str(found.checkpoint)}, indent=1) if as_json else census.words(counts))
+    click.echo(
+        json.dumps({**counts, "checkpoint": str(found.checkpoint)}, indent=1) if as_json else census.words(counts)
+    )
 
 
-# check-net ------------------------------------------------------------------------------------------------------------------------------
+# check-net
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @main.command("check-net")
@@ -319,7 +379,8 @@ def settings():
     click.echo(reference())
 
 
-# data -----------------------------------------------------------------------------------------------------------------------------------
+# data
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @main.group(cls=Commands)
@@ -334,13 +395,35 @@ def data():
 
 
 def _data_command(name: str, parameter: str, what: str, default: int):
-    @data.command(name, help=f"{what}\n\n\b\npython cli.py data {name} --length 20 --{parameter} {default} --out runs/mine")
+    @data.command(
+        name, help=f"{what}\n\n\b\npython cli.py data {name} --length 20 --{parameter} {default} --out runs/mine"
+    )
     @click.option("--length", type=click.IntRange(1), default=20, show_default=True, help="Bits of a row.")
-    @click.option(f"--{parameter}", "value", type=click.IntRange(1), default=default, show_default=True, help="The rule's parameter.")
+    @click.option(
+        f"--{parameter}",
+        "value",
+        type=click.IntRange(1),
+        default=default,
+        show_default=True,
+        help="The rule's parameter.",
+    )
     @click.option("--out", type=RUN, required=True, help="Run folder to write to; it is made if need be.")
-    @click.option("--val-fraction", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the rows that is held out.")
-    @click.option("--hold-out", type=click.IntRange(1), multiple=True, help="Hold out row number K (from 1) instead. May be repeated.")
-    @click.option("--rows", "num_rows", type=click.IntRange(1), help="Draw so many different rows.  [default: all valid ones]")
+    @click.option(
+        "--val-fraction",
+        type=click.FloatRange(0, 1),
+        default=0.05,
+        show_default=True,
+        help="Share of the rows that is held out.",
+    )
+    @click.option(
+        "--hold-out",
+        type=click.IntRange(1),
+        multiple=True,
+        help="Hold out row number K (from 1) instead. May be repeated.",
+    )
+    @click.option(
+        "--rows", "num_rows", type=click.IntRange(1), help="Draw so many different rows.  [default: all valid ones]"
+    )
     @click.option("--force", is_flag=True, help="Overwrite train.txt and val.txt.")
     @_seed()
     def command(length, value, out, val_fraction, hold_out, num_rows, force, seed):

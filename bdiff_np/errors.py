@@ -6,8 +6,8 @@ from __future__ import annotations
 class InputError(ValueError):
     """A fault in what the user gave: a file, an option, a checkpoint.
 
-    The message is one clear sentence (one line per fault) that names the place, what is wrong and the cure. The command line prints it
-    without a traceback and leaves with exit code 2; from Python it is an ordinary ValueError.
+    The message is one clear sentence (one line per fault) that names the place, what is wrong and the cure. The command
+    line prints it without a traceback and leaves with exit code 2; from Python it is an ordinary ValueError.
     """
 
 

@@ -1,4 +1,5 @@
-"""The bound on the log likelihood of rows, estimated without bias, with its standard error. Derivation, sections 4 and 9."""
+"""The bound on the log likelihood of rows, estimated without bias, with its standard error. Derivation, sections 4 and
+9."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Bound:
     bits_per_sequence: float
     nats_per_sequence: float
     standard_error_bits: float  # of the estimate, for these rows
-    k_minus_null_bits: float  # gain over a model that knows nothing but the process: K - L_null with K = -bits_per_sequence
+    # gain over a model that knows nothing but the process: K - L_null with K = -bits_per_sequence
+    k_minus_null_bits: float
     n_sequences: int
     floor_bits: float | None  # the lowest that any network can reach on the law of the data, where that is known
     floor_standard_error_bits: float | None
@@ -35,14 +37,23 @@ class Bound:
 
 
 def bound(
-    model, rows: Data, *, kind="learned", steps=None, evaluations=1 << 19, seed=0, population: np.ndarray | None = None, progress=None
+    model,
+    rows: Data,
+    *,
+    kind="learned",
+    steps=None,
+    evaluations=1 << 19,
+    seed=0,
+    population: np.ndarray | None = None,
+    progress=None,
 ) -> Bound:
     """The bound of a model on rows.
 
-    kind : one of Family.bounds: "learned", all reverse steps are the network's; "paper", the last is the forward kernel (Sohl-Dickstein et al. 2015)
+    kind : one of Family.bounds: "learned", all reverse steps are the network's; "paper", the last is the forward kernel
+        (Sohl-Dickstein et al. 2015)
     steps : evaluate a chain with fewer steps, as `sample` would draw from it
-    evaluations : steps of the chain to look at, about. From GROUPS a row on, each group looks at every row equally often; with fewer it
-        looks at a part of the rows, and the standard error is then that of a sample of rows
+    evaluations : steps of the chain to look at, about. From GROUPS a row on, each group looks at every row equally
+        often; with fewer it looks at a part of the rows, and the standard error is then that of a sample of rows
     population : (N, D) all rows that the data's law gives, equally likely: then the floor is worked out too
     progress : called with nothing after each of GROUPS parts
     """
@@ -54,7 +65,8 @@ def bound(
     wanted = max(1, round(evaluations / GROUPS))
     count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
     estimates = []
-    source = rows.resident(model.ops) if len(rows) <= evaluations else rows  # whole on a GPU where each row is looked at
+    # whole on a GPU where each row is looked at
+    source = rows.resident(model.ops) if len(rows) <= evaluations else rows
     with model.threads:
         for group in range(GROUPS):
             estimates.append(_estimate(model, chain, kernels, source, kind=kind, count=count, seed=seed, group=group))
@@ -78,7 +90,8 @@ def bound(
 
 
 def _estimate(model, chain, kernels, rows, *, kind: str, count: int, seed: int, group: int) -> float:
-    """T times the mean KL of `count` steps in nats. The steps are stratified; the rows (Data.resident) follow one another from a random one on."""
+    """T times the mean KL of `count` steps in nats. The steps are stratified; the rows (Data.resident) follow one
+    another from a random one on."""
     parts = []
     t_all = rng.stratified_t(Key(seed, rng.EVAL_TIME, group), count, chain.T)
     start = int(rng.words(Key(seed, rng.EVAL_TIME, group), 2, 1)[1, 0]) * len(rows) >> 32
@@ -116,7 +129,8 @@ def _exact_terms(model, chain, rows: Data, kind: str) -> dict[str, float]:
 
 
 def score(model, rows: np.ndarray, *, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
-    """The bound of each row on its own, (N,) bits, for rows (N, D). Every row meets the same steps and the same noise."""
+    """The bound of each row on its own, (N,) bits, for rows (N, D). Every row meets the same steps and the same
+    noise."""
     data = model.kind.from_array(np.asarray(rows))
     check_width(model, data)
     family, chain, kernels = model.family, model.chain, model.kernels()

@@ -48,10 +48,13 @@ class Model:
     params: Params
 
     @classmethod
-    def build(cls, config, D: int, chain: Chain, *, backend: str = "numpy", code: Path | None = None, dtype=np.float32) -> Model:
+    def build(
+        cls, config, D: int, chain: Chain, *, backend: str = "numpy", code: Path | None = None, dtype=np.float32
+    ) -> Model:
         """An untrained model.
 
-        chain : the forward process, from `Family.make_chain`. code : a reverse_model.py to use in place of the configured network; it is executed
+        chain : the forward process, from `Family.make_chain`. code : a reverse_model.py to use in place of the
+            configured network; it is executed
         """
         ops, family = load_ops(backend), family_of(config)
         task = Task(family.name, D, family.outputs(D), chain)
@@ -66,9 +69,11 @@ class Model:
 
     @classmethod
     def load(cls, target: str | Path | None = None, *, backend: str = "numpy") -> Model:
-        """The model of a checkpoint, of a results folder, of a run folder (its newest results), or of the newest results under runs/.
+        """The model of a checkpoint, of a results folder, of a run folder (its newest results), or of the newest
+        results under runs/.
 
-        Raises InputError where there is none, where it is damaged, or where it needs code from a folder that was not named.
+        Raises InputError where there is none, where it is damaged, or where it needs code from a folder that was not
+        named.
         """
         return cls.open(rundir.resolve(target), backend=backend)
 
@@ -82,16 +87,22 @@ class Model:
             config = configuration.validate(meta["config"])
             chain = family_of(config).restore(config.model, tensors)
         except KeyError as fault:
-            raise InputError(f"{found.checkpoint}: lacks {fault}, which a model of the family {config.model.family} needs") from None
+            raise InputError(
+                f"{found.checkpoint}: lacks {fault}, which a model of the family {config.model.family} needs"
+            ) from None
         except ValueError as fault:
             reason = str(fault).splitlines()[1:2] or [str(fault)]
-            raise InputError(f"{found.checkpoint}: its configuration is not one of this version ({reason[0].strip()})") from None
+            raise InputError(
+                f"{found.checkpoint}: its configuration is not one of this version ({reason[0].strip()})"
+            ) from None
         code = found.trusted_code(meta["net"] == custom.FILE)
         model = cls.build(config, meta["D"], chain, backend=backend, code=code)
         try:
             model.params.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
         except (KeyError, ValueError) as fault:
-            raise InputError(f"{found.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?") from None
+            raise InputError(
+                f"{found.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?"
+            ) from None
         return model
 
     def on(self, backend: str) -> Model:
@@ -100,7 +111,9 @@ class Model:
             return self
         ops = load_ops(backend)
         net = _beside(self.net, ops)
-        params = Params(ops, net.shapes, net.dtype).fill({name: self.ops.to_host(array) for name, array in self.params.items()})
+        params = Params(ops, net.shapes, net.dtype).fill(
+            {name: self.ops.to_host(array) for name, array in self.params.items()}
+        )
         return replace(self, ops=ops, net=net, params=params)
 
     @property
@@ -109,15 +122,19 @@ class Model:
         return kind_of(self.family)
 
     def kernels(self, chain: Chain | None = None, training=None, **options):
-        """The family's kernels (diffusion.Kernels) on this back end, for the model's own chain or one with steps left out.
+        """The family's kernels (diffusion.Kernels) on this back end, for the model's own chain or one with steps left
+        out.
 
         training : section `training`, when the gradient is to be followed. options : in place of the configured ones
         """
         options = {**self.family.kernel_options(self.config.model, training), **options}
-        return diffusion.kernels(self.family.name, self.ops).Kernels(chain or self.chain, dtype=self.net.dtype, **options)
+        return diffusion.kernels(self.family.name, self.ops).Kernels(
+            chain or self.chain, dtype=self.net.dtype, **options
+        )
 
     def fused(self, what: str):
-        """The module kernels/training/fused_<what>_<back end>.py, which does many steps in one compiled call, or None where there is none."""
+        """The module kernels/training/fused_<what>_<back end>.py, which does many steps in one compiled call, or None
+        where there is none."""
         name = f"bdiff_np.kernels.training.fused_{what}_{self.ops.name.replace('-', '_')}"
         return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
@@ -133,24 +150,29 @@ class Model:
         if not 1 <= K <= self.chain.T:
             raise InputError(f"--steps {K}: the model has {self.chain.T} steps, choose 1 to {self.chain.T}")
         if (reason := self.family.all_steps(self.config.model)) is not None:
-            raise InputError(f"--steps {K}: a model with {reason} knows only all of its {self.chain.T} steps; leave --steps out")
+            raise InputError(
+                f"--steps {K}: a model with {reason} knows only all of its {self.chain.T} steps; leave --steps out"
+            )
         return self.chain.every(K)
 
     def output(self, x_t, t):
-        """The network's output, (B, outputs), for x_t (B, D) and t (B,) in the model's own time; all of them on the back end."""
+        """The network's output, (B, outputs), for x_t (B, D) and t (B,) in the model's own time; all of them on the
+        back end."""
         return self.net.forward(self.ops, self.params, x_t, t)[0]
 
     def sample(self, n: int, seed: int = 0, steps: int | None = None, known: np.ndarray | None = None) -> np.ndarray:
         """n new rows, (n, D) of the data's dtype. A row depends on the seed and its number alone, not on n.
 
-        steps : fewer steps of the chain. known : (D,) or (n, D), what is known of a row and stays, as the kind of data has it (`Data.check_known`)
+        steps : fewer steps of the chain. known : (D,) or (n, D), what is known of a row and stays, as the kind of data
+            has it (`Data.check_known`)
         """
         from bdiff_np import sample
 
         return sample.draw(self, n, seed=seed, steps=steps, known=known)
 
     def score(self, rows: np.ndarray, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
-        """Upper bounds on -log2 p(row), (N,) bits, unbiased estimates from `evaluations` steps of the chain a row, for rows (N, D).
+        """Upper bounds on -log2 p(row), (N,) bits, unbiased estimates from `evaluations` steps of the chain a row, for
+        rows (N, D).
 
         All rows meet the same steps and the same noise, so that their differences are more exact than the values.
         """

@@ -1,4 +1,5 @@
-"""Named arrays that are views of one flat buffer, so that the optimiser, a checksum or a sum over ranks is one pass over one array."""
+"""Named arrays that are views of one flat buffer, so that the optimiser, a checksum or a sum over ranks is one pass
+over one array."""
 
 from __future__ import annotations
 

@@ -11,8 +11,10 @@ from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
 from bdiff_np.runfolder.progress import compiling, pace
 
-BATCH, ELEMENTS = 4096, 1 << 21  # rows, and their elements, that meet the network together at most; which rows share a batch changes nothing
-DEVICE_BATCH, DEVICE_UNITS = 1 << 17, 1 << 24  # the same for a GPU, which idles on fewer; units of a layer, inputs included: its memory is small
+# rows, and their elements, that meet the network together at most; which rows share a batch changes nothing
+BATCH, ELEMENTS = 4096, 1 << 21
+# the same for a GPU, which idles on fewer; units of a layer, inputs included: its memory is small
+DEVICE_BATCH, DEVICE_UNITS = 1 << 17, 1 << 24
 
 
 def rows_at_once(model) -> int:
@@ -23,14 +25,22 @@ def rows_at_once(model) -> int:
 
 
 def draw(
-    model, n: int, *, seed: int = 0, steps: int | None = None, batch: int | None = None, known: np.ndarray | None = None, progress=None
+    model,
+    n: int,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    batch: int | None = None,
+    known: np.ndarray | None = None,
+    progress=None,
 ) -> np.ndarray:
     """n rows, (n, D) of the data's dtype. Row i depends on the seed, on i and on what is known of it alone.
 
     steps : how many of the chain's T steps to take, all for None
     known : (D,) or (n, D), what is known of a row, as its kind of data has it (`Data.check_known`). What is known
     stands fixed through the whole chain,
-        the posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact conditional law (derivation, section 11)
+        the posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact conditional law
+        (derivation, section 11)
     progress : called with the number of steps done of all those of all batches
     """
     if n < 0:
@@ -84,7 +94,8 @@ def _walk_by_steps(model, kernels, chain):
 
 
 def trajectory(model, n: int, *, seed: int = 0, frames: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """One walk of n rows from noise to data, seen at about `frames` moments: times (F,) falling to 0, states (F, n, D)."""
+    """One walk of n rows from noise to data, seen at about `frames` moments: times (F,) falling to 0, states (F, n,
+    D)."""
     chain, kernels = model.chain, model.kernels()
     x = kernels.prior(n, model.D, Key(seed, rng.PRIOR, 0))
     shown = set(np.round(np.linspace(0, chain.T, min(frames, chain.T + 1))).astype(int).tolist())

@@ -1,6 +1,7 @@
 """Training: one step is five lines, in the order of the paper. A back end may fuse many of them into one compiled call.
 
-Everything random is addressed by (seed, step), so that a training needs nothing but its weights, its moments and its step to go on exactly.
+Everything random is addressed by (seed, step), so that a training needs nothing but its weights, its moments and its
+step to go on exactly.
 """
 
 from __future__ import annotations
@@ -42,22 +43,29 @@ class Training:
         model.ops.reserve(4 * model.params.flat.nbytes, "The optimiser", model.net.smaller)
         self.kernels = model.kernels(training=self.settings)
         model.params.fill(model.net.init(self.seed))
-        scale = self.T / (self.batch_rows * self.repeats * model.D)  # from the sum of KLs over a batch to the bound in nats per element
+        # from the sum of KLs over a batch to the bound in nats per element
+        scale = self.T / (self.batch_rows * self.repeats * model.D)
         self.optimizer = AdamW(model.ops, model.params, model.net.decays(), self.settings, self.total_steps, scale)
         self.averaged = replace(model, params=self.optimizer.ema)
         self._orders: tuple[object, Orders] | None = None  # what made them, and they
         self.most_at_once = max(1, CALL_ELEMENTS // (self.batch_rows * model.D))
         written, batch = model.fused("step"), self.batch_rows * self.repeats
-        self.fused = written and written.build(model, self.kernels, self.optimizer, rows=rows, batch=batch, seed=self.seed)
+        self.fused = written and written.build(
+            model, self.kernels, self.optimizer, rows=rows, batch=batch, seed=self.seed
+        )
         self.resident = None
         if self.fused is None:
-            cure = f"take a smaller data.batch_size or model.num_sample_steps, or {model.net.smaller.removeprefix('take ')}"
+            cure = (
+                "take a smaller data.batch_size or model.num_sample_steps, or "
+                f"{model.net.smaller.removeprefix('take ')}"
+            )
             what = f"A training on {self.batch_rows} rows x {self.repeats} timesteps a step"
             model.ops.reserve(memory(model, batch) + rows.nbytes, what, cure)
             self.resident = rows.resident(model.ops)
 
     def step(self) -> float | None:
-        """One optimiser step. Returns the batch's estimate of the bound in nats per row where `logged` says so, else None.
+        """One optimiser step. Returns the batch's estimate of the bound in nats per row where `logged` says so, else
+        None.
 
         Raises optim.Diverged, having changed nothing.
         """
@@ -77,7 +85,8 @@ class Training:
         return self.T * float(kl.mean())
 
     def advance(self, count: int) -> list[float]:
-        """`count` optimiser steps, in one compiled call where the back end has one. Returns the logged ones' losses; raises as `step`."""
+        """`count` optimiser steps, in one compiled call where the back end has one. Returns the logged ones' losses;
+        raises as `step`."""
         if self.fused is None or not count:
             return [loss for _ in range(count) if (loss := self.step()) is not None]
         optimizer, first = self.optimizer, self.optimizer.taken + 1
@@ -92,29 +101,37 @@ class Training:
         return [self.T * float(loss) for loss in losses[logged]]
 
     def compile(self) -> None:
-        """Compiles what `advance` needs and is not compiled yet, and says so on stderr; it comes with the first step otherwise."""
+        """Compiles what `advance` needs and is not compiled yet, and says so on stderr; it comes with the first step
+        otherwise."""
         if self.fused is not None:
             with compiling("training step", self.fused.function):
-                self.fused(np.zeros((0, self.batch_rows), np.int64), 1, self.optimizer.numbers(np.zeros(0)), np.zeros(0, bool))
+                self.fused(
+                    np.zeros((0, self.batch_rows), np.int64), 1, self.optimizer.numbers(np.zeros(0)), np.zeros(0, bool)
+                )
 
     def logged(self, step):
-        """Whether the loss of a step, a number or an array, is worked out, which takes logarithms: one in 32 of an epoch with steps enough."""
+        """Whether the loss of a step, a number or an array, is worked out, which takes logarithms: one in 32 of an
+        epoch with steps enough."""
         return step % max(1, min(32, self.steps_per_epoch // 32)) == 0
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows x0 (B, D) and their timesteps t (B,) of an optimiser step, B = batch_rows * repeats.
 
-        Rows come from an endless sequence of passes over the data, each in an order of its own. A row's timesteps are spread over the chain.
+        Rows come from an endless sequence of passes over the data, each in an order of its own. A row's timesteps are
+        spread over the chain.
         """
         index = np.tile(self.model.ops.to_host(self._index(step, 1)), self.repeats)
         t = rng.stratified_t(Key(self.seed, rng.TIME, step), self.batch_rows * self.repeats, self.T)
         return (self.resident or self.rows).take(index), self.model.ops.asarray(t)
 
     def _index(self, first: int, count: int):
-        """The rows of steps first .. first + count - 1, (count * batch_rows,); on the device where the fused steps make their orders there."""
+        """The rows of steps first .. first + count - 1, (count * batch_rows,); on the device where the fused steps make
+        their orders there."""
         N, b, seed = len(self.rows), self.batch_rows, self.seed
         if self._orders is None or self._orders[0] is not self.fused:
-            made = getattr(self.fused, "orders", lambda first, passes, N: rng.permutations(seed, rng.SHUFFLE, first, passes, N))
+            made = getattr(
+                self.fused, "orders", lambda first, passes, N: rng.permutations(seed, rng.SHUFFLE, first, passes, N)
+            )
             empty = getattr(self.fused, "empty", np.empty)
             self._orders = self.fused, Orders(lambda first, passes: made(first, passes, N), empty, N)
         return self._orders[1].take((first - 1) * b, count * b)
@@ -125,7 +142,11 @@ class Training:
         host = self.model.ops.to_host
         named = {f"params/{name}": host(array) for name, array in self.model.params.items()}
         named |= {f"ema/{name}": host(array) for name, array in self.optimizer.ema.items()}
-        return named | {"m": host(self.optimizer.m.flat), "v": host(self.optimizer.v.flat), **self.model.family.state(self.model.chain)}
+        return named | {
+            "m": host(self.optimizer.m.flat),
+            "v": host(self.optimizer.v.flat),
+            **self.model.family.state(self.model.chain),
+        }
 
     def restore(self, tensors: dict[str, np.ndarray], step: int) -> None:
         """Goes back to where `tensors` were taken. Raises InputError if they are of another network."""
@@ -135,11 +156,14 @@ class Training:
             asarray = self.model.ops.asarray
             self.optimizer.m.flat[:], self.optimizer.v.flat[:] = asarray(tensors["m"]), asarray(tensors["v"])
         except (KeyError, ValueError) as fault:
-            raise InputError(f"the checkpoint does not fit the network: {fault}; was reverse_model.py changed since?") from None
+            raise InputError(
+                f"the checkpoint does not fit the network: {fault}; was reverse_model.py changed since?"
+            ) from None
         self.optimizer.taken = step
 
 
 def memory(model: Model, batch: int) -> int:
-    """About what the five lines take beside the data and the optimiser, in bytes: two buffers of parameters, and each unit of a batch six times."""
+    """About what the five lines take beside the data and the optimiser, in bytes: two buffers of parameters, and each
+    unit of a batch six times."""
     units = sum(shape[-1] for name, shape in model.net.shapes.items() if len(shape) > 1) + 4 * model.D
     return model.net.dtype.itemsize * (2 * model.params.flat.size + 6 * batch * units)

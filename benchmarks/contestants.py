@@ -1,9 +1,11 @@
-"""What the speed benchmark compares: one training step as plain arrays for the peers, this project's own back ends, and the processes all live in.
+"""What the speed benchmark compares: one training step as plain arrays for the peers, this project's own back ends, and
+the processes all live in.
 
 A peer (peer_torch.py, peer_jax.py) is given a Problem and nothing of bdiff_np. Every contestant is a class that has
 
     __init__(problem, mode, threads)
-    loss_and_grads(x0, x_t, t)   of the starting weights: loss in nats per row, and by name the gradient of the scaled loss, before clipping
+    loss_and_grads(x0, x_t, t)   of the starting weights: loss in nats per row, and by name the gradient of the scaled
+        loss, before clipping
     run(steps)                   that many training steps; returns when they are done
     weights()                    the averaged weights by name
     sample(n, steps)             n rows by that many steps of the reverse chain, (n, D) uint8
@@ -22,7 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Notation: B rows of a batch, N rows of data, D bits, H hidden units, F time features, T steps of the chain, K of them that a sampler takes.
+# Notation: B rows of a batch, N rows of data, D bits, H hidden units, F time features, T steps of the chain, K of them
+# that a sampler takes.
 
 SEED, DENSITY, ROWS = 1, 0.3, 4096  # of the data
 SHORT = 100  # steps of the short sampler
@@ -40,13 +43,19 @@ class Size:
     def parse(cls, text: str) -> Size:
         """Raises ValueError, which says what a size looks like."""
         if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*(x[1-9]\d*)?)+-[1-9]\d*@[1-9]\d*", text):
-            raise ValueError(f"{text!r} is not a size; write bits-widths-bits@batch, such as 20-50-50-20@64 or 784-512x3-784@256")
+            raise ValueError(
+                f"{text!r} is not a size; write bits-widths-bits@batch, such as 20-50-50-20@64 or 784-512x3-784@256"
+            )
         layers, batch = text.split("@")
         first, *inner, last = layers.split("-")
         if first != last:
-            raise ValueError(f"{text!r} is not a size: as many bits leave a network as enter it, not {last} and {first}")
+            raise ValueError(
+                f"{text!r} is not a size: as many bits leave a network as enter it, not {last} and {first}"
+            )
         widths = (part.split("x") for part in inner)
-        return cls(int(first), tuple(int(width) for width, *times in widths for _ in range(int(*times or (1,)))), int(batch))
+        return cls(
+            int(first), tuple(int(width) for width, *times in widths for _ in range(int(*times or (1,)))), int(batch)
+        )
 
     def __str__(self) -> str:
         repeated = len(self.hidden) > 2 and len(set(self.hidden)) == 1 and self.D > 99
@@ -55,11 +64,13 @@ class Size:
 
 
 class Chain(NamedTuple):
-    """K steps of the chain as float32 tables over 0..K; entry 0 is never read. With pi = 1/2 no entry depends on the value of a bit.
+    """K steps of the chain as float32 tables over 0..K; entry 0 is never read. With pi = 1/2 no entry depends on the
+    value of a bit.
 
     features : (K + 1, F), of the time; the rest (K + 1,)
     noise : P(x_t != x_0). own : log odds that x_0 = x_t, by x_t's own bit
-    agree, disagree : q(x_{t-1} != x_t | x_t, x_0) where x_0 is x_t and where it is not. not_agree, not_disagree : what they leave to 1
+    agree, disagree : q(x_{t-1} != x_t | x_t, x_0) where x_0 is x_t and where it is not. not_agree, not_disagree : what
+        they leave to 1
     """
 
     features: np.ndarray
@@ -72,7 +83,8 @@ class Chain(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """AdamW with clipping by the global norm, linear warm-up and half a cosine, and a running average of the weights."""
+    """AdamW with clipping by the global norm, linear warm-up and half a cosine, and a running average of the
+    weights."""
 
     lr: float
     warmup_steps: int
@@ -91,7 +103,8 @@ class Problem:
 
     weights : name -> float32, in the network's names and order. decayed : name -> whether weight decay applies
     rows : (N, D) uint8, the data. chains : K -> Chain, for all T steps and for the short sampler
-    scale : from the sum of KLs over a batch to the loss in nats per bit. auxiliary : weight of the cross entropy of x_0 beside one step's KL
+    scale : from the sum of KLs over a batch to the loss in nats per bit. auxiliary : weight of the cross entropy of x_0
+        beside one step's KL
     """
 
     size: Size
@@ -110,31 +123,38 @@ class Problem:
 
     @property
     def flop(self) -> int:
-        """Floating-point operations of one step, the matrix products alone: forward, weights' gradients, and the inputs' where they are needed."""
+        """Floating-point operations of one step, the matrix products alone: forward, weights' gradients, and the
+        inputs' where they are needed."""
         first, *_ = (name for name in self.weights if name.endswith("/W"))
         inputs = {name: name.endswith("/W") and name != first for name in self.weights}
         return sum(2 * self.size.batch * w.size * (2 + inputs[name]) for name, w in self.weights.items() if w.ndim > 1)
 
     def entropy(self, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> float:
-        """Entropy of q(x_{t-1} | x_t, x_0) in nats, summed over a batch: what lies between a cross entropy and the KL."""
+        """Entropy of q(x_{t-1} | x_t, x_0) in nats, summed over a batch: what lies between a cross entropy and the
+        KL."""
         agree, disagree = self.chain.agree.astype(np.float64), self.chain.disagree.astype(np.float64)
         q = np.where(x0 == x_t, agree[t, None], disagree[t, None])
         inside = q[(q > 0) & (q < 1)]
         return float(-(inside * np.log(inside) + (1 - inside) * np.log1p(-inside)).sum())
 
 
-# Where the problem comes from ---------------------------------------------------------------------------------------------------------------
+# Where the problem comes from -----------------------------------------------------------------------------------------
 
 
 def make_training(size: Size, backend: str, dtype=np.float32):
-    """The project's own Training of this size, all settings but sizes at their defaults, from the weights that all contestants start with."""
+    """The project's own Training of this size, all settings but sizes at their defaults, from the weights that all
+    contestants start with."""
     from bdiff_np import config
     from bdiff_np.data.bits import Rows
     from bdiff_np.diffusion.bernoulli import make_chain
     from bdiff_np.model import Model
     from bdiff_np.train import Training
 
-    sections = {"model": {"hidden": size.hidden}, "training": {"steps_per_epoch": 10_000, "seed": SEED}, "data": {"batch_size": size.batch}}
+    sections = {
+        "model": {"hidden": size.hidden},
+        "training": {"steps_per_epoch": 10_000, "seed": SEED},
+        "data": {"batch_size": size.batch},
+    }
     generator = np.random.default_rng(SEED)
     bits = generator.random((max(ROWS, size.batch), size.D), np.float32) < DENSITY
     settings = config.validate(sections)
@@ -159,19 +179,29 @@ def make_problem(size: Size) -> Problem:
     chains = {}
     for K in (training.T, SHORT):
         chain, k, ones = model.steps(K), np.arange(1, K + 1), np.ones((K, 1), np.uint8)
-        columns = ((1 - chain.alpha_bar[1:, None]) / 2, bernoulli.evidence(chain, "x0", ones, k), *bernoulli.q_flip(chain, ones, k)[:4])
-        chains[K] = Chain(model.net.features[chain.time], *(np.concatenate([[0], column[:, 0]]).astype(np.float32) for column in columns))
+        columns = (
+            (1 - chain.alpha_bar[1:, None]) / 2,
+            bernoulli.evidence(chain, "x0", ones, k),
+            *bernoulli.q_flip(chain, ones, k)[:4],
+        )
+        chains[K] = Chain(
+            model.net.features[chain.time],
+            *(np.concatenate([[0], column[:, 0]]).astype(np.float32) for column in columns),
+        )
     sizes = [value.size for value in model.params.values()]
-    decayed = dict(zip(model.params, (bool(part[0]) for part in np.split(training.optimizer.decayed, np.cumsum(sizes[:-1])))))
+    decayed = dict(
+        zip(model.params, (bool(part[0]) for part in np.split(training.optimizer.decayed, np.cumsum(sizes[:-1]))))
+    )
     s = settings
     return Problem(
-        size, training.T, {name: value.copy() for name, value in model.params.items()}, decayed, training.rows.all(), chains,
-        training.optimizer.scale, training.kernels.bce,
-        Optimizer(s.lr, s.warmup_steps, training.total_steps, s.weight_decay, s.clip_thresh, s.ema, optim.BETA1, optim.BETA2, optim.EPS),
+        size, training.T, {name: value.copy() for name, value in model.params.items()}, decayed, training.rows.all(),
+        chains, training.optimizer.scale, training.kernels.bce,
+        Optimizer(s.lr, s.warmup_steps, training.total_steps, s.weight_decay, s.clip_thresh, s.ema, optim.BETA1,
+        optim.BETA2, optim.EPS),
     )  # fmt: skip
 
 
-# The project's own back ends ----------------------------------------------------------------------------------------------------------------
+# The project's own back ends ------------------------------------------------------------------------------------------
 
 
 class Ours:
@@ -190,7 +220,9 @@ class Ours:
         kl, dlogits = training.kernels.kl_grad(logits, x0, x_t, t)
         grads = self._copies(model.net.backward(model.ops, model.params, tape, dlogits))
         model.params.fill(now)
-        return training.T * float(model.ops.to_host(kl).mean()), {name: value * training.optimizer.scale for name, value in grads.items()}
+        return training.T * float(model.ops.to_host(kl).mean()), {
+            name: value * training.optimizer.scale for name, value in grads.items()
+        }
 
     def _copies(self, params) -> dict[str, np.ndarray]:
         return {name: np.array(self.training.model.ops.to_host(value)) for name, value in params.items()}
@@ -209,7 +241,8 @@ class Ours:
 
 
 class Sgemm:
-    """The machine's own rate of float32 matrix products, by NumPy's BLAS: what a step's GFLOP/s are a share of. mode : threads, as text"""
+    """The machine's own rate of float32 matrix products, by NumPy's BLAS: what a step's GFLOP/s are a share of. mode :
+    threads, as text"""
 
     SIZES = (512, 1024, 2048)
 
@@ -231,11 +264,12 @@ class Sgemm:
         return max(rates)
 
 
-# Processes ----------------------------------------------------------------------------------------------------------------------------------
+# Processes ------------------------------------------------------------------------------------------------------------
 
 
 class Entry(NamedTuple):
-    """A contestant's name in the tables, who it belongs to ("" for this project), where its class stands, and what it is made with."""
+    """A contestant's name in the tables, who it belongs to ("" for this project), where its class stands, and what it
+    is made with."""
 
     name: str
     family: str
@@ -250,7 +284,9 @@ class Worker:
 
     def __init__(self, entry: Entry):
         self.entry = entry
-        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_keep_to, initargs=(entry.threads,))
+        self.pool = ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=_keep_to, initargs=(entry.threads,)
+        )
 
     def __enter__(self) -> Worker:
         return self
@@ -259,7 +295,8 @@ class Worker:
         self.pool.shutdown()
 
     def build(self, problem: Problem | None) -> float:
-        """Makes the contestant, in place of the one before. Returns the seconds of import, construction and, with a problem, its first step."""
+        """Makes the contestant, in place of the one before. Returns the seconds of import, construction and, with a
+        problem, its first step."""
         return self.pool.submit(_build, self.entry, problem).result()
 
     def call(self, method: str, *arguments: Any) -> tuple[float, Any]:

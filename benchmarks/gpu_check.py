@@ -1,10 +1,12 @@
-"""The last rung: on a machine with a GPU, all parity tests on the real thing, compute-sanitizer, then timings; written down as a dated log.
+"""The last rung: on a machine with a GPU, all parity tests on the real thing, compute-sanitizer, then timings; written
+down as a dated log.
 
     python benchmarks/gpu_check.py                         everything, half an hour
     python benchmarks/gpu_check.py --parts tests,kernels   some of it
     python benchmarks/gpu_check.py --quick                 everything, briefly
 
-The log goes to benchmarks/gpu_logs/DATE_CARD.md: commit it. Exit code 0 if all that was run is green, 1 if not, 2 where there is no GPU.
+The log goes to benchmarks/gpu_logs/DATE_CARD.md: commit it. Exit code 0 if all that was run is green, 1 if not, 2 where
+there is no GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +26,12 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("tests", "parity", "sanitizer", "kernels", "steps", "samplers")
-SUITES = ("tests/test_backends.py", "tests/test_kernels.py", "tests/gpu/test_rung2_kernels.py", "tests/gpu/test_rung4_host.py")
+SUITES = (
+    "tests/test_backends.py",
+    "tests/test_kernels.py",
+    "tests/gpu/test_rung2_kernels.py",
+    "tests/gpu/test_rung4_host.py",
+)
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 ROUNDING = 2e-4  # relative, of what the card and the stand-in give: exp and log of one are not those of the other
 SPREAD = 2e-3  # of weights after ten steps of AdamW
@@ -63,9 +70,16 @@ class Log:
 
 
 @click.command()
-@click.option("--parts", type=Parts(), default=",".join(PARTS), show_default=True, help="What to run, with commas between.")
+@click.option(
+    "--parts", type=Parts(), default=",".join(PARTS), show_default=True, help="What to run, with commas between."
+)
 @click.option("--quick", is_flag=True, help="Few repetitions, two batches: to see that all of it runs.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "benchmarks" / "gpu_logs", help="Folder of the log.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=ROOT / "benchmarks" / "gpu_logs",
+    help="Folder of the log.",
+)
 def main(parts: tuple[str, ...], quick: bool, out: Path) -> None:
     """Checks and times the GPU back ends on this machine's GPU, and writes a dated log.
 
@@ -81,7 +95,10 @@ def main(parts: tuple[str, ...], quick: bool, out: Path) -> None:
     if missing is not None:
         click.echo(f"no GPU to check: {missing.reason}; {missing.cure}", err=True)
         sys.exit(2)
-    for part, there, what in (("tests", find_spec("pytest"), "pytest, of the extra test"), ("parity", shutil.which("g++"), "g++")):
+    for part, there, what in (
+        ("tests", find_spec("pytest"), "pytest, of the extra test"),
+        ("parity", shutil.which("g++"), "g++"),
+    ):
         if part in parts and not there:
             click.echo(f"--parts {part} needs {what}; install it, or name the other parts", err=True)
             sys.exit(2)
@@ -90,14 +107,24 @@ def main(parts: tuple[str, ...], quick: bool, out: Path) -> None:
     card = found["driver"]["gpus"][0]
     command = " ".join(["python benchmarks/gpu_check.py", *sys.argv[1:]])
     log.say(f"# {card}, {now:%Y-%m-%d %H:%M}\n\n```\n{doctor.text(found)}\n```\n\n{_clocks()}`{command}`")
-    steps = {"tests": _tests, "parity": _parity, "sanitizer": _sanitizer, "kernels": _kernels, "steps": _steps, "samplers": _samplers}
+    steps = {
+        "tests": _tests,
+        "parity": _parity,
+        "sanitizer": _sanitizer,
+        "kernels": _kernels,
+        "steps": _steps,
+        "samplers": _samplers,
+    }
     for part in parts:
         log.say(f"\n## {part}\n")
         try:
             steps[part](log, quick)
         except Exception as fault:  # of any kind: the other parts are worth having
             log.verdict(False, f"{type(fault).__name__}: {fault}")
-    log.say(f"\n{'All that was run is green.' if log.good else 'NOT all of it is green.'} {(datetime.datetime.now() - now).seconds} s.")
+    log.say(
+        f"\n{'All that was run is green.' if log.good else 'NOT all of it is green.'} "
+        f"{(datetime.datetime.now() - now).seconds} s."
+    )
     if log.skipped:
         log.say(f"{len(log.skipped)} not run, the first: {log.skipped[0]}")
     out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +139,9 @@ def _clocks() -> str:
     if shutil.which("nvidia-smi") is None:
         return ""
     wanted = "name,driver_version,clocks.max.sm,clocks.max.mem,power.limit,memory.total"
-    done = subprocess.run(["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"], capture_output=True, text=True
+    )
     return f"nvidia-smi, {wanted}: {done.stdout.strip()}\n\n" if done.returncode == 0 else ""
 
 
@@ -129,14 +158,24 @@ def _parity(log: Log, quick: bool) -> None:
         arrays = []
         for name, options in (("card", ()), ("stand-in", ("--stand-in",))):
             path = Path(folder) / f"{name}.npz"
-            done = subprocess.run([sys.executable, "tests/gpu/fingerprint.py", str(path), *options], cwd=ROOT, capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, "tests/gpu/fingerprint.py", str(path), *options],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+            )
             if done.returncode:
                 log.verdict(False, f"fingerprint of the {name}: {done.stderr.strip().splitlines()[-1]}")
                 return
             arrays.append(dict(np.load(path)))
     different, furthest = compare(*arrays)
     log.say("largest relative differences: " + ", ".join(f"{name} {distance:.1e}" for name, distance in furthest))
-    log.verdict(not different, f"differ from the CPU's: {', '.join(different)}" if different else f"{len(arrays[0])} arrays agree with the CPU's")
+    log.verdict(
+        not different,
+        f"differ from the CPU's: {', '.join(different)}"
+        if different
+        else f"{len(arrays[0])} arrays agree with the CPU's",
+    )
 
 
 def compare(card: dict[str, np.ndarray], cpu: dict[str, np.ndarray]) -> tuple[list[str], list[tuple[str, float]]]:
@@ -145,7 +184,8 @@ def compare(card: dict[str, np.ndarray], cpu: dict[str, np.ndarray]) -> tuple[li
     for name in set(card) & set(cpu):
         a, b = card[name], cpu[name]
         if a.dtype.kind in "iu":
-            # Noise and prior are integers throughout; rows of a model flip where a float is just above a word, once in ten million.
+            # Noise and prior are integers throughout; rows of a model flip where a float is just above a word, once in
+            # ten million.
             share = float((a != b).mean())
             if share > (1e-4 if name == "rows" else 0):
                 different.append(name)
@@ -162,16 +202,32 @@ def _sanitizer(log: Log, quick: bool) -> None:
         log.skip("sanitizer: compute-sanitizer is not installed (it comes with CUDA's toolkit)")
         return
     for tool in TOOLS[: 1 if quick else None]:
-        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", sys.executable, "-m", "pytest", "-q", "tests/gpu/watched.py"]
+        command = [
+            "compute-sanitizer",
+            "--tool",
+            tool,
+            "--error-exitcode",
+            "99",
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "tests/gpu/watched.py",
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        summary = [line for line in done.stdout.splitlines() if "SUMMARY" in line or " passed" in line or " failed" in line]
+        summary = [
+            line for line in done.stdout.splitlines() if "SUMMARY" in line or " passed" in line or " failed" in line
+        ]
         log.verdict(done.returncode == 0, f"{tool}: {'; '.join(summary)}")
 
 
 def _kernels(log: Log, quick: bool) -> None:
     import gpu_timings
 
-    log.say("Medians, least and most of repetitions, by CUDA events; bounds are those of an H100 (benchmarks/gpu_kernels.py).\n")
+    log.say(
+        "Medians, least and most of repetitions, by CUDA events; bounds are those of an H100 "
+        "(benchmarks/gpu_kernels.py).\n"
+    )
     _say_all(log, gpu_timings.kernels(3 if quick else gpu_timings.REPETITIONS))
 
 
@@ -179,7 +235,10 @@ def _steps(log: Log, quick: bool) -> None:
     import gpu_timings
 
     batches = gpu_timings.BATCHES[:2] if quick else gpu_timings.BATCHES
-    for title, net, most in (("20-50-50-20", gpu_timings.PAPER, batches), ("784-512x3-784", gpu_timings.WIDE, batches[:3])):
+    for title, net, most in (
+        ("20-50-50-20", gpu_timings.PAPER, batches),
+        ("784-512x3-784", gpu_timings.WIDE, batches[:3]),
+    ):
         log.say(f"\n### Training step, {title}\n\nus a step, wall clock, medians; how many times as long as cupy.\n")
         _say_all(log, gpu_timings.steps(net, most, 3 if quick else gpu_timings.REPETITIONS))
 
@@ -188,7 +247,12 @@ def _samplers(log: Log, quick: bool) -> None:
     import gpu_timings
 
     log.say("### Sampler, 20-50-50-20")
-    _say_all(log, gpu_timings.samplers(gpu_timings.PAPER, gpu_timings.BATCHES[:1] if quick else gpu_timings.BATCHES, 1 if quick else 3))
+    _say_all(
+        log,
+        gpu_timings.samplers(
+            gpu_timings.PAPER, gpu_timings.BATCHES[:1] if quick else gpu_timings.BATCHES, 1 if quick else 3
+        ),
+    )
 
 
 def _say_all(log: Log, lines: Iterator[str]) -> None:

@@ -1,6 +1,8 @@
-"""What each GPU kernel must move and compute, and so the least time that it can take: beside what was measured on a card, or alone, without one.
+"""What each GPU kernel must move and compute, and so the least time that it can take: beside what was measured on a
+card, or alone, without one.
 
-    python benchmarks/gpu_kernels.py       the table of benchmarks/RESULTS.md: registers, shared memory, occupancy, loads, expected time on an H100;
+    python benchmarks/gpu_kernels.py       the table of benchmarks/RESULTS.md: registers, shared memory, occupancy,
+    loads, expected time on an H100;
                                            needs CUDA's compilers, no GPU: pip install -e ".[gpu-check]"
 
 The counts are those of the kernels' banners. A word is a random word of Philox, some 40 integer instructions.
@@ -28,14 +30,17 @@ class Limits(NamedTuple):
     words: float
 
 
-H100 = Limits("H100 SXM", 3.35e12, 66.9e12, 4e11)  # NVIDIA's data sheet; words: 132 multiprocessors of 64 integer lanes at 1.7 GHz, 40 a word
+H100 = Limits(
+    "H100 SXM", 3.35e12, 66.9e12, 4e11
+)  # NVIDIA's data sheet; words: 132 multiprocessors of 64 integer lanes at 1.7 GHz, 40 a word
 
 
 class Work(NamedTuple):
     """One kernel at a size that keeps a whole card busy.
 
     kernel : as tests/gpu/compiled.py has it. unit : what is counted, `count` of them
-    loads : that a thread issues for one, of 1 to 16 bytes, from global memory or the caches over it; for products, from shared memory
+    loads : that a thread issues for one, of 1 to 16 bytes, from global memory or the caches over it; for products, from
+        shared memory
     bytes, operations, words : of one, from and to global memory. shared : bytes of dynamic shared memory of a block
     """
 
@@ -50,9 +55,14 @@ class Work(NamedTuple):
 
     def least(self, card: Limits = H100) -> tuple[float, str]:
         """Seconds that it takes at least, and what bounds it."""
-        # Our products read shared memory once for eight multiply-adds, which halves the rate at which they can go (gemm.cu, mlp.cuh).
+        # Our products read shared memory once for eight multiply-adds, which halves the rate at which they can go
+        # (gemm.cu, mlp.cuh).
         rate = card.operations / 2 if self.unit == "multiply-add" else card.operations
-        times = {"bytes": self.bytes / card.bytes, "operations": self.operations / rate, "words": self.words / card.words}
+        times = {
+            "bytes": self.bytes / card.bytes,
+            "operations": self.operations / rate,
+            "words": self.words / card.words,
+        }
         bound = max(times, key=times.__getitem__)
         return self.count * times[bound], bound
 
@@ -95,8 +105,10 @@ def works() -> list[Work]:
         Work("keep_mask<256, float>", "unit", units, 0, 4, 0, 1),
         Work("shuffle_words<256>", "row", N << 6, 0, 8, 0, 2),
         *(Work(f"multiply<{way}, float>", "multiply-add", N * 128 * 128, 1 / 8, 3 * 4 / 128, 2) for way in WAYS),
-        # Of a row: its data and bits once, products forward, backward and for the weights; of all weights AdamW once a step, which is left out.
-        Work("take", "multiply-add", N * 3 * macs, 1 / 8, 3 / (3 * macs), 2, 24 / (3 * macs), 4 * step_plan.floats + 1024),
+        # Of a row: its data and bits once, products forward, backward and for the weights; of all weights AdamW once a
+        # step, which is left out.
+        Work("take", "multiply-add", N * 3 * macs, 1 / 8, 3 / (3 * macs), 2, 24 / (3 * macs),
+        4 * step_plan.floats + 1024),
         # Of a row and step: 24 words, and the network for one row in twelve.
         Work("walk_back", "word", N * 24, 1 + asked / 8, 0, 2 * asked, 1, 4 * chain_plan.floats + 8 * 512),
     ]  # fmt: skip
@@ -119,10 +131,12 @@ def plans(net):
     from bdiff_np.kernels.mlp import mlp_plan
 
     limit = 227 << 10  # a group of the step has 32 rows up to a batch of 2^14
-    return mlp_plan.largest(net, limit, (32, 16, 8, 4), True, mlp_plan.SUMS), mlp_plan.largest(net, limit, (64, 32, 16, 8, 4), False, 8 << 10)
+    return mlp_plan.largest(net, limit, (32, 16, 8, 4), True, mlp_plan.SUMS), mlp_plan.largest(
+        net, limit, (64, 32, 16, 8, 4), False, 8 << 10
+    )
 
 
-# Measured on a card -------------------------------------------------------------------------------------------------------------------------
+# Measured on a card ---------------------------------------------------------------------------------------------------
 
 
 def launches() -> dict[str, Callable[[], None]]:
@@ -144,15 +158,35 @@ def launches() -> dict[str, Callable[[], None]]:
     packed, index = integers(0, 256, (B, -(-D // 8)), np.uint8), cupy.arange(B, dtype=np.int32)
     x0, x_t = (integers(0, 2, (B, D), np.uint8) for _ in range(2))
     t, t_long = integers(1, 2001, B, np.int64), cupy.empty(1 << 20, np.int64)
-    logits, dlogits, bias_d, kl, kl_long = f32(B, D), f32(B, D), f32(D), cupy.empty(B, np.float32), cupy.zeros(1 << 20, np.float32)
+    logits, dlogits, bias_d, kl, kl_long = (
+        f32(B, D),
+        f32(B, D),
+        f32(D),
+        cupy.empty(B, np.float32),
+        cupy.zeros(1 << 20, np.float32),
+    )
     clock, one, losses = cupy.zeros(2, np.uint64), cupy.zeros(1, np.uint8), cupy.zeros(1 << 20, np.float32)
-    logged, ticking = cupy.ones(1 << 20, np.uint8), cupy.zeros(2, np.uint64)  # a clock that goes on, for far fewer than 2**20 launches
+    logged, ticking = (
+        cupy.ones(1 << 20, np.uint8),
+        cupy.zeros(2, np.uint64),
+    )  # a clock that goes on, for far fewer than 2**20 launches
     z, dy, film, y, bias = f32(B, H), f32(B, H), f32(B, 2 * H), f32(B, H), f32(H)
-    odd_z, odd_dy, odd_film, odd_y, odd_bias = f32(B, H - 1), f32(B, H - 1), f32(B, 2 * H - 2), f32(B, H - 1), f32(H - 1)
+    odd_z, odd_dy, odd_film, odd_y, odd_bias = (
+        f32(B, H - 1),
+        f32(B, H - 1),
+        f32(B, 2 * H - 2),
+        f32(B, H - 1),
+        f32(H - 1),
+    )
     sums = Parts(cupy.empty(parts(B) * 2 * H, np.float32), parts(B), H)
     odd_sums, both = sums._replace(stride=H - 1), sums._replace(stride=2 * H)
     flat = [f32(P) for _ in range(5)]
-    decayed, squares, norms, halted = cupy.ones(P, np.uint8), cupy.ones(pieces(P), np.float32), cupy.ones(1, np.float32), cupy.zeros(1, np.int32)
+    decayed, squares, norms, halted = (
+        cupy.ones(P, np.uint8),
+        cupy.ones(pieces(P), np.float32),
+        cupy.ones(1, np.float32),
+        cupy.zeros(1, np.int32),
+    )
     rates = cupy.asarray(np.array([[1, 0.1, 0.001, 1e-6, 1, 1e-8, 0, 0.1]], np.float32))
     features, moments, x, f = f32(2001, F), f32(B, 2), f32(B, D), f32(B, F)
     a, b, c = f32(N, 128), f32(128, 128), f32(N, 128)
@@ -163,7 +197,9 @@ def launches() -> dict[str, Callable[[], None]]:
         "draw_t<256>": lambda: training.draw_t(1, rng.TIME, clock, 2000, t_long),
         "unpack<256>": lambda: family.unpack(packed, index, x_t),
         "q_sample<256, float>": lambda: family.q_sample(law, x0, t, key, 0, x_t),
-        "q_batch<256, float>": lambda: family.q_batch(law, SimpleNamespace(array=packed), index, B, t, 1, rng.Q_NOISE, clock, x0, x_t),
+        "q_batch<256, float>": lambda: family.q_batch(
+            law, SimpleNamespace(array=packed), index, B, t, 1, rng.Q_NOISE, clock, x0, x_t
+        ),
         "kl_grad<256, float>": lambda: family.kl_grad(law, logits, bias_d, *fixed, one, clock, kl, dlogits),
         "p_flip<256, float>": lambda: family.p_flip(law, logits, x_t, t, dlogits),
         "p_sample<256, float>": lambda: family.p_sample(law, logits, bias_d, x_t, t, None, key, 0, x0),
@@ -171,7 +207,9 @@ def launches() -> dict[str, Callable[[], None]]:
         "read<256, float>": lambda: family.read_into(x_t, t, features, None, x, f),
         "activate<float, 1>": lambda: dense.activate(odd_z, odd_bias, odd_film, "silu", odd_y),
         "activate<float, 4>": lambda: dense.activate(z, bias, film, "silu", y),
-        "activate_backward<float, 1>": lambda: dense.activate_backward(odd_dy, odd_z, odd_bias, odd_film, "silu", odd_dy, odd_film, odd_sums),
+        "activate_backward<float, 1>": lambda: dense.activate_backward(
+            odd_dy, odd_z, odd_bias, odd_film, "silu", odd_dy, odd_film, odd_sums
+        ),
         "activate_backward<float, 4>": lambda: dense.activate_backward(dy, z, bias, film, "silu", dy, film, sums),
         "column_sums<float, 1>": lambda: dense.column_sums(odd_z, odd_sums),
         "column_sums<float, 4>": lambda: dense.column_sums(z, sums),
@@ -188,7 +226,7 @@ def launches() -> dict[str, Callable[[], None]]:
     }
 
 
-# Without a card ---------------------------------------------------------------------------------------------------------------------------
+# Without a card -------------------------------------------------------------------------------------------------------
 
 
 def table() -> str:
@@ -201,9 +239,12 @@ def table() -> str:
 
     uses = {k.name: (k, use) for k, use in compiled.compile_all("90").items()}
     listed = works()
-    blocks = occupancy.blocks({w.kernel: (uses[w.kernel][1].registers, uses[w.kernel][1].shared + w.shared) for w in listed})
+    blocks = occupancy.blocks(
+        {w.kernel: (uses[w.kernel][1].registers, uses[w.kernel][1].shared + w.shared) for w in listed}
+    )
     lines = [
-        "| kernel | registers | shared, bytes | occupancy | widest load | of a | loads | bytes | operations | words | bound | expected |",
+        "| kernel | registers | shared, bytes | occupancy | widest load | of a | loads | bytes | operations | words | "
+        "bound | expected |",
         "|---|--:|--:|--:|---|---|--:|--:|--:|--:|---|--:|",
     ]
     for w in listed:
@@ -213,8 +254,8 @@ def table() -> str:
         widest = max((int(part) for i in loads for part in i.split(".") if part in ("64", "128")), default=32) // 8
         cells = (
             f"`{_short(w.kernel)}`", use.registers, use.shared + w.shared,
-            f"{blocks[w.kernel] * 256 / 2048:.0%}", f"{widest} bytes", w.unit, f"{w.loads:.3g}", f"{w.bytes:.3g}", f"{w.operations:.3g}",
-            f"{w.words:.3g}", bound, f"{1e12 * seconds / w.count:.3g} ps",
+            f"{blocks[w.kernel] * 256 / 2048:.0%}", f"{widest} bytes", w.unit, f"{w.loads:.3g}", f"{w.bytes:.3g}",
+            f"{w.operations:.3g}", f"{w.words:.3g}", bound, f"{1e12 * seconds / w.count:.3g} ps",
         )  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""Times on a card: every kernel beside the least that it can take, and whole training steps and samplers beside PyTorch, by the card's own clock."""
+"""Times on a card: every kernel beside the least that it can take, and whole training steps and samplers beside
+PyTorch, by the card's own clock."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ STEPS = {"eager cuda": 50}  # of a repetition; others take 500
 
 
 def seconds(launch: Callable[[], None], repetitions: int = REPETITIONS) -> list[float]:
-    """Of one launch, each repetition's mean, by CUDA events around as many replays of a graph of HELD launches as last MILLISECONDS.
+    """Of one launch, each repetition's mean, by CUDA events around as many replays of a graph of HELD launches as last
+    MILLISECONDS.
 
     A graph, because Python takes some 10 us to launch, which is more than many kernels run.
     """
@@ -64,7 +66,8 @@ def kernels(repetitions: int = REPETITIONS) -> Iterator[str]:
         least += sum(works[other].least()[0] for other in TOGETHER.get(name, ()))
         middle = statistics.median(found)
         yield (
-            f"| `{name}` | {work.count:,} {work.unit}s | {1e6 * middle:.4g} us | {1e6 * min(found):.4g} to {1e6 * max(found):.4g} | "
+            f"| `{name}` | {work.count:,} {work.unit}s | {1e6 * middle:.4g} us | {1e6 * min(found):.4g} to "
+            f"{1e6 * max(found):.4g} | "
             f"{1e6 * least:.4g} us, {bound} | {least / middle:.0%} |"
         )
 
@@ -76,8 +79,14 @@ def steps(net: tuple[int, tuple[int, ...]], batches=BATCHES, repetitions: int = 
     missed: list[str] = []
     for batch in batches:
         problem = make_problem(Size(*net, batch))
-        found = [_of_worker(missed, entry, problem, repetitions, "run", STEPS.get(entry.mode, 500)) for entry in CONTESTANTS]
-        yield f"| {batch:,} | " + " | ".join(_cell(middle, found[0]) for middle in found) + f" | {_bound('take', net, batch, 1e6)} |"
+        found = [
+            _of_worker(missed, entry, problem, repetitions, "run", STEPS.get(entry.mode, 500)) for entry in CONTESTANTS
+        ]
+        yield (
+            f"| {batch:,} | "
+            + " | ".join(_cell(middle, found[0]) for middle in found)
+            + f" | {_bound('take', net, batch, 1e6)} |"
+        )
     yield from missed
 
 
@@ -87,7 +96,11 @@ def samplers(net: tuple[int, tuple[int, ...]], batches=BATCHES, repetitions: int
     for length in (problem.T, SHORT):
         yield f"\n{length} steps, seconds:\n"
         # PyTorch's sampler is not captured, only its training step is.
-        yield "| rows | " + " | ".join(entry.name.replace(", CUDA graph", "") for entry in CONTESTANTS) + " | bound of `walk_back` |"
+        yield (
+            "| rows | "
+            + " | ".join(entry.name.replace(", CUDA graph", "") for entry in CONTESTANTS)
+            + " | bound of `walk_back` |"
+        )
         yield "|--:|" + "--:|" * (len(CONTESTANTS) + 1)
         for rows in batches:
             middles = [_of_worker(missed, entry, problem, repetitions, "sample", rows, length) for entry in CONTESTANTS]
@@ -97,7 +110,8 @@ def samplers(net: tuple[int, tuple[int, ...]], batches=BATCHES, repetitions: int
 
 
 def _bound(kernel: str, net: tuple[int, tuple[int, ...]], rows: int, unit: float) -> str:
-    """What a fused kernel takes at least for so many rows, on an H100, in seconds times `unit`; it is known for the paper's net."""
+    """What a fused kernel takes at least for so many rows, on an H100, in seconds times `unit`; it is known for the
+    paper's net."""
     if net != PAPER:
         return "-"
     work = next(work for work in gpu_kernels.works() if work.kernel == kernel)
@@ -111,8 +125,11 @@ def _cell(middle: float | None, ours: float | None) -> str:
     return f"{1e6 * middle:,.4g}" + (f" ({middle / ours:.2g}x)" if ours is not None and middle != ours else "")
 
 
-def _of_worker(missed: list[str], entry: Entry, problem, repetitions: int, command: str, *arguments: int) -> float | None:
-    """Median seconds, of a step for "run", of all for "sample", of a contestant in its own process, after once in vain; None where it cannot run.
+def _of_worker(
+    missed: list[str], entry: Entry, problem, repetitions: int, command: str, *arguments: int
+) -> float | None:
+    """Median seconds, of a step for "run", of all for "sample", of a contestant in its own process, after once in vain;
+    None where it cannot run.
 
     missed : takes the reason then, a line that begins with FAILED for our own back ends and LEFT_OUT for others
     """

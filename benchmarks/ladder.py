@@ -2,8 +2,9 @@
 
     python benchmarks/ladder.py runs/heartbeat_paper "" "training.bce_weight=0" "model.hidden=[50,50] training.lr=1e-2"
 
-Each argument is one variant: settings as in --set, separated by blanks; "" is the run as it stands. The run's configuration must name the rule of
-its data, and the rows must be few enough for the oracle (evaluate.LISTED). Nothing is written.
+Each argument is one variant: settings as in --set, separated by blanks; "" is the run as it stands. The run's
+configuration must name the rule of its data, and the rows must be few enough for the oracle (evaluate.LISTED). Nothing
+is written.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from bdiff_np.runfolder import run as training
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("variants", nargs=-1)
 @click.option("--seed", default=0, show_default=True, help="Seed of the trainings.")
-@click.option("--all", "held_out", is_flag=True, help="Measure on train and val rows together, not on the train rows alone.")
+@click.option(
+    "--all", "held_out", is_flag=True, help="Measure on train and val rows together, not on the train rows alone."
+)
 def main(run: Path, variants: tuple[str, ...], seed: int, held_out: bool):
     """Train VARIANTS of RUN and print the excess of each over the exact optimum, in bits."""
     click.echo("| variant | steps | training | excess, bits |\n|---|---|---|---|")
@@ -42,7 +45,10 @@ def main(run: Path, variants: tuple[str, ...], seed: int, held_out: bool):
             return model.output(x_t, t) + bernoulli.evidence(chain, "x0", x_t, t)
 
         value, error = (nats / evaluate.LN2 for nats in bernoulli_floor.excess(chain, population, logits))
-        click.echo(f"| {variant or 'as configured'} | {job.training.total_steps} | {seconds:.0f} s | {value:.4f} +- {error:.4f} |")
+        click.echo(
+            f"| {variant or 'as configured'} | {job.training.total_steps} | {seconds:.0f} s | {value:.4f} +- "
+            f"{error:.4f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/likelihood.py                     all runs, about 15 minutes on two cores
     python benchmarks/likelihood.py heartbeat_paper     one of them
 
-Every figure comes from the commands that a user has: train, evaluate, validate. They are printed with their results, and a Markdown table at the
-end is what RESULTS.md holds.
+Every figure comes from the commands that a user has: train, evaluate, validate. They are printed with their results,
+and a Markdown table at the end is what RESULTS.md holds.
 """
 
 from __future__ import annotations
@@ -40,17 +40,60 @@ class Figure:
 EVALUATE = ("evaluate", "--evaluations", "8000000")
 PAPER = (*EVALUATE, "--bound", "paper")
 VALIDATE = ("validate", "-n", "50000")
-HEARTBEAT, LONG, REPEATING, MULTIPLES = "heartbeat_paper", "heartbeat_len_64_per_32", "repeating_patterns_len_20_per_10", "multiples_of_5"
+HEARTBEAT, LONG, REPEATING, MULTIPLES = (
+    "heartbeat_paper",
+    "heartbeat_len_64_per_32",
+    "repeating_patterns_len_20_per_10",
+    "multiples_of_5",
+)
 FIGURES = (
     Figure(HEARTBEAT, "bound, last step learned, bits", EVALUATE, "bits_per_sequence", "<= 2.335", "2.3244"),
-    Figure(HEARTBEAT, "paper's protocol: K, bits", PAPER, "bits_per_sequence", ">= -2.385; the paper: -2.414", "-2.3683", -1),
-    Figure(HEARTBEAT, "paper's protocol: K - L_null, bits", PAPER, "k_minus_null_bits", ">= 12.05; the paper: 12.024", "12.070"),
-    Figure(REPEATING, "bound over all 1024 rows, bits", (*EVALUATE, "--split", "all"), "bits_per_sequence", "<= 10.06; before: 10.2", "10.0203"),
+    Figure(
+        HEARTBEAT,
+        "paper's protocol: K, bits",
+        PAPER,
+        "bits_per_sequence",
+        ">= -2.385; the paper: -2.414",
+        "-2.3683",
+        -1,
+    ),
+    Figure(
+        HEARTBEAT,
+        "paper's protocol: K - L_null, bits",
+        PAPER,
+        "k_minus_null_bits",
+        ">= 12.05; the paper: 12.024",
+        "12.070",
+    ),
+    Figure(
+        REPEATING,
+        "bound over all 1024 rows, bits",
+        (*EVALUATE, "--split", "all"),
+        "bits_per_sequence",
+        "<= 10.06; before: 10.2",
+        "10.0203",
+    ),
     Figure(REPEATING, "invalid samples of 50,000, %", VALIDATE, "invalid", "<= 0.8; before: 0.7", "0.40", 100),
     Figure(REPEATING, "held-out rows found, of 51", VALIDATE, "val_found", "51", "51"),
-    Figure(LONG, "bound over its 30 training rows, bits", (*EVALUATE, "--split", "train"), "bits_per_sequence", "<= 4.96", "4.91"),
-    Figure(MULTIPLES, "held-out bound, bits", ("evaluate", "--evaluations", "500000"), "bits_per_sequence", "<= 18.5; before: none", "17.678"),
-    Figure(MULTIPLES, "valid samples of 2,000, %", ("validate", "-n", "2000"), "valid", ">= 80; before: none", "100", 100),
+    Figure(
+        LONG,
+        "bound over its 30 training rows, bits",
+        (*EVALUATE, "--split", "train"),
+        "bits_per_sequence",
+        "<= 4.96",
+        "4.91",
+    ),
+    Figure(
+        MULTIPLES,
+        "held-out bound, bits",
+        ("evaluate", "--evaluations", "500000"),
+        "bits_per_sequence",
+        "<= 18.5; before: none",
+        "17.678",
+    ),
+    Figure(
+        MULTIPLES, "valid samples of 2,000, %", ("validate", "-n", "2000"), "valid", ">= 80; before: none", "100", 100
+    ),
 )
 DATA = {MULTIPLES: ("data", "multiples", "--length", "20", "--k", "5", "--out")}
 
@@ -68,8 +111,15 @@ def machine() -> str:
     """Processor, cores and versions."""
     import numpy
 
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")] if os.path.exists("/proc/cpuinfo") else []
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {numpy.__version__}"
+    names = (
+        [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+        if os.path.exists("/proc/cpuinfo")
+        else []
+    )
+    return (
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}, NumPy {numpy.__version__}"
+    )
 
 
 @click.command()
@@ -96,7 +146,9 @@ def main(runs: tuple[str, ...], trained: bool):
             shown = f"{value * figure.scale:.4f}{error}" if isinstance(value, float) else str(value)
             rows.append(f"| {run} | {figure.what} | {shown} | {figure.target} | {figure.floor} | {seconds} |")
             click.echo(rows[-1], err=True)
-    click.echo(f"{machine()}\n\n| run | figure | measured | aimed at | exact optimum | training |\n|---|---|---|---|---|---|")
+    click.echo(
+        f"{machine()}\n\n| run | figure | measured | aimed at | exact optimum | training |\n|---|---|---|---|---|---|"
+    )
     click.echo("\n".join(rows))
 
 

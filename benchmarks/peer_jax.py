@@ -1,4 +1,5 @@
-"""The training step and the sampler in JAX, as a skilled user writes them: a pure step on donated buffers, and loops that never leave the device."""
+"""The training step and the sampler in JAX, as a skilled user writes them: a pure step on donated buffers, and loops
+that never leave the device."""
 
 from __future__ import annotations
 
@@ -19,17 +20,23 @@ class Jax:
 
     def __init__(self, problem: contestants.Problem, mode: str, threads: int):
         self.problem, self.mode = problem, mode
-        jax.config.update("jax_default_prng_impl", "unsafe_rbg" if threads > 1 else "threefry2x32")  # whichever is faster, by some 5 % of a step
+        jax.config.update(
+            "jax_default_prng_impl", "unsafe_rbg" if threads > 1 else "threefry2x32"
+        )  # whichever is faster, by some 5 % of a step
         self.chain, self.rows = jax.tree.map(jnp.asarray, (problem.chain, problem.rows))
         # One flat buffer makes the optimiser one loop, which pays while a call costs more than memory.
         self.start, self.unflatten = ravel_pytree({name: jnp.asarray(value) for name, value in problem.weights.items()})
-        self.decayed = ravel_pytree({name: jnp.full(value.shape, float(problem.decayed[name])) for name, value in problem.weights.items()})[0]
+        self.decayed = ravel_pytree(
+            {name: jnp.full(value.shape, float(problem.decayed[name])) for name, value in problem.weights.items()}
+        )[0]
         zeros = jnp.zeros_like(self.start)
         self.state = (self.start + 0, zeros, zeros + 0, self.start + 0, jnp.int32(0), jax.random.key(contestants.SEED))
         if mode == "jit":
             self.step = jax.jit(self._step, donate_argnums=0)
         else:
-            self.loop = jax.jit(lambda state, steps: jax.lax.fori_loop(0, steps, lambda _, s: self._step(s), state), donate_argnums=0)
+            self.loop = jax.jit(
+                lambda state, steps: jax.lax.fori_loop(0, steps, lambda _, s: self._step(s), state), donate_argnums=0
+            )
 
     def forward(self, w, x_t, features):
         y = x_t.astype(jnp.float32) * 2 - 1
@@ -39,10 +46,15 @@ class Jax:
         return y @ w["out/W"] + w["out/b"]
 
     def loss(self, flat, x0, x_t, t):
-        """The scaled loss, less the entropy of q, which no weight changes; and the cross entropy of the reverse step, summed, in nats."""
+        """The scaled loss, less the entropy of q, which no weight changes; and the cross entropy of the reverse step,
+        summed, in nats."""
         p = self.problem
-        features, _, own, agree, disagree, not_agree, not_disagree = (column[t].reshape(len(t), -1) for column in self.chain)
-        z = (x_t.astype(jnp.float32) * 2 - 1) * self.forward(self.unflatten(flat), x_t, features) + own  # logit of x_0 = x_t
+        features, _, own, agree, disagree, not_agree, not_disagree = (
+            column[t].reshape(len(t), -1) for column in self.chain
+        )
+        z = (x_t.astype(jnp.float32) * 2 - 1) * self.forward(
+            self.unflatten(flat), x_t, features
+        ) + own  # logit of x_0 = x_t
         a, b, same = jax.nn.sigmoid(z), jax.nn.sigmoid(-z), x0 == x_t
         q, not_q = jnp.where(same, agree, disagree), jnp.where(same, not_agree, not_disagree)
         flips, stays = agree + b * (disagree - agree), not_disagree + a * (not_agree - not_disagree)
@@ -68,7 +80,9 @@ class Jax:
         taken, k = taken + 1, (taken + 1).astype(jnp.float32)
         grad, _ = jax.grad(self.loss, has_aux=True)(flat, *self.batch(jax.random.fold_in(key, taken)))
         grad *= jnp.minimum(1, s.clip / jnp.sqrt(jnp.vdot(grad, grad)))
-        rate = s.lr * jnp.minimum(1, k / s.warmup_steps) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(1, k / s.total_steps)))
+        rate = (
+            s.lr * jnp.minimum(1, k / s.warmup_steps) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(1, k / s.total_steps)))
+        )
         m += (1 - s.beta1) * (grad - m)
         v += (1 - s.beta2) * (grad * grad - v)
         change = rate / (1 - s.beta1**k) * m / (jnp.sqrt(v) / jnp.sqrt(1 - s.beta2**k) + s.eps)

@@ -1,7 +1,8 @@
-"""The training step and the sampler in PyTorch, as a skilled user writes them: one flat buffer, fused AdamW, nothing that waits for a number.
+"""The training step and the sampler in PyTorch, as a skilled user writes them: one flat buffer, fused AdamW, nothing
+that waits for a number.
 
-Eagerly, what counts on small nets is the number of operations, at about 5 us each. Compiled, the whole step is one graph, noise and optimiser
-included, which takes a quarter of the time of compiling the loss alone.
+Eagerly, what counts on small nets is the number of operations, at about 5 us each. Compiled, the whole step is one
+graph, noise and optimiser included, which takes a quarter of the time of compiling the loss alone.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch.optim.adamw import adamw
 
 
 class Torch:
-    """mode : "eager"; "compile", the whole step through torch.compile; "whole", the same uncompiled, for tests. With " cuda" behind it, on a GPU,
-    where the compiled step is replayed as a CUDA graph"""
+    """mode : "eager"; "compile", the whole step through torch.compile; "whole", the same uncompiled, for tests. With "
+    cuda" behind it, on a GPU, where the compiled step is replayed as a CUDA graph"""
 
     def __init__(self, problem: contestants.Problem, mode: str, threads: int):
         torch.set_num_threads(threads)
@@ -26,7 +27,9 @@ class Torch:
         mode, _, device = mode.partition(" ")
         torch.set_default_device(device or "cpu")
         self.problem, self.mode, self.device, self.taken = problem, mode, device or "cpu", 0
-        self.names = sorted(problem.weights, key=lambda name: not problem.decayed[name])  # what decays stands first in the flat buffer
+        self.names = sorted(
+            problem.weights, key=lambda name: not problem.decayed[name]
+        )  # what decays stands first in the flat buffer
         self.shapes = [problem.weights[name].shape for name in self.names]
         self.sizes = [problem.weights[name].size for name in self.names]
         self.cut = sum(problem.weights[name].size for name in self.names if problem.decayed[name])
@@ -36,18 +39,24 @@ class Torch:
         self.count = torch.zeros(())  # of steps taken
         self.decay = (torch.arange(len(self.flat)) < self.cut).float()
         self.rows, self.table = _signs(problem.rows), _table(problem.chain)
-        self.bases = [torch.cat([torch.ones(H), torch.zeros(H)]) for H in problem.size.hidden]  # what scale and shift are without t
+        self.bases = [
+            torch.cat([torch.ones(H), torch.zeros(H)]) for H in problem.size.hidden
+        ]  # what scale and shift are without t
         self.features = problem.chain.features.shape[1]
         self.ramp = torch.arange(problem.size.batch) * problem.T
         self.step, self.back = self.eager if mode == "eager" else self.whole, _back
         if mode == "compile":
-            fast = {"fullgraph": True, "options": {"cpp_wrapper": self.device == "cpu"}}  # no Python between the kernels
+            fast = {
+                "fullgraph": True,
+                "options": {"cpp_wrapper": self.device == "cpu"},
+            }  # no Python between the kernels
             self.step, self.back = torch.compile(self.whole, **fast), torch.compile(_back, **fast)
             if self.device != "cpu":
                 self.step = self.captured(self.step)
 
     def captured(self, step):
-        """The step as a CUDA graph: a few steps beside the main stream, as PyTorch asks for it, then one that is recorded."""
+        """The step as a CUDA graph: a few steps beside the main stream, as PyTorch asks for it, then one that is
+        recorded."""
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
@@ -71,7 +80,8 @@ class Torch:
         return {name: part.view(shape) for name, part, shape in zip(self.names, flat.split(self.sizes), self.shapes)}
 
     def loss(self, flat, x0, x_t, columns):
-        """The scaled loss, less the entropy of q, which no weight changes; and the cross entropy of the reverse step, summed, in nats."""
+        """The scaled loss, less the entropy of q, which no weight changes; and the cross entropy of the reverse step,
+        summed, in nats."""
         p, F = self.problem, self.features
         own, agree, disagree, gap, not_agree, not_disagree, not_gap, _ = columns[:, F:, None].unbind(1)
         z = x_t * self.forward(flat, x_t, columns[:, :F]) + own  # logit of x_0 = x_t
@@ -103,13 +113,14 @@ class Torch:
         excess = (torch.linalg.vector_norm(grad) / s.clip).clamp_(min=1)  # the fused AdamW divides by it in passing
         self.flat[: self.cut] *= 1 - rate * s.weight_decay  # on its own: one call for all, though they do not all decay
         adamw(
-            [self.flat], [grad], [self.m], [self.v], [], [self.count], fused=True, grad_scale=excess, amsgrad=False, maximize=False,
-            lr=rate, beta1=s.beta1, beta2=s.beta2, eps=s.eps, weight_decay=0.0,
+            [self.flat], [grad], [self.m], [self.v], [], [self.count], fused=True, grad_scale=excess, amsgrad=False,
+            maximize=False, lr=rate, beta1=s.beta1, beta2=s.beta2, eps=s.eps, weight_decay=0.0,
         )  # fmt: skip
         self.ema.lerp_(self.flat, 1 - min(s.ema, (1 + k) / (10 + k)))
 
     def whole(self) -> None:
-        """The same as one graph: what changes from step to step must be a tensor, for a Python number would be compiled in."""
+        """The same as one graph: what changes from step to step must be a tensor, for a Python number would be compiled
+        in."""
         s, k = self.problem.optimizer, self.count.add_(1)
         rate = s.lr * (k / s.warmup_steps).clamp(max=1) * 0.5 * (1 + (math.pi * (k / s.total_steps).clamp(max=1)).cos())
         grad = torch.func.grad(lambda flat, *batch: self.loss(flat, *batch)[0])(self.flat, *self.batch())
@@ -165,5 +176,14 @@ def _tensor(array: np.ndarray):
 def _table(chain: contestants.Chain):
     """All columns of a chain in one tensor, (K + 1, F + 8), so that a batch gathers them at once."""
     c = chain
-    columns = (c.own, c.agree, c.disagree, c.disagree - c.agree, c.not_agree, c.not_disagree, c.not_agree - c.not_disagree, c.noise)
+    columns = (
+        c.own,
+        c.agree,
+        c.disagree,
+        c.disagree - c.agree,
+        c.not_agree,
+        c.not_disagree,
+        c.not_agree - c.not_disagree,
+        c.noise,
+    )
     return _tensor(np.column_stack([c.features, *columns]))

@@ -4,9 +4,10 @@
     python benchmarks/run.py --sizes 20-50-50-20@64 --backends numba,jax --parts steps
     python benchmarks/run.py --out docs/pictures --json speed.json
 
-All take the same step: same net and starting weights, same data, fresh noise, same loss, AdamW, clipping, average of the weights: that of train.py
-with its defaults. First, all losses and gradients must agree with the float64 definition. Each contestant has a process of its own, and each
-repetition goes around all of them, so that what else the machine does meets all alike.
+All take the same step: same net and starting weights, same data, fresh noise, same loss, AdamW, clipping, average of
+the weights: that of train.py with its defaults. First, all losses and gradients must agree with the float64 definition.
+Each contestant has a process of its own, and each repetition goes around all of them, so that what else the machine
+does meets all alike.
 """
 
 from __future__ import annotations
@@ -34,27 +35,37 @@ SCALING = {
 }
 AXES = {"batch": "rows of a batch (20-50-50-20)", "width": "width of both hidden layers (20 bits, batch 256)"}
 TOLERANCE = 1e-4  # of losses and gradients in float32, relative
-CALM = 0.1  # seconds before each timed call: threads of OpenBLAS and OpenMP that have no more work turn round for some 30 ms before they sleep
-CHECKED, TOLERANCE_MOVED = 3, 0.01  # Adam's first steps are signs, and those of gradients near zero are a matter of rounding
+# seconds before each timed call: threads of OpenBLAS and OpenMP that have no more work turn round for some 30 ms before
+# they sleep
+CALM = 0.1
+CHECKED, TOLERANCE_MOVED = (
+    3,
+    0.01,
+)  # Adam's first steps are signs, and those of gradients near zero are a matter of rounding
 QUIET = 0.05  # share of the cores that others may take before a table says that it is not to be trusted
 PARTS = ("steps", "sampler", "scaling")
 PEERS = {"torch": "pip install torch", "jax": "pip install jax"}
 TUNING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # set by hand they would tune the BLAS of one contestant
 
 
-# Who takes part ---------------------------------------------------------------------------------------------------------------------------
+# Who takes part -------------------------------------------------------------------------------------------------------
 
 
 def lineup(names: list[str] | None, threads: int) -> list[Entry]:
-    """The contestants, those of all back ends and peers for None. Raises click.BadParameter for a name that is neither."""
+    """The contestants, those of all back ends and peers for None. Raises click.BadParameter for a name that is
+    neither."""
 
     from bdiff_np import backends
 
     ours = sorted(backends.names(), key=lambda name: name != "numpy")
     if unknown := set(names or ()) - {*ours, *PEERS}:
-        raise click.BadParameter(f"{', '.join(sorted(unknown))}: there is {', '.join((*ours, *PEERS))}", param_hint="--backends")
+        raise click.BadParameter(
+            f"{', '.join(sorted(unknown))}: there is {', '.join((*ours, *PEERS))}", param_hint="--backends"
+        )
     entries = [Entry(name, "", "contestants", "Ours", name, threads) for name in ours]
-    entries += [Entry(f"torch {mode}", "PyTorch", "peer_torch", "Torch", mode, threads) for mode in ("eager", "compile")]
+    entries += [
+        Entry(f"torch {mode}", "PyTorch", "peer_torch", "Torch", mode, threads) for mode in ("eager", "compile")
+    ]
     entries += [Entry(f"jax {mode}", "JAX", "peer_jax", "Jax", mode, threads) for mode in ("jit", "scan")]
     if threads > 1:  # small nets are faster so; PyTorch's are not
         entries.append(Entry("jax scan, 1 core", "JAX", "peer_jax", "Jax", "scan", 1))
@@ -81,13 +92,16 @@ def machine(threads: int) -> dict[str, Any]:
     """Where and with what this runs."""
     processor = platform.processor()
     if os.path.exists("/proc/cpuinfo"):
-        processor = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), processor)
+        processor = next(
+            (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), processor
+        )
     packages = ("numpy", "numba", "cupy", "torch", "jax", "jaxlib")
     sold_as = metadata.packages_distributions()  # cupy comes as cupy-cuda12x or cupy-cuda13x
     versions = {name: metadata.version(sold_as[name][0]) for name in packages if name in sold_as}
     return {
-        "processor": processor, "cores": cores(), "threads": threads, "python": platform.python_version(), "versions": versions,
-        "date": datetime.datetime.now().isoformat(" ", "minutes"), "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        "processor": processor, "cores": cores(), "threads": threads, "python": platform.python_version(),
+        "versions": versions, "date": datetime.datetime.now().isoformat(" ", "minutes"),
+        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
     }  # fmt: skip
 
 
@@ -103,7 +117,7 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-# Measuring --------------------------------------------------------------------------------------------------------------------------------
+# Measuring ------------------------------------------------------------------------------------------------------------
 
 
 class Benchmark:
@@ -113,13 +127,20 @@ class Benchmark:
     """
 
     def __init__(self, entries: list[Entry], threads: int, seconds: float, repetitions: int, bar):
-        self.entries, self.threads, self.seconds, self.repetitions, self.bar = entries, threads, seconds, repetitions, bar
+        self.entries, self.threads, self.seconds, self.repetitions, self.bar = (
+            entries,
+            threads,
+            seconds,
+            repetitions,
+            bar,
+        )
 
     def start(self, stack: ExitStack, *left_out: str) -> list[Worker]:
         return [stack.enter_context(Worker(entry)) for entry in self.entries if entry.name not in left_out]
 
     def build(self, workers: list[Worker], problem: Problem) -> dict[str, tuple[Worker, float]]:
-        """Workers and seconds of set-up by name, without those that fail here. Raises click.ClickException if all do."""
+        """Workers and seconds of set-up by name, without those that fail here. Raises click.ClickException if all
+        do."""
         ready = {}
         for worker in workers:
             try:
@@ -136,7 +157,10 @@ class Benchmark:
         """Checks, then times the training step of all contestants, and the machine's sgemm before and after."""
         problem = make_problem(size)
         with ExitStack() as stack:
-            gemms = [stack.enter_context(Worker(Entry(f"sgemm {k}", "", "contestants", "Sgemm", str(k), k))) for k in sorted({1, self.threads})]
+            gemms = [
+                stack.enter_context(Worker(Entry(f"sgemm {k}", "", "contestants", "Sgemm", str(k), k)))
+                for k in sorted({1, self.threads})
+            ]
             for gemm in gemms:
                 gemm.build(None)
             ready = self.build(self.start(stack), problem)
@@ -149,7 +173,9 @@ class Benchmark:
         sgemm = {gemm.entry.mode: max(rate) for gemm, rate in zip(gemms, zip(*rates))}
         return {"flop": problem.flop, "sgemm_gflops": sgemm, "others": others, "contestants": found}
 
-    def time(self, workers: dict[str, Worker], seconds: float, repetitions: int) -> tuple[dict[str, list[float]], float | None]:
+    def time(
+        self, workers: dict[str, Worker], seconds: float, repetitions: int
+    ) -> tuple[dict[str, list[float]], float | None]:
         """Seconds per step of each repetition, by name, and the share of all cores that other work took meanwhile.
 
         A repetition lasts `seconds`, or one step.
@@ -181,7 +207,9 @@ class Benchmark:
         problem, found = make_problem(PAPER), {}
         marginals: dict[int, tuple[str, np.ndarray]] = {}
         with ExitStack() as stack:
-            for name, (worker, _) in self.build(self.start(stack, "jax jit"), problem).items():  # whose sampler is that of jax scan
+            for name, (worker, _) in self.build(
+                self.start(stack, "jax jit"), problem
+            ).items():  # whose sampler is that of jax scan
                 found[name] = {}
                 for K in lengths:
                     _, rows = worker.call("sample", n, K)
@@ -189,12 +217,15 @@ class Benchmark:
                     other, mean = marginals.setdefault(K, (name, rows.mean(0)))
                     far = np.abs(rows.mean(0) - mean).max() / (0.5 / n) ** 0.5
                     if far > 6:  # standard deviations, the largest of all bits
-                        raise click.ClickException(f"{name} and {other} draw different rows by {K} steps: a bit's mean is {far:.0f} sigma off")
+                        raise click.ClickException(
+                            f"{name} and {other} draw different rows by {K} steps: a bit's mean is {far:.0f} sigma off"
+                        )
                 self.bar.update(1)
         return found
 
     def scaling(self, sizes: dict[str, Size]) -> dict[str, dict[str, float]]:
-        """us per step by contestant and point. Without compiled PyTorch, which at ten seconds a point would take minutes."""
+        """us per step by contestant and point. Without compiled PyTorch, which at ten seconds a point would take
+        minutes."""
         found: dict[str, dict[str, float]] = {}
         with ExitStack() as stack:
             workers = self.start(stack, "torch compile", "jax jit")
@@ -208,7 +239,8 @@ class Benchmark:
 def agree(problem: Problem, workers: dict[str, Worker]) -> None:
     """Raises click.ClickException unless every contestant finds the definition's loss and gradient on one batch.
 
-    Back ends of this project draw the same noise and may have a fused step of their own: after CHECKED steps they must stand at the same weights.
+    Back ends of this project draw the same noise and may have a fused step of their own: after CHECKED steps they must
+    stand at the same weights.
     """
     definition = Ours(problem, "numpy", 1, np.float64)
     x0, t = definition.training.batch(1)
@@ -231,10 +263,13 @@ def agree(problem: Problem, workers: dict[str, Worker]) -> None:
 
 def _error(found: dict[str, np.ndarray], true: dict[str, np.ndarray]) -> float:
     """Distance of all arrays together, in units of the true ones' length."""
-    return (sum(((found[name] - value) ** 2).sum() for name, value in true.items()) / sum((value**2).sum() for value in true.values())) ** 0.5
+    return (
+        sum(((found[name] - value) ** 2).sum() for name, value in true.items())
+        / sum((value**2).sum() for value in true.values())
+    ) ** 0.5
 
 
-# The command ------------------------------------------------------------------------------------------------------------------------------
+# The command ----------------------------------------------------------------------------------------------------------
 
 
 class Sizes(click.ParamType):
@@ -265,14 +300,40 @@ class Names(click.ParamType):
 
 
 @click.command()
-@click.option("--sizes", type=Sizes(), multiple=True, help=f"Networks and batches, with commas between them.  [default: {SIZES}]")
-@click.option("--backends", type=Names(), help="Back ends and peers, with commas: numpy, numba, cupy, numba-cuda, torch, jax.  [default: all]")
+@click.option(
+    "--sizes", type=Sizes(), multiple=True, help=f"Networks and batches, with commas between them.  [default: {SIZES}]"
+)
+@click.option(
+    "--backends",
+    type=Names(),
+    help="Back ends and peers, with commas: numpy, numba, cupy, numba-cuda, torch, jax.  [default: all]",
+)
 @click.option("--parts", type=Names(PARTS), default=",".join(PARTS), show_default=True, help="What to measure.")
-@click.option("--threads", type=click.IntRange(1, cores()), default=min(2, cores()), show_default=True, help="Threads and cores of each contestant.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=0.2, show_default=True, help="Time of one repetition.")
-@click.option("--repetitions", type=click.IntRange(1), default=7, show_default=True, help="Repetitions of a training step's timing.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, cores()),
+    default=min(2, cores()),
+    show_default=True,
+    help="Threads and cores of each contestant.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.2,
+    show_default=True,
+    help="Time of one repetition.",
+)
+@click.option(
+    "--repetitions",
+    type=click.IntRange(1),
+    default=7,
+    show_default=True,
+    help="Repetitions of a training step's timing.",
+)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for all figures.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the picture, such as docs/pictures.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the picture, such as docs/pictures."
+)
 @click.option("--quick", is_flag=True, help="One size, two short repetitions, a small sampler, no scaling.")
 def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, quick):
     """Time one training step and the sampler on every back end, on PyTorch and on JAX, and print Markdown tables.
@@ -295,14 +356,23 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
     chosen = [size for part in sizes for size in part] or Sizes().convert(SIZES, None, None)
     n, lengths = ROWS, (2000, SHORT)
     if quick:
-        chosen, parts, seconds, repetitions, n, lengths = chosen[:1], [p for p in parts if p != "scaling"], min(seconds, 0.02), 2, 50, (SHORT,)
+        chosen, parts, seconds, repetitions, n, lengths = (
+            chosen[:1],
+            [p for p in parts if p != "scaling"],
+            min(seconds, 0.02),
+            2,
+            50,
+            (SHORT,),
+        )
     for name in TUNING:
         os.environ.pop(name, None)
     os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
     entries = lineup(backends, threads)
     result: dict[str, Any] = {"machine": machine(threads), "seconds": seconds, "repetitions": repetitions}
     click.echo(heading(result["machine"]))
-    click.echo(f"Medians of {repetitions} repetitions of {seconds:g} s, taken in turn. {' and '.join(TUNING)} are not set.")
+    click.echo(
+        f"Medians of {repetitions} repetitions of {seconds:g} s, taken in turn. {' and '.join(TUNING)} are not set."
+    )
     click.echo(f"Every loss and gradient is within {TOLERANCE:g} of the float64 definition's, or nothing is timed.")
     points = sum(map(len, SCALING.values()))
     total = len(entries) * 2 * (len(chosen) * ("steps" in parts) + ("sampler" in parts) + points * ("scaling" in parts))
@@ -313,18 +383,26 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
             for size in chosen:
                 found = result["steps"][str(size)] = benchmark.steps(size)
                 rates = found["sgemm_gflops"]
-                shown = ", ".join(f"{rate:.0f} GFLOP/s on {k} thread{'s' if k != '1' else ''}" for k, rate in rates.items())
+                shown = ", ".join(
+                    f"{rate:.0f} GFLOP/s on {k} thread{'s' if k != '1' else ''}" for k, rate in rates.items()
+                )
                 click.echo(f"\n## {size}\n\n{1e-6 * found['flop']:.1f} MFLOP a step; sgemm {shown}.\n")
                 click.echo(table.steps_table(found["contestants"], rates[str(threads)]) + "\n")
                 click.echo(table.verdict(found["contestants"], entries))
                 if found["others"] is not None:
-                    warning = "; these figures are of a busy machine, and threads that wait for one another suffer most" * (found["others"] > QUIET)
+                    warning = (
+                        "; these figures are of a busy machine, and threads that wait for one another suffer most"
+                        * (found["others"] > QUIET)
+                    )
                     click.echo(f"Other work took {found['others']:.0%} of all cores meanwhile{warning}.")
         if "sampler" in parts:
             result["sampler"] = {"rows": n, "seconds": benchmark.sampler(n, lengths)}
             click.echo(f"\n## Sampler, {PAPER}\n\n{table.sampler_table(result['sampler']['seconds'], n, lengths)}\n")
             for K in lengths:
-                click.echo(f"{K} steps, the better of two draws: {table.verdict(result['sampler']['seconds'], entries, str(K))}")
+                click.echo(
+                    f"{K} steps, the better of two draws: "
+                    f"{table.verdict(result['sampler']['seconds'], entries, str(K))}"
+                )
         if "scaling" in parts:
             result["scaling"] = {what: benchmark.scaling(points) for what, points in SCALING.items()}
             for what, curves in result["scaling"].items():
@@ -340,7 +418,10 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
 def heading(m: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     load = "" if m["load_average"] is None else f", load average {m['load_average'][0]:.2f} at the start"
-    return f"{m['processor']}, {m['cores']} cores, {m['threads']} threads each; Python {m['python']}, {versions}; {m['date']}{load}."
+    return (
+        f"{m['processor']}, {m['cores']} cores, {m['threads']} threads each; Python {m['python']}, {versions}; "
+        f"{m['date']}{load}."
+    )
 
 
 if __name__ == "__main__":

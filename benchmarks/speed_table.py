@@ -10,7 +10,10 @@ from typing import Any
 
 from contestants import Entry, Problem
 
-HEAD = "| contestant | set-up, s | us/step | min to max | rows/s | GFLOP/s | of sgemm | time / {base}'s |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+HEAD = (
+    "| contestant | set-up, s | us/step | min to max | rows/s | GFLOP/s | of sgemm | time / {base}'s |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|"
+)
 
 
 def figures(problem: Problem, setup: float, seconds: Sequence[float]) -> dict[str, Any]:
@@ -23,13 +26,15 @@ def figures(problem: Problem, setup: float, seconds: Sequence[float]) -> dict[st
 
 
 def steps_table(found: Mapping[str, dict[str, Any]], sgemm: float) -> str:
-    """A size's table: contestants in their order, each one's time also in units of the base's. sgemm : GFLOP/s of the machine"""
+    """A size's table: contestants in their order, each one's time also in units of the base's. sgemm : GFLOP/s of the
+    machine"""
     base = base_of(found)
     lines = [HEAD.format(base=base)]
     for name, f in found.items():
         cells = (
-            name, f"{f['setup_s']:.1f}", short(f["us_median"]), f"{short(min(f['us']))} to {short(max(f['us']))}", f"{f['rows_per_s']:,.0f}",
-            short(f["gflops"]), f"{f['gflops'] / sgemm:.0%}", f"{f['us_median'] / found[base]['us_median']:.2f}",
+            name, f"{f['setup_s']:.1f}", short(f["us_median"]), f"{short(min(f['us']))} to {short(max(f['us']))}",
+            f"{f['rows_per_s']:,.0f}", short(f["gflops"]), f"{f['gflops'] / sgemm:.0%}",
+            f"{f['us_median'] / found[base]['us_median']:.2f}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -50,7 +55,10 @@ def verdict(found: Mapping[str, dict[str, Any]], entries: Sequence[Entry], key: 
         return "No peer was measured."
     times = {family: found[name][key] / found[base][key] for family, name in best.items()}
     first = min(times, key=times.__getitem__)
-    each = "; ".join(f"{family}'s best mode, {best[family]}, takes {ratio:.2f} times as long as {base}" for family, ratio in times.items())
+    each = "; ".join(
+        f"{family}'s best mode, {best[family]}, takes {ratio:.2f} times as long as {base}"
+        for family, ratio in times.items()
+    )
     return f"{each}. Best peer: {first}, {times[first]:.2f}."
 
 
@@ -80,7 +88,8 @@ def short(value: float) -> str:
 
 
 def picture(path: Path, panels: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]]) -> None:
-    """Steps per second, one panel for each scaling: (label of the axis, contestant -> point -> us). Both axes are logarithmic."""
+    """Steps per second, one panel for each scaling: (label of the axis, contestant -> point -> us). Both axes are
+    logarithmic."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -95,7 +104,14 @@ def picture(path: Path, panels: Sequence[tuple[str, Mapping[str, Mapping[str, fl
         axes = figure.subplots(1, len(panels), sharey=True)
         for ax, (label, curves) in zip(axes, panels):
             for colour, (name, curve) in zip(colours, curves.items()):
-                ax.loglog([int(point) for point in curve], [1e6 / us for us in curve.values()], color=colour, marker="o", markersize=3.5, label=name)
+                ax.loglog(
+                    [int(point) for point in curve],
+                    [1e6 / us for us in curve.values()],
+                    color=colour,
+                    marker="o",
+                    markersize=3.5,
+                    label=name,
+                )
             points = sorted({int(point) for curve in curves.values() for point in curve})
             ax.set_xscale("log", base=2)
             ax.set_xticks(points, [str(point) for point in points])

@@ -15,9 +15,17 @@ from bdiff_np.cli import main
 
 
 def pytest_addoption(parser):
-    parser.addoption("--every-rung", action="store_true", help="A rung of the GPU ladder that is skipped, or has no test, is a failure.")
-    parser.addoption("--stand-in", action="store_true", help="CuPy is the stand-in of tests/cuda_on_cpu, whatever is installed.")
-    parser.addoption("--order", type=int, default=0, help="Of the stand-in's threads: 0 forward, 1 backward, another number a seed.")
+    parser.addoption(
+        "--every-rung",
+        action="store_true",
+        help="A rung of the GPU ladder that is skipped, or has no test, is a failure.",
+    )
+    parser.addoption(
+        "--stand-in", action="store_true", help="CuPy is the stand-in of tests/cuda_on_cpu, whatever is installed."
+    )
+    parser.addoption(
+        "--order", type=int, default=0, help="Of the stand-in's threads: 0 forward, 1 backward, another number a seed."
+    )
     parser.addoption("--plant", type=int, help="The number of a bug to plant in the kernels: tests/gpu/mutants.py.")
     parser.addoption("--simulator", action="store_true", help="Numba-CUDA runs in Numba's simulator, very slowly.")
 
@@ -81,18 +89,20 @@ def train(run: Path, *arguments: object) -> Trained:
     return Trained(run, results, result.stdout, result.stderr)
 
 
-# 10 bits, period 5: docs/derivation.md, section 10 gives the exact floor of this population, 2.5740 bits for T = 20 and pi = 1/2.
+# 10 bits, period 5: docs/derivation.md, section 10 gives the exact floor of this population, 2.5740 bits for T = 20 and
+# pi = 1/2.
 TINY = {
     "model.T": 20, "model.pi": 0.5, "model.num_sample_steps": 16, "model.hidden": "[16]",
-    "training.epochs": 3, "training.steps_per_epoch": 60, "training.lr": 1e-2, "training.warmup_steps": 10, "training.ema": 0.95,
-    "training.save_every_n_epochs": 2, "training.num_val_samples": 64, "training.num_examples": 6, "training.sample_steps": 7,
-    "training.seed": 5,
+    "training.epochs": 3, "training.steps_per_epoch": 60, "training.lr": 1e-2, "training.warmup_steps": 10,
+    "training.ema": 0.95, "training.save_every_n_epochs": 2, "training.num_val_samples": 64,
+    "training.num_examples": 6, "training.sample_steps": 7, "training.seed": 5,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Trained:
-    """Heartbeats of 10 bits, phases 1, 2, 3, 5 in train.txt and 4 in val.txt, trained for 3 epochs with the settings TINY."""
+    """Heartbeats of 10 bits, phases 1, 2, 3, 5 in train.txt and 4 in val.txt, trained for 3 epochs with the settings
+    TINY."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     good("data", "heartbeat", "--length", 10, "--period", 5, "--hold-out", 4, "--out", run)
     return train(run, *(word for key, value in TINY.items() for word in ("--set", f"{key}={value}")))

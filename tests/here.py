@@ -11,7 +11,8 @@ from bdiff_np import backends
 from bdiff_np.backends import load_ops
 from bdiff_np.errors import Unavailable
 
-ABSENT: dict[str, str] = {}  # back ends that cannot run here, and why; test_backends.py skips a test for each, so that it is seen
+# back ends that cannot run here, and why; test_backends.py skips a test for each, so that it is seen
+ABSENT: dict[str, str] = {}
 for _name in backends.names():
     try:
         load_ops(_name)

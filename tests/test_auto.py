@@ -1,4 +1,5 @@
-"""`--backend auto`: which back end the rule takes and what it says, whether kernels are compiled, and what a command loads and resumes."""
+"""`--backend auto`: which back end the rule takes and what it says, whether kernels are compiled, and what a command
+loads and resumes."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ COMMANDS = ("train", "sample", "evaluate", "validate")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Few evaluations, no floor, no pictures, no waiting for the disk and no GPU: none of them is what is tested here."""
+    """Few evaluations, no floor, no pictures, no waiting for the disk and no GPU: none of them is what is tested
+    here."""
     monkeypatch.setattr(gpu, "driver", lambda: gpu.Driver(None, (), "none"))
     monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
     monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
@@ -55,7 +57,8 @@ def trained_on(**values) -> Training:
     return Training(model(**values), TRAIN)
 
 
-# The rule -------------------------------------------------------------------------------------------------------------------------------
+# The rule
+# ----------------------------------------------------------------------------------------------------------------------
 
 SMALL = [
     lambda: auto.for_training(trained_on(epochs=1, steps_per_epoch=10)),
@@ -94,8 +97,8 @@ def test_much_work_goes_to_numba(there, work):
     ids=["training", "sampling", "evaluation"],
 )
 def test_the_compiler_counts(monkeypatch, choose):
-    """With growing work the answer changes once, from numpy to numba: where kernels are compiled sooner, where they are not for some ten times as
-    much; and there, the reason tells seconds of NumPy by which the wait is made up for."""
+    """With growing work the answer changes once, from numpy to numba: where kernels are compiled sooner, where they are
+    not for some ten times as much; and there, the reason tells seconds of NumPy by which the wait is made up for."""
     turn = {}
     for already in (True, False):
         monkeypatch.setattr(compiled, "is_compiled", lambda _, answer=already: answer)
@@ -105,7 +108,9 @@ def test_the_compiler_counts(monkeypatch, choose):
         turn[already] = 2 ** (1 + answers.index("numba"))
         form = r"about (\d+) s on NumPy, (\d+) s on Numba and (\d+) s, (to load|once, to compile) its kernels; no GPU$"
         seconds, other, least, how = re.match(form, choices[turn[already]].reason).groups()
-        assert int(other) + int(least) <= int(seconds) + 1 <= 10 * max(1, int(least)), "what is said bears the choice out, to rounding"
+        assert int(other) + int(least) <= int(seconds) + 1 <= 10 * max(1, int(least)), (
+            "what is said bears the choice out, to rounding"
+        )
         assert already == (how == "to load")
     assert 3 * turn[True] <= turn[False] <= 64 * turn[True]
 
@@ -118,7 +123,12 @@ def test_the_compiler_counts(monkeypatch, choose):
 def test_each_size_counts(more):
     """A wider network, more epochs, rows, repeats or steps: each makes the estimate larger."""
     seconds = [
-        int(re.match(r"about (\d+) s", auto.for_training(trained_on(**{"steps_per_epoch": 100_000, "hidden": (32, 32), **values})).reason)[1])
+        int(
+            re.match(
+                r"about (\d+) s",
+                auto.for_training(trained_on(**{"steps_per_epoch": 100_000, "hidden": (32, 32), **values})).reason,
+            )[1]
+        )
         for values in ({}, more)
     ]
     assert seconds[1] > seconds[0] > 5
@@ -138,16 +148,22 @@ def test_networks_without_a_compiled_form(tmp_path, there, case):
     (tmp_path / "reverse_model.py").write_text(NET)
     code = tmp_path / "reverse_model.py" if case == "custom" else None
     m = build(settings(epochs=100_000, **values), 8, np.asarray(0.25), code=code)
-    for choice in (auto.for_training(Training(m, TRAIN)), auto.for_sampling(m, 10**7, 2000), auto.for_evaluation(m, 10**10)):
+    for choice in (
+        auto.for_training(Training(m, TRAIN)),
+        auto.for_sampling(m, 10**7, 2000),
+        auto.for_evaluation(m, 10**10),
+    ):
         assert choice == auto.Choice("numpy", "this network has no compiled form")
 
 
-# Compiled kernels -------------------------------------------------------------------------------------------------------------------------
+# Compiled kernels
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def kernels(monkeypatch, tmp_path):
-    """A copy of the kernels' folder, which `compiled` looks at in place of the real one; kernels(name, text) writes to a file of it."""
+    """A copy of the kernels' folder, which `compiled` looks at in place of the real one; kernels(name, text) writes to
+    a file of it."""
     folder = Path(shutil.copytree(compiled.FOLDER, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__")))
     monkeypatch.setattr(compiled, "FOLDER", folder)
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
@@ -169,8 +185,8 @@ def place() -> Path:
 
 
 def test_the_place_changes_with_the_kernels(kernels, monkeypatch):
-    """Any change of a compiled file, a new one, another Numba or another Python gives another folder, and the change undone the old one; a file that
-    is not compiled gives none."""
+    """Any change of a compiled file, a new one, another Numba or another Python gives another folder, and the change
+    undone the old one; a file that is not compiled gives none."""
     seen = [place()]
     assert place() == seen[0]
     original = (compiled.FOLDER / "shared" / "philox_numba.py").read_text()
@@ -192,7 +208,8 @@ def test_the_place_changes_with_the_kernels(kernels, monkeypatch):
 
 
 def test_the_place_knows_where_a_line_stands(kernels):
-    """A line that moves from the end of one file to the head of the next changes the folder, as does a file's name: constants belong to files."""
+    """A line that moves from the end of one file to the head of the next changes the folder, as does a file's name:
+    constants belong to files."""
     kernels("mlp/other_numba.py", "X = 1\n")
     kernels("mlp/pair_numba.py", "")
     seen = {place()}
@@ -205,7 +222,8 @@ def test_the_place_knows_where_a_line_stands(kernels):
 
 
 def test_where_the_place_is(kernels, monkeypatch, tmp_path):
-    """The first that can be written to: NUMBA_CACHE_DIR, beside the kernels, the user's cache; None where there is none, and then nothing is kept."""
+    """The first that can be written to: NUMBA_CACHE_DIR, beside the kernels, the user's cache; None where there is
+    none, and then nothing is kept."""
     beside = place()
     assert compiled.FOLDER in beside.parents
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -238,8 +256,8 @@ def test_what_is_compiled(kernels):
 
 
 def test_compiled_after_the_first_use():
-    """The functions by which the rule judges are those that training, sampling and evaluation compile: after these they are on the disk, in the
-    place of these kernels, under the names that the rule and the fused forms know."""
+    """The functions by which the rule judges are those that training, sampling and evaluation compile: after these they
+    are on the disk, in the place of these kernels, under the names that the rule and the fused forms know."""
     job = Training(model().on("numba"), TRAIN)
     job.compile()
     sample.draw(job.model, 1)
@@ -251,8 +269,8 @@ def test_compiled_after_the_first_use():
 
 
 def test_a_kernel_is_kept_where_the_place_is(tmp_path):
-    """In a process with a NUMBA_CACHE_DIR of its own a kernel is not compiled before its first call and is after it; everything lies in one folder
-    under there, and Numba's own setting is left as it was."""
+    """In a process with a NUMBA_CACHE_DIR of its own a kernel is not compiled before its first call and is after it;
+    everything lies in one folder under there, and Numba's own setting is left as it was."""
     code = (
         "import numpy as np\n"
         "from bdiff_np.kernels.shared.compiled import is_compiled\n"
@@ -272,16 +290,20 @@ def test_a_kernel_is_kept_where_the_place_is(tmp_path):
 
 
 def test_the_wait_is_announced(monkeypatch, capsys):
-    """Before a function that is not compiled, stderr says in one line why nothing happens, and after it how long that took; else nothing."""
+    """Before a function that is not compiled, stderr says in one line why nothing happens, and after it how long that
+    took; else nothing."""
     for already in (True, False):
         monkeypatch.setattr(compiled, "is_compiled", lambda _, answer=already: answer)
         with compiling("sampler", "file.function"):
             said = capsys.readouterr()
-            assert said.out == "" and said.err == ("" if already else "compiling the kernels of the sampler; they are kept for later runs\n")
+            assert said.out == "" and said.err == (
+                "" if already else "compiling the kernels of the sampler; they are kept for later runs\n"
+            )
         assert capsys.readouterr().err == ("" if already else "compiled in 0 s\n")
 
 
-# The commands ---------------------------------------------------------------------------------------------------------------------------
+# The commands
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -330,10 +352,12 @@ def test_the_plan_says_back_end_and_reason(tmp_path, monkeypatch):
     assert checkpoint.read(rundir.resolve(folder).checkpoint)[1]["backend"] == "numba"
 
 
-@pytest.mark.parametrize("command, options", [("sample", ("-n", 40)), ("evaluate", ("--evaluations", 64)), ("validate", ("-n", 40))])
+@pytest.mark.parametrize(
+    "command, options", [("sample", ("-n", 40)), ("evaluate", ("--evaluations", 64)), ("validate", ("-n", 40))]
+)
 def test_commands_say_when_auto_leaves_numpy(run, monkeypatch, command, options):
-    """sample, evaluate and validate print on stderr that auto took numba, and why; the same on stdout as on a back end that was named, to rounding;
-    and nothing where NumPy does it."""
+    """sample, evaluate and validate print on stderr that auto took numba, and why; the same on stdout as on a back end
+    that was named, to rounding; and nothing where NumPy does it."""
     plain, named = (invoke(command, run, *options, *backend) for backend in ((), ("--backend", "numba")))
     make_dear(monkeypatch)
     chosen = invoke(command, run, *options)
@@ -347,21 +371,32 @@ def test_commands_say_when_auto_leaves_numpy(run, monkeypatch, command, options)
 
 
 def test_the_loaded_model_computes_where_it_was_told(run, monkeypatch):
-    """The rule is asked about the work in hand: the rows and steps of sample, the evaluations of evaluate; and its answer is followed."""
+    """The rule is asked about the work in hand: the rows and steps of sample, the evaluations of evaluate; and its
+    answer is followed."""
     asked = []
     for name in ("for_sampling", "for_evaluation"):
-        monkeypatch.setattr(auto, name, lambda model, *sizes, name=name: asked.append((name, *sizes)) or auto.Choice("numba", "a test"))
+        monkeypatch.setattr(
+            auto, name, lambda model, *sizes, name=name: asked.append((name, *sizes)) or auto.Choice("numba", "a test")
+        )
     used = []
     for module, name in ((sample, "draw"), (evaluate, "bound")):
         inner = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda model, *a, inner=inner, **o: used.append(model.ops.name) or inner(model, *a, **o))
-    for words in (("sample", "-n", 7), ("sample", "-n", 7, "--steps", 5), ("validate", "-n", 9), ("evaluate", "--evaluations", 77)):
+        monkeypatch.setattr(
+            module, name, lambda model, *a, inner=inner, **o: used.append(model.ops.name) or inner(model, *a, **o)
+        )
+    for words in (
+        ("sample", "-n", 7),
+        ("sample", "-n", 7, "--steps", 5),
+        ("validate", "-n", 9),
+        ("evaluate", "--evaluations", 77),
+    ):
         assert invoke(words[0], run, *words[1:]).exit_code == 0
     assert asked == [("for_sampling", 7, 20), ("for_sampling", 7, 5), ("for_sampling", 9, 20), ("for_evaluation", 77)]
     assert used == ["numba"] * 4
 
 
-# Resume ---------------------------------------------------------------------------------------------------------------------------------
+# Resume
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -402,8 +437,8 @@ SETTINGS = [
 @pytest.mark.parametrize("values", SETTINGS, ids=["plain", "pi-of-each-bit", "x_prev"])
 @pytest.mark.parametrize("percent", [1, 50, 70])
 def test_interrupted_on_numba_and_resumed(tmp_path, undisturbed, monkeypatch, values, percent):
-    """Ctrl-C in a run on Numba, and --resume with auto, which by itself would take NumPy: it goes on on Numba, says why, and ends bit for bit as a
-    run that was left alone, however many steps each call took."""
+    """Ctrl-C in a run on Numba, and --resume with auto, which by itself would take NumPy: it goes on on Numba, says
+    why, and ends bit for bit as a run that was left alone, however many steps each call took."""
     folder = make_run(tmp_path / "run", **values)
     total = values.get("epochs", 6) * values.get("steps_per_epoch", 10)
     step = max(1, total * percent // 100)
@@ -417,7 +452,8 @@ def test_interrupted_on_numba_and_resumed(tmp_path, undisturbed, monkeypatch, va
     same_training(newest(folder), undisturbed(**values))
 
 
-# Runs `train` on Numba in this process and is killed when a file of the given number is about to take its name, or has taken it.
+# Runs `train` on Numba in this process and is killed when a file of the given number is about to take its name, or has
+# taken it.
 KILLED = """
 import os, signal, sys
 from bdiff_np import cli, evaluate
@@ -448,10 +484,17 @@ cli.main(["train", folder, "--backend", "numba"])
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("number, how", [(8, "before"), (14, "after")])
 def test_killed_on_numba_and_resumed(tmp_path, undisturbed, number, how):
-    """SIGKILL around a file's renaming in a run on Numba, and --resume with auto: the end is that of an undisturbed run."""
+    """SIGKILL around a file's renaming in a run on Numba, and --resume with auto: the end is that of an undisturbed
+    run."""
     folder = make_run(tmp_path / "run")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", KILLED, folder, str(number), how], env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, folder, str(number), how],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert 1 <= len(rundir.checkpoints(newest(folder))) < 6
     assert plan(folder, "--resume") == "numba (auto: it was begun on it)"
@@ -481,7 +524,8 @@ def rewrite(folder: Path, change) -> None:
 
 
 def test_checkpoint_of_before_there_were_back_ends(half, tmp_path, monkeypatch):
-    """One that does not name its back end was made on NumPy, and goes on there though auto would take Numba, to the same end."""
+    """One that does not name its back end was made on NumPy, and goes on there though auto would take Numba, to the
+    same end."""
     expected = make_run(tmp_path / "expected")
     assert plan(expected, "--backend", "numpy") == "numpy"
     folder = half("numpy")
@@ -525,7 +569,8 @@ def test_resume_without_a_checkpoint(half):
     assert plan(folder, "--resume").startswith("numpy (auto: about 0 s on NumPy")
 
 
-# Imports --------------------------------------------------------------------------------------------------------------------------------
+# Imports
+# ----------------------------------------------------------------------------------------------------------------------
 
 STAGES = """
 import ast, sys
@@ -556,16 +601,19 @@ print(found)
 
 
 def test_numba_is_loaded_only_to_compute(tmp_path):
-    """No command that computes on NumPy loads Numba or llvmlite, whether the user named NumPy or auto chose it, and neither do import and help.
-    The same probe sees both once a command computes on Numba."""
+    """No command that computes on NumPy loads Numba or llvmlite, whether the user named NumPy or auto chose it, and
+    neither do import and help. The same probe sees both once a command computes on Numba."""
     folder = str(make_run(tmp_path / "run", epochs=1, num_examples=1, T=4))
     commands = [
-        ["--help"], ["train", "--help"], ["train", folder, "--dry-run"], ["train", folder, "--backend", "numpy"], ["train", folder],
-        ["train", folder, "--resume"], ["sample", folder, "--backend", "numpy"], ["sample", folder], ["validate", folder, "-n", "5"],
-        ["evaluate", folder, "--evaluations", "99"], ["check-net", folder], ["sample", folder, "--backend", "numba"],
+        ["--help"], ["train", "--help"], ["train", folder, "--dry-run"], ["train", folder, "--backend", "numpy"],
+        ["train", folder], ["train", folder, "--resume"], ["sample", folder, "--backend", "numpy"], ["sample", folder],
+        ["validate", folder, "-n", "5"], ["evaluate", folder, "--evaluations", "99"], ["check-net", folder], ["sample",
+        folder, "--backend", "numba"],
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", STAGES, repr(commands)], env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", STAGES, repr(commands)], env=environment, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     found = list(ast.literal_eval(done.stdout.splitlines()[-1]).values())
     assert found == [[]] * 13 + [["numba", "llvmlite"]]
@@ -573,11 +621,17 @@ def test_numba_is_loaded_only_to_compute(tmp_path):
 
 def test_numpy_alone(monkeypatch):
     """Without Numba, a command that names it gets a sentence with what to install, and the other back end is there."""
-    for name in [m for m in sys.modules if m == "bdiff_np.backends.numba_ops" or m.startswith("bdiff_np.kernels") and "numba" in m]:
+    for name in [
+        m
+        for m in sys.modules
+        if m == "bdiff_np.backends.numba_ops" or m.startswith("bdiff_np.kernels") and "numba" in m
+    ]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("backends.numba_ops", "kernels.dense.dense_numba"):
         monkeypatch.delattr(f"bdiff_np.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
-    with pytest.raises(InputError, match=r"--backend numba: Numba cannot be imported .*pip install numba, or take --backend numpy"):
+    with pytest.raises(
+        InputError, match=r"--backend numba: Numba cannot be imported .*pip install numba, or take --backend numpy"
+    ):
         models.load_ops("numba")
     assert models.load_ops("numpy") is numpy_ops

@@ -41,7 +41,9 @@ def plain(name: str | None, z: float) -> float:
     """The activations of the derivation's table, one number at a time."""
     sigmoid = 1 / (1 + math.exp(-z))
     gelu = 0.5 * z * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
-    return {None: z, "relu": max(z, 0.0), "silu": z * sigmoid, "gelu": gelu, "tanh": math.tanh(z), "sigmoid": sigmoid}[name]
+    return {None: z, "relu": max(z, 0.0), "silu": z * sigmoid, "gelu": gelu, "tanh": math.tanh(z), "sigmoid": sigmoid}[
+        name
+    ]
 
 
 def plain_layer(z, bias, activation, film):
@@ -97,7 +99,8 @@ def test_a_back_end_knows_its_name(ops, request):
     assert ops.name == request.node.callspec.params["ops"]
 
 
-# Arrays ---------------------------------------------------------------------------------------------------------------------------------
+# Arrays
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @dtypes
@@ -149,7 +152,9 @@ def test_norm(ops, dtype):
     for size in (1, 31, 32, 33, 5000, 70_001):  # pieces of one column and of many, the last one short
         flat = np.random.default_rng(size).normal(size=size).astype(dtype)
         wide = flat.astype(np.float64)
-        assert number(ops, ops.norm(ops.asarray(flat))) == pytest.approx(math.sqrt(wide @ wide), rel=2e-6 if dtype == np.float32 else 1e-13)
+        assert number(ops, ops.norm(ops.asarray(flat))) == pytest.approx(
+            math.sqrt(wide @ wide), rel=2e-6 if dtype == np.float32 else 1e-13
+        )
 
 
 @dtypes
@@ -157,7 +162,10 @@ def test_a_norm_that_is_not_finite_halts(ops, dtype):
     """It sets `halted`, which then makes every norm nan, and a step of AdamW with such a norm changes nothing."""
     halted, good = ops.zeros(1, np.int32), ops.asarray(np.array([3.0, 4.0], dtype))
     assert number(ops, ops.norm(good, halted)) == 5 and ops.to_host(halted)[0] == 0
-    assert not math.isfinite(number(ops, ops.norm(ops.asarray(np.array([1.0, math.inf], dtype)), halted))) and ops.to_host(halted)[0] == 1
+    assert (
+        not math.isfinite(number(ops, ops.norm(ops.asarray(np.array([1.0, math.inf], dtype)), halted)))
+        and ops.to_host(halted)[0] == 1
+    )
     norm = ops.norm(good, halted)
     assert math.isnan(number(ops, norm))
     start = np.array([1.0, 2.0], dtype)
@@ -168,7 +176,8 @@ def test_a_norm_that_is_not_finite_halts(ops, dtype):
         np.testing.assert_array_equal(ops.to_host(buffer), start)
 
 
-# What is read ---------------------------------------------------------------------------------------------------------------------------
+# What is read
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @dtypes
@@ -179,9 +188,13 @@ def test_read_gives_signs_and_features(ops, rows, D, F, odds, dtype):
     generator, T = np.random.default_rng(D), 11
     x_t, t = generator.integers(0, 2, (rows, D)).astype(np.uint8), generator.integers(1, T + 1, rows)
     features, weights = generator.normal(size=(T + 1, F)).astype(dtype), generator.normal(size=T + 1).astype(dtype)
-    x, f = diffusion.kernels("bernoulli", ops).read(ops.asarray(x_t), ops.asarray(t), ops.asarray(features), ops.asarray(weights) if odds else None)
+    x, f = diffusion.kernels("bernoulli", ops).read(
+        ops.asarray(x_t), ops.asarray(t), ops.asarray(features), ops.asarray(weights) if odds else None
+    )
     signs = np.where(x_t, 1, -1).astype(dtype)
-    np.testing.assert_array_equal(ops.to_host(x), np.concatenate([signs, signs * weights[t, None]], 1) if odds else signs)
+    np.testing.assert_array_equal(
+        ops.to_host(x), np.concatenate([signs, signs * weights[t, None]], 1) if odds else signs
+    )
     np.testing.assert_array_equal(ops.to_host(f), features[t])
     assert ops.to_host(x).dtype == ops.to_host(f).dtype == dtype
 
@@ -196,7 +209,8 @@ def test_resident_rows_are_the_rows(ops, D):
     np.testing.assert_array_equal(found, bits[index])
 
 
-# Layers ---------------------------------------------------------------------------------------------------------------------------------
+# Layers
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @layers
@@ -208,14 +222,17 @@ def test_activate_is_the_formula(ops, activation, film, dtype):
     y, _ = ops.activate(given[0], given[1], activation, given[2])
     assert ops.to_host(y).dtype == dtype
     wide = [None if a is None else a.astype(np.float64) for a in (z, bias, table)]
-    np.testing.assert_allclose(ops.to_host(y), plain_layer(wide[0], wide[1], activation, wide[2]), rtol=CLOSE[dtype], atol=CLOSE[dtype])
+    np.testing.assert_allclose(
+        ops.to_host(y), plain_layer(wide[0], wide[1], activation, wide[2]), rtol=CLOSE[dtype], atol=CLOSE[dtype]
+    )
     for after, before in zip(given, (z, bias, table)):
         assert before is None or np.array_equal(ops.to_host(after), before)
 
 
 @layers
 def test_activate_backward_is_the_derivative(ops, activation, film):
-    """dz, dbias and dfilm agree with finite differences of the plain formula in random directions to 1e-8; relu's kink is not near."""
+    """dz, dbias and dfilm agree with finite differences of the plain formula in random directions to 1e-8; relu's kink
+    is not near."""
     z, bias, table, dy = inputs(np.float64, film)
     tape = ops.activate(*moved(ops, z, bias), activation, *moved(ops, table))[1]
     dbias = ops.asarray(np.full(H, np.nan))
@@ -229,12 +246,15 @@ def test_activate_backward_is_the_derivative(ops, activation, film):
             checks.append((dfilm, table, lambda a: value(z, bias, a)))
         for gradient, where, function in checks:
             direction = generator.normal(size=where.shape)
-            assert float((ops.to_host(gradient) * direction).sum()) == pytest.approx(slope(function, where, direction), rel=1e-7, abs=1e-9)
+            assert float((ops.to_host(gradient) * direction).sum()) == pytest.approx(
+                slope(function, where, direction), rel=1e-7, abs=1e-9
+            )
 
 
 @layers
 def test_activate_backward_in_float32(ops, activation, film):
-    """float32 in gives float32 out, the float64 gradient to rounding; dy and the saved inputs are unchanged, and a second call agrees."""
+    """float32 in gives float32 out, the float64 gradient to rounding; dy and the saved inputs are unchanged, and a
+    second call agrees."""
     arrays = inputs(np.float32, film)
     found = {}
     for dtype in (np.float64, np.float32):
@@ -258,7 +278,8 @@ def test_activate_backward_in_float32(ops, activation, film):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @dtypes
 def test_activations_survive_large_inputs(ops, activation, dtype):
-    """At +-1e4 values and slopes are the limits, without a warning: relu, silu and gelu z or 0, tanh +-1, sigmoid 0 or 1."""
+    """At +-1e4 values and slopes are the limits, without a warning: relu, silu and gelu z or 0, tanh +-1, sigmoid 0 or
+    1."""
     z = np.array([[-1e4, 1e4]], dtype)
     with np.errstate(all="raise", under="ignore"):
         y, tape = ops.activate(*moved(ops, z, np.zeros(2, dtype)), activation)
@@ -276,7 +297,8 @@ def test_relu_has_slope_zero_at_its_kink(ops):
 
 @dtypes
 def test_layer_norm_is_the_formula(ops, dtype):
-    """(x - mean) / sqrt(variance + 1e-5) * gain + shift, row by row, also for a row of equal numbers; inputs unchanged."""
+    """(x - mean) / sqrt(variance + 1e-5) * gain + shift, row by row, also for a row of equal numbers; inputs
+    unchanged."""
     generator = np.random.default_rng(3)
     x, gain, shift = (generator.normal(size=s).astype(dtype) for s in ((B, H), H, H))
     x[2] = 0.25
@@ -348,7 +370,8 @@ def test_keep_mask_law(host_ops, rate, dtype, monkeypatch):
 @dtypes
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
 def test_keep_mask_is_of_the_keys_words(ops, rate, dtype):
-    """Every back end leaves out the same units: those whose word of the key lies below the rate, for ragged shapes and large keys."""
+    """Every back end leaves out the same units: those whose word of the key lies below the rate, for ragged shapes and
+    large keys."""
     for key in (KEY, rng.Key(2**63 - 1, rng.DROPOUT + (3 << 8), 2**40 + 1)):
         for shape in ((1, 1), (7, 8), (5, 13), (300, 65)):
             mask = ops.to_host(ops.keep_mask(key, shape, rate, dtype))
@@ -357,7 +380,8 @@ def test_keep_mask_is_of_the_keys_words(ops, rate, dtype):
             np.testing.assert_array_equal(mask, np.where(kept, dtype(1 / (1 - rate)), dtype(0)))
 
 
-# AdamW ----------------------------------------------------------------------------------------------------------------------------------
+# AdamW
+# ----------------------------------------------------------------------------------------------------------------------
 
 RATES = dict(scale=0.37, beta1=0.9, beta2=0.999, eps=1e-8)
 
@@ -382,7 +406,8 @@ def plain_adamw(params, gradients, decayed, *, lr, weight_decay, ema_decay, scal
 @dtypes
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_adamw_is_the_literal_loop(ops, dtype, weight_decay):
-    """Five steps of params, moments and moving average, with bias correction, equal the scalar algorithm; decay only where marked."""
+    """Five steps of params, moments and moving average, with bias correction, equal the scalar algorithm; decay only
+    where marked."""
     generator = np.random.default_rng(7)
     params, gradients = generator.normal(size=6).astype(dtype), generator.normal(size=(5, 6)).astype(dtype)
     gradients[:, 5] = 1e-9  # where eps matters
@@ -404,8 +429,11 @@ def test_adamw_is_the_literal_loop(ops, dtype, weight_decay):
 
 
 def test_decay_is_decoupled(ops):
-    """With no gradient the marked weights shrink by 1 - lr * weight_decay exactly, the others stay, and the moments stay 0."""
-    p, g, m, v, ema = (ops.asarray(a) for a in (np.array([2.0, 2.0]), np.zeros(2), np.zeros(2), np.zeros(2), np.array([2.0, 2.0])))
+    """With no gradient the marked weights shrink by 1 - lr * weight_decay exactly, the others stay, and the moments
+    stay 0."""
+    p, g, m, v, ema = (
+        ops.asarray(a) for a in (np.array([2.0, 2.0]), np.zeros(2), np.zeros(2), np.zeros(2), np.array([2.0, 2.0]))
+    )
     mask = ops.asarray(np.array([1.0, 0.0]))
     ops.adamw(p, g, m, v, ema, mask, ops.norm(g), clip=1.0, lr=0.25, weight_decay=0.5, ema_decay=0.5, step=1, **RATES)
     np.testing.assert_array_equal(ops.to_host(p), [1.75, 2.0])
@@ -432,7 +460,8 @@ def test_adamw_clips_the_scaled_gradient(ops, clip, factor, dtype):
     np.testing.assert_array_equal(ops.to_host(g), [6, 8])
 
 
-# Threads --------------------------------------------------------------------------------------------------------------------------------
+# Threads
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", [1, 10_000])

@@ -1,4 +1,5 @@
-"""benchmarks/run.py: sizes, counted operations, the check before the timing, peers that train as we do, and a short run of the whole."""
+"""benchmarks/run.py: sizes, counted operations, the check before the timing, peers that train as we do, and a short run
+of the whole."""
 
 from __future__ import annotations
 
@@ -60,7 +61,10 @@ def test_sizes_are_read_and_written():
         assert str(Size.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "20-50-50-20", "20-20@64", "20-50-19@64", "20-0-20@64", "20-50-20@0", "20x2-50-20x2@64", "20-50-20@6.4"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "20-50-50-20", "20-20@64", "20-50-19@64", "20-0-20@64", "20-50-20@0", "20x2-50-20x2@64", "20-50-20@6.4"],
+)
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match="is not a size"):
         Size.parse(text)
@@ -111,12 +115,22 @@ def test_a_wrong_step_is_found(run, problem):
             run.agree(problem, {"numpy": worker})
 
 
-# Settings that each make a difference within a few hundred steps; with a large eps, the gradient's scale matters, and so does clipping.
-HARSH = {"lr": 0.02, "warmup_steps": 100, "weight_decay": 0.5, "clip": 0.05, "ema": 0.99, "total_steps": 500, "eps": 0.02}
+# Settings that each make a difference within a few hundred steps; with a large eps, the gradient's scale matters, and
+# so does clipping.
+HARSH = {
+    "lr": 0.02,
+    "warmup_steps": 100,
+    "weight_decay": 0.5,
+    "clip": 0.05,
+    "ema": 0.99,
+    "total_steps": 500,
+    "eps": 0.02,
+}
 
 
 def test_peers_do_as_we_do(run, peer, problem, monkeypatch):
-    """The same loss and gradient; and after 400 steps averaged weights as good as ours, and as long, which tells of the optimiser's every part."""
+    """The same loss and gradient; and after 400 steps averaged weights as good as ours, and as long, which tells of the
+    optimiser's every part."""
     worker, modes = peer
     steps, ours = 400, Ours(problem, "numpy", 1)
     start = quality(ours.weights())
@@ -149,7 +163,17 @@ def quality(weights: dict[str, np.ndarray]) -> float:
 
 def test_a_short_run(tmp_path):
     """One command: Markdown on stdout, every figure in the JSON."""
-    done = command("--quick", "--sizes", str(SMALL), "--backends", "numpy", "--threads", "1", "--json", str(tmp_path / "speed.json"))
+    done = command(
+        "--quick",
+        "--sizes",
+        str(SMALL),
+        "--backends",
+        "numpy",
+        "--threads",
+        "1",
+        "--json",
+        str(tmp_path / "speed.json"),
+    )
     assert done.returncode == 0, done.stderr
     assert f"## {SMALL}" in done.stdout and "| numpy |" in done.stdout and "No peer was measured" in done.stdout
     found = json.loads((tmp_path / "speed.json").read_text())

@@ -1,4 +1,5 @@
-"""The mathematics of diffusion/bernoulli.py against Bayes' rule, enumeration, exact fractions and the figures of the specification."""
+"""The mathematics of diffusion/bernoulli.py against Bayes' rule, enumeration, exact fractions and the figures of the
+specification."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ LN2 = math.log(2)
 
 
 def forward(chain, t, pi):
-    """q(x_t = column | x_{t-1} = row) of one bit, (2, 2), from the words of the definition: kept, or redrawn from B(pi)."""
+    """q(x_t = column | x_{t-1} = row) of one bit, (2, 2), from the words of the definition: kept, or redrawn from
+    B(pi)."""
     beta = 1 - chain.alpha_bar[t] / chain.alpha_bar[t - 1]
     return (1 - beta) * np.eye(2) + beta * np.array([[1 - pi, pi], [1 - pi, pi]])
 
@@ -36,20 +38,24 @@ def bit_pis(pi, D=3):
 
 def every_pair(D):
     """x0, x_t, (4, D): each bit passes through all four pairs."""
-    return np.repeat([[0], [0], [1], [1]], D, 1).astype(np.uint8), np.repeat([[0], [1], [0], [1]], D, 1).astype(np.uint8)
+    return np.repeat([[0], [0], [1], [1]], D, 1).astype(np.uint8), np.repeat([[0], [1], [0], [1]], D, 1).astype(
+        np.uint8
+    )
 
 
 def entropy_bits(p):
     return sum(-q * math.log2(q) for q in (p, 1 - p) if q > 0)
 
 
-# Schedules ----------------------------------------------------------------------------------------------------------------------------
+# Schedules
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("T", [1, 2, 7, 50, 2000])
 def test_schedule_falls_from_one(name, T):
-    """alpha_bar has T + 1 entries, is exactly 1 before the first step, falls strictly, and ends at exactly 0 where the schedule says so."""
+    """alpha_bar has T + 1 entries, is exactly 1 before the first step, falls strictly, and ends at exactly 0 where the
+    schedule says so."""
     alpha_bar = make_chain(name, T, 0.5).alpha_bar
     assert alpha_bar.shape == (T + 1,) and alpha_bar.dtype == np.float64
     assert alpha_bar[0] == 1 and np.all(np.diff(alpha_bar) < 0)
@@ -118,10 +124,13 @@ def test_chain_refuses_a_pi_that_words_cannot_draw(pi):
 
 def test_data_pi_keeps_half_an_observation_of_doubt():
     """Only means nearer to 0 or 1 than half a row of N are moved."""
-    np.testing.assert_array_equal(bernoulli.data_pi(np.array([0, 0.05, 0.3, 0.95, 1]), 10), [0.05, 0.05, 0.3, 0.95, 0.95])
+    np.testing.assert_array_equal(
+        bernoulli.data_pi(np.array([0, 0.05, 0.3, 0.95, 1]), 10), [0.05, 0.05, 0.3, 0.95, 0.95]
+    )
 
 
-# Forward process ------------------------------------------------------------------------------------------------------------------------
+# Forward process
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -132,7 +141,9 @@ def test_marginal_is_the_composition_of_steps(name, pi):
     for t in range(8):
         for x0 in (0, 1):
             expected = [composed(chain, 0, t, p)[x0, 1] for p in bit_pis(pi)]
-            np.testing.assert_allclose(bernoulli.q_marginal(chain, np.full((1, 3), x0), np.array([t]))[0], expected, rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(
+                bernoulli.q_marginal(chain, np.full((1, 3), x0), np.array([t]))[0], expected, rtol=1e-12, atol=1e-15
+            )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -164,10 +175,12 @@ def test_posterior_is_the_table_of_the_specification(pi, table):
 
 @pytest.mark.parametrize("alpha_bar, pi, t", [
     *((1 - np.arange(2001) / 2000, pi, t) for pi in (0.5, 0.2) for t in (1, 2, 3, 1000, 1999, 2000)),
-    *((np.array([1, 1e-9, 4e-10, 0]), pi, t) for pi in (0.5, 1e-9) for t in (2, 3)),  # hardly any signal, a value hardly ever seen
+    # hardly any signal, a value hardly ever seen
+    *((np.array([1, 1e-9, 4e-10, 0]), pi, t) for pi in (0.5, 1e-9) for t in (2, 3)),
 ], ids=str)  # fmt: skip
 def test_flip_probabilities_keep_every_digit(alpha_bar, pi, t):
-    """All five numbers of the flip law agree with exact fractions to 1e-12 relative, though some are 1e-9 and some next to 1."""
+    """All five numbers of the flip law agree with exact fractions to 1e-12 relative, though some are 1e-9 and some next
+    to 1."""
     chain = Chain(alpha_bar, pi)
     ab_s, ab_t = Fraction(alpha_bar[t - 1]), Fraction(alpha_bar[t])
     for v in (0, 1):
@@ -189,7 +202,8 @@ def test_flip_probabilities_keep_every_digit(alpha_bar, pi, t):
 @pytest.mark.parametrize("pi", PIS.values(), ids=PIS)
 @pytest.mark.parametrize("K", [1, 3, 4, 9])
 def test_fewer_steps_are_the_composed_kernels(name, pi, K):
-    """A jump t -> s of the shorter chain has the posterior that Bayes' rule gives with all the steps between composed."""
+    """A jump t -> s of the shorter chain has the posterior that Bayes' rule gives with all the steps between
+    composed."""
     chain = make_chain(name, 9, pi)
     short = chain.every(K)
     assert short.T == K and short.time[0] == 0 and short.time[-1] == 9 and np.all(np.diff(short.time) > 0)
@@ -216,7 +230,9 @@ def test_no_more_steps_than_there_are(K):
         make_chain("paper", 5, 0.5).every(K)
 
 
-@pytest.mark.parametrize("pi", [0.5, 0.2, np.array([0.5, 0.2, 1e-6, 2.0**-32, 1 - 2.0**-32])], ids=["half", "scalar", "per bit"])
+@pytest.mark.parametrize(
+    "pi", [0.5, 0.2, np.array([0.5, 0.2, 1e-6, 2.0**-32, 1 - 2.0**-32])], ids=["half", "scalar", "per bit"]
+)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_sampling_thresholds_are_exact_to_31_bits(name, pi):
     """The words drawn as 1 are those below a threshold less than 2**-31 from P(x_t = 1 | x_0), in exact fractions."""
@@ -236,7 +252,8 @@ def test_sampling_thresholds_are_exact_to_31_bits(name, pi):
 
 
 def test_clean_data_has_no_noise():
-    """At t = 0 every word, the largest included, gives back x_0; at alpha_bar = 0 a word gives the same bit for both values of x_0."""
+    """At t = 0 every word, the largest included, gives back x_0; at alpha_bar = 0 a word gives the same bit for both
+    values of x_0."""
     chain = make_chain("paper", 5, 0.3)
     words = np.array([[0, 1, 2**31, 2**32 - 1]], np.uint32)
     ones, zeros = np.ones((1, 4), np.uint8), np.zeros((1, 4), np.uint8)
@@ -247,7 +264,8 @@ def test_clean_data_has_no_noise():
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_sampled_bits_follow_the_marginal(name):
-    """Pearson's statistic of 4 steps x 2 values x 3 bits, 100,000 draws each, lies where a right law puts it; 1 % of other noise fails."""
+    """Pearson's statistic of 4 steps x 2 values x 3 bits, 100,000 draws each, lies where a right law puts it; 1 % of
+    other noise fails."""
     n, chain = 100_000, make_chain(name, 6, PIS["per bit"])
     words = np.random.default_rng(1).integers(0, WORD, (8, n, 3), dtype=np.uint32)
     found = np.empty((8, 3))
@@ -256,14 +274,17 @@ def test_sampled_bits_follow_the_marginal(name):
         found[k] = bernoulli.q_sample(chain, np.full((n, 3), x0, np.uint8), np.full(n, t), words[k]).mean(0)
 
     def pearson(noise):
-        law = np.array([[(1 - noise) * composed(chain, 0, t, p)[x0, 1] + noise / 2 for p in PIS["per bit"]] for t, x0 in cases])
+        law = np.array(
+            [[(1 - noise) * composed(chain, 0, t, p)[x0, 1] + noise / 2 for p in PIS["per bit"]] for t, x0 in cases]
+        )
         return float((n * (found - law) ** 2 / (law * (1 - law))).sum())
 
     assert abs(pearson(0) - 24) < 4 * 48**0.5
     assert pearson(1e-2) > 24 + 10 * 48**0.5
 
 
-# KL and gradient ------------------------------------------------------------------------------------------------------------------------
+# KL and gradient
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def plain_kl(chain, predict, logits, x0, x_t, t):
@@ -300,7 +321,8 @@ def test_kl_is_the_plain_formula(predict, name, pi):
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("pi", PIS.values(), ids=PIS)
 def test_kl_gradient_is_the_derivative(predict, name, pi):
-    """Central differences in random directions, t = 1 included, agree to 1e-8, so that a gradient 0.1 % off would not pass."""
+    """Central differences in random directions, t = 1 included, agree to 1e-8, so that a gradient 0.1 % off would not
+    pass."""
     chain = make_chain(name, 8, pi)
     logits, x0, x_t, t = batch(chain)
     _, gradient = bernoulli.kl(chain, predict, logits, x0, x_t, t)
@@ -316,18 +338,21 @@ def test_kl_gradient_is_the_derivative(predict, name, pi):
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_kl_gradient_is_right_entry_by_entry(predict):
-    """Every entry's own central difference, at every t of a chain of 8 steps, is within 1e-7 of the gradient's entry."""
+    """Every entry's own central difference, at every t of a chain of 8 steps, is within 1e-7 of the gradient's
+    entry."""
     chain = make_chain("paper", 8, PIS["per bit"])
     logits, x0, x_t, t = batch(chain)
     _, gradient = bernoulli.kl(chain, predict, logits, x0, x_t, t)
     h = 1e-5
-    above, below = (bernoulli.kl(chain, predict, logits + s * h, x0, x_t, t)[0] for s in (1, -1))  # entries are independent
+    # entries are independent
+    above, below = (bernoulli.kl(chain, predict, logits + s * h, x0, x_t, t)[0] for s in (1, -1))
     np.testing.assert_allclose(gradient, (above - below) / (2 * h), rtol=1e-7, atol=1e-10)
 
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_first_step_is_the_cross_entropy(predict):
-    """At t = 1 x_{t-1} is x_0: both parametrisations give log(1 + exp(-(2 x_0 - 1) logit)), with gradient sigmoid(logit) - x_0."""
+    """At t = 1 x_{t-1} is x_0: both parametrisations give log(1 + exp(-(2 x_0 - 1) logit)), with gradient
+    sigmoid(logit) - x_0."""
     chain = make_chain("paper", 8, 0.2)
     logits, x0, x_t, _ = batch(chain)
     value, gradient = bernoulli.kl(chain, predict, logits, x0, x_t, np.ones(60, int))
@@ -344,16 +369,27 @@ def test_kl_vectors_of_the_specification(alpha_bar, x0, p, bits):
     """KL(B(.4)||B(.8)) and KL(B(.8)||B(.4)): with alpha_bar_2 = 0, q(x_1 | x_2, x_0) is q(x_1 | x_0)."""
     chain = Chain(np.array(alpha_bar), 0.5)
     for x_t in (0, 1):
-        value, _ = bernoulli.kl(chain, "x_prev", np.array([[logit(p)]]), np.array([[x0]]), np.array([[x_t]]), np.array([2]))
+        value, _ = bernoulli.kl(
+            chain, "x_prev", np.array([[logit(p)]]), np.array([[x0]]), np.array([[x_t]]), np.array([2])
+        )
         np.testing.assert_allclose(value / LN2, [[bits]], atol=5.1e-7)
 
 
 def test_kl_of_rare_flips_keeps_its_digits():
-    """t = 2, T = 2000, the net's flip odds 10 % off: 4.233e-10 bits, by the specification and by the series in exact fractions."""
-    q = Fraction(1, 2) * Fraction(1, 2000) * Fraction(1, 1999) * Fraction(1, 2) / (1 - Fraction(1, 2) * Fraction(2, 2000))
+    """t = 2, T = 2000, the net's flip odds 10 % off: 4.233e-10 bits, by the specification and by the series in exact
+    fractions."""
+    q = (
+        Fraction(1, 2)
+        * Fraction(1, 2000)
+        * Fraction(1, 1999)
+        * Fraction(1, 2)
+        / (1 - Fraction(1, 2) * Fraction(2, 2000))
+    )
     odds = Fraction(11, 10) * q / (1 - q)
     p = odds / (1 + odds)
-    series = sum(Fraction((-1) ** k, k) * (p - q) ** k * (q ** (1 - k) + (-1) ** k * (1 - q) ** (1 - k)) for k in range(2, 14))
+    series = sum(
+        Fraction((-1) ** k, k) * (p - q) ** k * (q ** (1 - k) + (-1) ** k * (1 - q) ** (1 - k)) for k in range(2, 14)
+    )
     assert 4.2325e-10 < float(series) / LN2 < 4.2335e-10
     chain = make_chain("paper", 2000, 0.5)
     for x_t in (0, 1):
@@ -379,18 +415,24 @@ def test_extreme_logits_are_finite_and_asymptotic(predict, size):
                     np.testing.assert_allclose(value[~wrong], math.exp(-size), rtol=1e-12)
 
 
-# The bound ------------------------------------------------------------------------------------------------------------------------------
+# The bound
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def expected_kl(chain, predict, x0, first=1):
-    """sum over t >= first of E_q KL, exactly, for a net that adds nothing to x_t's own evidence: (B, D) for bits x0 (B, D)."""
+    """sum over t >= first of E_q KL, exactly, for a net that adds nothing to x_t's own evidence: (B, D) for bits x0 (B,
+    D)."""
     total = 0.0
     for t in range(first, chain.T + 1):
         steps = np.full(len(x0), t)
         one = bernoulli.q_marginal(chain, x0, steps)
         for v, weight in ((0, 1 - one), (1, one)):
             x_t = np.full_like(x0, v)
-            total = total + weight * bernoulli.kl(chain, predict, bernoulli.evidence(chain, predict, x_t, steps), x0, x_t, steps)[0]
+            total = (
+                total
+                + weight
+                * bernoulli.kl(chain, predict, bernoulli.evidence(chain, predict, x_t, steps), x0, x_t, steps)[0]
+            )
     return total
 
 
@@ -399,7 +441,8 @@ def expected_kl(chain, predict, x0, first=1):
 @pytest.mark.parametrize("T", [1, 2, 7, 60])
 @pytest.mark.parametrize("pi", PIS.values(), ids=PIS)
 def test_untrained_net_pays_the_stationary_law(predict, name, T, pi):
-    """With the evidence alone, KLs and prior term of every row sum to -log pi(x_0) exactly, whatever the schedule leaves at T."""
+    """With the evidence alone, KLs and prior term of every row sum to -log pi(x_0) exactly, whatever the schedule
+    leaves at T."""
     chain = make_chain(name, T, pi)
     x0 = np.array([[0, 0, 0], [1, 1, 1], [1, 0, 1]], np.uint8)
     null = -np.log(np.where(x0 == 1, bit_pis(pi), 1 - bit_pis(pi))).sum(1)
@@ -410,11 +453,14 @@ def test_untrained_net_pays_the_stationary_law(predict, name, T, pi):
 @pytest.mark.parametrize("pi", [0.5, 0.2])
 @pytest.mark.parametrize("T", [1, 2, 5, 50])
 def test_stationary_data_cost_their_entropy(pi, T):
-    """Data that are i.i.d. B(pi), the reverse step the forward kernel: L_P = L_L = n h(pi) for every T (specification 1.1.5)."""
+    """Data that are i.i.d. B(pi), the reverse step the forward kernel: L_P = L_L = n h(pi) for every T (specification
+    1.1.5)."""
     chain = make_chain("paper", T, pi)
     x0, weight = np.array([[0], [1]], np.uint8), np.array([1 - pi, pi])
     learned = weight @ expected_kl(chain, "x0", x0)[:, 0]
-    paper = weight @ (np.broadcast_to(expected_kl(chain, "x0", x0, first=2), (2, 1))[:, 0] + bernoulli.fixed_last_step(chain, x0))
+    paper = weight @ (
+        np.broadcast_to(expected_kl(chain, "x0", x0, first=2), (2, 1))[:, 0] + bernoulli.fixed_last_step(chain, x0)
+    )
     np.testing.assert_allclose([learned / LN2, paper / LN2], entropy_bits(pi), rtol=1e-12)
 
 
@@ -430,12 +476,16 @@ def test_fixed_last_step_is_its_definition(name, pi):
 
 
 def test_fixed_last_step_is_the_entropy_of_the_first():
-    """For pi = 1/2 it is n h(beta_bar_1 / 2) = H_q(X_1 | X_0) for every row; for another pi in the mean over data of that mean."""
+    """For pi = 1/2 it is n h(beta_bar_1 / 2) = H_q(X_1 | X_0) for every row; for another pi in the mean over data of
+    that mean."""
     chain = make_chain("paper", 7, 0.5)
     x0 = np.array([[0, 1, 1, 0, 1]], np.uint8)
     np.testing.assert_allclose(bernoulli.fixed_last_step(chain, x0) / LN2, 5 * entropy_bits(1 / 14), rtol=1e-12)
     np.testing.assert_allclose(bernoulli.marginal_entropy(chain, x0, 1) / LN2, 5 * entropy_bits(1 / 14), rtol=1e-12)
-    chain, x0 = make_chain("paper", 7, 0.2), np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]])
+    chain, x0 = (
+        make_chain("paper", 7, 0.2),
+        np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 1]]),
+    )
     cost, entropy = bernoulli.fixed_last_step(chain, x0), bernoulli.marginal_entropy(chain, x0, 1)
     np.testing.assert_allclose(cost.mean(), entropy.mean(), rtol=1e-12)
     lopsided = np.zeros((1, 5), int)
@@ -443,22 +493,31 @@ def test_fixed_last_step_is_the_entropy_of_the_first():
 
 
 def test_entropies_have_their_known_values():
-    """h(1/2) = 1 bit, h(1/5) = 0.721928 bits, h(0) = h(1) = 0; H_start of 20 bits at T = 2000 is 0.0670415 bits, H_prior 20 or 14.4386."""
-    np.testing.assert_allclose(bernoulli.binary_entropy([0, 1, 0.5, 0.2]) / LN2, [0, 0, 1, 0.7219280948873623], rtol=1e-14)
+    """h(1/2) = 1 bit, h(1/5) = 0.721928 bits, h(0) = h(1) = 0; H_start of 20 bits at T = 2000 is 0.0670415 bits,
+    H_prior 20 or 14.4386."""
+    np.testing.assert_allclose(
+        bernoulli.binary_entropy([0, 1, 0.5, 0.2]) / LN2, [0, 0, 1, 0.7219280948873623], rtol=1e-14
+    )
     x0 = np.array([[0, 1] * 10, [1] * 20], np.uint8)
     chain = make_chain("paper", 2000, 0.5)
     np.testing.assert_allclose(bernoulli.marginal_entropy(chain, x0, 1) / LN2, 0.0670415, atol=5.1e-8)
     np.testing.assert_allclose(bernoulli.marginal_entropy(chain, x0, 2000) / LN2, 20, rtol=1e-14)
     np.testing.assert_allclose(bernoulli.marginal_entropy(chain, x0, 0), 0)
-    np.testing.assert_allclose(bernoulli.marginal_entropy(make_chain("paper", 9, 0.2), x0, 9) / LN2, 20 * 0.7219280948873623, rtol=1e-14)
+    np.testing.assert_allclose(
+        bernoulli.marginal_entropy(make_chain("paper", 9, 0.2), x0, 9) / LN2, 20 * 0.7219280948873623, rtol=1e-14
+    )
 
 
 def test_prior_term_is_the_kl_at_the_end():
-    """KL(B(.75)||B(.5)) = 0.188722 bits a bit for pi = .5 and alpha_bar_T = .5; 0 for a chain that ends without signal."""
+    """KL(B(.75)||B(.5)) = 0.188722 bits a bit for pi = .5 and alpha_bar_T = .5; 0 for a chain that ends without
+    signal."""
     x0 = np.array([[1, 0, 1], [0, 0, 0]], np.uint8)
-    np.testing.assert_allclose(bernoulli.prior_kl(Chain(np.array([1, 0.5]), 0.5), x0) / LN2, 3 * (1 - entropy_bits(0.25)), rtol=1e-13)
+    np.testing.assert_allclose(
+        bernoulli.prior_kl(Chain(np.array([1, 0.5]), 0.5), x0) / LN2, 3 * (1 - entropy_bits(0.25)), rtol=1e-13
+    )
     np.testing.assert_allclose(bernoulli.prior_kl(make_chain("paper", 3, PIS["per bit"]), x0), 0, atol=1e-15)
-    r = np.array([0.75 * 0.2 + 0.25, 0.75 * 0.2])  # P(x_1 = 1 | x_0 = 1), P(x_1 = 1 | x_0 = 0) with alpha_bar = 1/4, pi = .2
+    # P(x_1 = 1 | x_0 = 1), P(x_1 = 1 | x_0 = 0) with alpha_bar = 1/4, pi = .2
+    r = np.array([0.75 * 0.2 + 0.25, 0.75 * 0.2])
     each = r * np.log(r / 0.2) + (1 - r) * np.log((1 - r) / 0.8)
     found = bernoulli.prior_kl(Chain(np.array([1, 0.25]), 0.2), x0)
     np.testing.assert_allclose(found, [2 * each[0] + each[1], 3 * each[1]], rtol=1e-12)

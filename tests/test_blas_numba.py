@@ -1,6 +1,7 @@
 """Matrix products inside compiled code against NumPy's in float64.
 
-Entries are small integers: every product of them and every sum is exact in float32 too, so the results must be equal, whatever the order.
+Entries are small integers: every product of them and every sum is exact in float32 too, so the results must be equal,
+whatever the order.
 """
 
 from __future__ import annotations
@@ -67,13 +68,17 @@ def integers(generator, shape, wide):
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_products_are_exact(name, wide):
-    """For all sizes, alone or as columns of wider arrays: over NaN with beta = 0, on top of what is there with beta = 1; nothing else is written."""
+    """For all sizes, alone or as columns of wider arrays: over NaN with beta = 0, on top of what is there with beta =
+    1; nothing else is written."""
     function, shapes, expected = FUNCTIONS[name]
     sgemm, generator = address(), np.random.default_rng(1)
     with blas_numba.one_thread():
         for m, n, k in product(SIZES, repeat=3):
             (a, _), (b, _), (c, room) = (integers(generator, shape, wide) for shape in (*shapes(m, n, k), (m, n)))
-            before, exact = (a.copy(), b.copy(), c.astype(np.float64)), expected(a.astype(np.float64), b.astype(np.float64))
+            before, exact = (
+                (a.copy(), b.copy(), c.astype(np.float64)),
+                expected(a.astype(np.float64), b.astype(np.float64)),
+            )
             function(sgemm, a, b, c, np.float32(1))
             assert np.array_equal(c, before[2] + exact), f"{m} {n} {k}, beta = 1"
             c[...] = np.nan
@@ -95,7 +100,8 @@ def test_products_are_in_full_precision():
     assert np.all(np.abs(c - a @ b) <= k * 2.0**-24 * (np.abs(a) @ np.abs(b)))
 
 
-# Threads and places -----------------------------------------------------------------------------------------------------------------------
+# Threads and places
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def blas_threads() -> list[int]:
@@ -121,7 +127,9 @@ def test_no_address_where_blas_shows_none(monkeypatch):
     found = blas_numba._controller().lib_controllers
     other = SimpleNamespace(filepath=numba._helperlib.__file__)  # a library, but no BLAS
     for libraries, there in (([], False), ([other], False), ([other, *found], True)):
-        monkeypatch.setattr(blas_numba, "_controller", lambda libraries=libraries: SimpleNamespace(lib_controllers=libraries))
+        monkeypatch.setattr(
+            blas_numba, "_controller", lambda libraries=libraries: SimpleNamespace(lib_controllers=libraries)
+        )
         assert (blas_numba.sgemm.__wrapped__() is not None) == there
 
 

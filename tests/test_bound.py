@@ -1,4 +1,5 @@
-"""The bound against enumeration: of all trajectories of tiny chains, of all 2^n states of a random network; its estimates; samples."""
+"""The bound against enumeration: of all trajectories of tiny chains, of all 2^n states of a random network; its
+estimates; samples."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def number(rows):
     return rows @ (1 << np.arange(rows.shape[1])[::-1])
 
 
-# A model that is a table, and what the paper says of it in plain probabilities ------------------------------------------------------------
+# A model that is a table, and what the paper says of it in plain probabilities
+# ------------------------------------------------------------
 
 
 @dataclass
@@ -81,7 +83,8 @@ def chance(chain, t, x_t, guess):
 
 
 def reverse(model, chain, t):
-    """p(x_{t-1} | x_t), (2**D, 2**D) from row to column, from the logits of the model at the time that `chain` tells it."""
+    """p(x_{t-1} | x_t), (2**D, 2**D) from row to column, from the logits of the model at the time that `chain` tells
+    it."""
     S = states(model.D)
     grow = np.exp(-model.output(S, np.full(len(S), chain.time[t])).astype(float))
     ab_s, ab_t = chain.alpha_bar[t - 1], chain.alpha_bar[t]
@@ -118,7 +121,8 @@ def enumerated(model, chain, kind):
 
 
 def summed(model, chain, kind):
-    """The same by the bound's formula: expected KLs of single steps, the prior's term, and the last step where it is fixed."""
+    """The same by the bound's formula: expected KLs of single steps, the prior's term, and the last step where it is
+    fixed."""
     S = states(model.D)
     total = bernoulli.prior_kl(chain, S) + (bernoulli.fixed_last_step(chain, S) if kind == "paper" else 0)
     for t in range(2 if kind == "paper" else 1, chain.T + 1):
@@ -141,8 +145,8 @@ def step_cost(model, chain, t):
 
 PIS = {1: [0.3], 2: [0.5, 0.2], 3: [0.5, 0.2, 0.9]}
 CASES = {
-    "one step": (1, 1, "paper"), "two steps": (2, 2, "cosine"), "two bits": (2, 5, "paper"), "three bits": (3, 4, "sigmoid"),
-    "signal left": (2, 4, "linear"), "signal left, three bits": (3, 3, "constant"),
+    "one step": (1, 1, "paper"), "two steps": (2, 2, "cosine"), "two bits": (2, 5, "paper"), "three bits": (3, 4,
+    "sigmoid"), "signal left": (2, 4, "linear"), "signal left, three bits": (3, 3, "constant"),
 }  # fmt: skip
 
 
@@ -150,7 +154,8 @@ CASES = {
 @pytest.mark.parametrize("predict, skip", [("x0", True), ("x0", False), ("x_prev", True), ("x_prev", False)])
 @pytest.mark.parametrize("case", CASES)
 def test_bound_is_the_enumeration_of_all_trajectories(case, predict, skip, kind):
-    """Sum of expected KLs, prior and last step = E_q[log q - log p] over whole paths, for every x_0 of a random table of logits."""
+    """Sum of expected KLs, prior and last step = E_q[log q - log p] over whole paths, for every x_0 of a random table
+    of logits."""
     D, T, schedule = CASES[case]
     chain = make_chain(schedule, T, np.array(PIS[D]))
     model = Table(chain, predict, D, skip)
@@ -165,7 +170,8 @@ def test_bound_with_fewer_steps_is_the_enumeration(kind):
     np.testing.assert_allclose(summed(model, short, kind), enumerated(model, short, kind), rtol=1e-11)
 
 
-# Estimates ------------------------------------------------------------------------------------------------------------------------------
+# Estimates
+# ----------------------------------------------------------------------------------------------------------------------
 
 DATA = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1], [1, 0, 1], [0, 1, 1]], np.uint8)  # one row twice, and not every state
 
@@ -175,10 +181,12 @@ def table_model(predict, last=0.15):
     return Table(Chain(np.array([1, 0.9, 0.7, 0.5, 0.3, last]), np.array(PIS[3])), predict, 3)
 
 
-@pytest.mark.parametrize("kind, predict, steps", [("learned", "x0", None), ("learned", "x_prev", None), ("paper", "x0", None),
+@pytest.mark.parametrize("kind, predict, steps", [("learned", "x0", None), ("learned", "x_prev", None), ("paper", "x0",
+None),
                                                   ("learned", "x0", 3), ("paper", "x0", 2)])  # fmt: skip
 def test_estimated_bound_is_the_enumerated_one(kind, predict, steps):
-    """Within 4 of its standard errors, which are below 1 %; nats are bits times log 2; the gain is over bits of the stationary law."""
+    """Within 4 of its standard errors, which are below 1 %; nats are bits times log 2; the gain is over bits of the
+    stationary law."""
     model = table_model(predict)
     chain = model.steps(steps)
     found = evaluate.bound(model, Rows.from_bits(DATA), kind=kind, steps=steps, evaluations=100_000, seed=1)
@@ -193,10 +201,14 @@ def test_estimated_bound_is_the_enumerated_one(kind, predict, steps):
 
 @pytest.mark.parametrize("per_group, kind", [(3, "learned"), (5, "learned"), (37, "learned"), (15, "paper")])
 def test_standard_error_is_the_spread_over_seeds(per_group, kind):
-    """Over 250 seeds the estimates have no bias and the variance that they report, whether a group meets all rows or a part."""
+    """Over 250 seeds the estimates have no bias and the variance that they report, whether a group meets all rows or a
+    part."""
     model, seeds = table_model("x0"), 250
     exact = enumerated(model, model.chain, kind)[number(DATA)].mean()
-    found = [evaluate.bound(model, Rows.from_bits(DATA), kind=kind, evaluations=per_group * 32, seed=seed) for seed in range(seeds)]
+    found = [
+        evaluate.bound(model, Rows.from_bits(DATA), kind=kind, evaluations=per_group * 32, seed=seed)
+        for seed in range(seeds)
+    ]
     off = np.array([f.nats_per_sequence - exact for f in found])
     assert abs(off.mean()) < 4 * off.std() / seeds**0.5
     assert abs(off.var() / np.mean([(f.standard_error_bits * LN2) ** 2 for f in found]) - 1) < 4 * (2 / seeds) ** 0.5
@@ -215,7 +227,8 @@ def test_bound_does_not_depend_on_batches(monkeypatch):
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 @pytest.mark.parametrize("last", [0.0, 0.15])
 def test_score_is_the_bound_of_each_row(predict, last):
-    """In bits and without bias: the mean over 40 seeds of every one of 8 rows is within 4 standard errors of its enumerated bound."""
+    """In bits and without bias: the mean over 40 seeds of every one of 8 rows is within 4 standard errors of its
+    enumerated bound."""
     model = table_model(predict, last)
     found = np.array([evaluate.score(model, states(3), seed=seed, evaluations=1000) for seed in range(40)])
     error = found.std(0, ddof=1) / 40**0.5
@@ -228,7 +241,9 @@ def test_score_of_a_row_does_not_depend_on_the_others():
     """Every row meets the same steps and the same noise, in whatever company."""
     model = table_model("x0")
     whole = evaluate.score(model, states(3), seed=3, evaluations=300)
-    np.testing.assert_allclose(evaluate.score(model, states(3)[[6, 1]], seed=3, evaluations=300), whole[[6, 1]], rtol=1e-12)
+    np.testing.assert_allclose(
+        evaluate.score(model, states(3)[[6, 1]], seed=3, evaluations=300), whole[[6, 1]], rtol=1e-12
+    )
 
 
 def test_score_does_not_depend_on_batches(monkeypatch):
@@ -242,7 +257,8 @@ def test_score_does_not_depend_on_batches(monkeypatch):
 
 
 def test_definition_of_the_bound_is_the_enumeration():
-    """`bernoulli.bound`, from the enumerated KL of each step, is the bound of all trajectories, last step learned or fixed."""
+    """`bernoulli.bound`, from the enumerated KL of each step, is the bound of all trajectories, last step learned or
+    fixed."""
     for last in ("learned", "paper"):
         model = table_model("x0", 0.15)
         S, T = states(3), model.chain.T
@@ -262,7 +278,9 @@ def test_definition_of_the_bound_is_the_enumeration():
 def test_kl_of_each_step_is_its_enumeration(predict):
     """Mean over the rows in bits, each step within 4 standard errors over 30 seeds."""
     model = table_model(predict)
-    found = np.array([evaluate.kl_per_step(model, Rows.from_bits(DATA), evaluations=20_000, seed=seed)[0] for seed in range(30)])
+    found = np.array(
+        [evaluate.kl_per_step(model, Rows.from_bits(DATA), evaluations=20_000, seed=seed)[0] for seed in range(30)]
+    )
     exact = np.array([step_cost(model, model.chain, t)[number(DATA)].mean() / LN2 for t in range(1, 6)])
     error = found.std(0, ddof=1) / 30**0.5
     assert found.shape == (30, 5) and np.all(error < 0.02 * exact + 1e-3)
@@ -278,7 +296,8 @@ def test_bound_refuses_rows_of_another_length_and_unknown_kinds():
         evaluate.bound(model, Rows.from_bits(DATA), kind="fixed")
 
 
-# A random network, all 2^n states ---------------------------------------------------------------------------------------------------------
+# A random network, all 2^n states
+# ---------------------------------------------------------------------------------------------------------
 
 
 @lru_cache
@@ -302,10 +321,13 @@ def propagated(model, chain):
     return law
 
 
-@pytest.mark.parametrize("predict, T, steps, schedule", [("x0", 6, None, "paper"), ("x_prev", 6, None, "paper"), ("x0", 9, 4, "cosine"),
-                                                         ("x0", 6, None, "linear"), ("x0", 1, None, "paper")])  # fmt: skip
+@pytest.mark.parametrize("predict, T, steps, schedule", [("x0", 6, None, "paper"), ("x_prev", 6, None, "paper"), ("x0",
+9, 4, "cosine"),
+                                                         ("x0", 6, None, "linear"), ("x0", 1, None,
+                                                         "paper")])  # fmt: skip
 def test_bound_is_above_the_true_likelihood(predict, T, steps, schedule):
-    """-log p(x_0) by propagating all 128 states is below the bound of every row, and the bound is not idle: below its double."""
+    """-log p(x_0) by propagating all 128 states is below the bound of every row, and the bound is not idle: below its
+    double."""
     model = network(7, T, predict, schedule=schedule)
     chain = model.steps(steps)
     law = propagated(model, chain)
@@ -326,7 +348,8 @@ def test_bound_of_an_untrained_net_is_its_likelihood(predict):
 
 @pytest.mark.parametrize("predict, steps", [("x0", None), ("x_prev", None), ("x0", 3)])
 def test_samples_follow_the_propagated_law(predict, steps):
-    """Pearson's statistic of 60,000 rows over 64 states is where the chain's own law puts it; that of smaller weights is not."""
+    """Pearson's statistic of 60,000 rows over 64 states is where the chain's own law puts it; that of smaller weights
+    is not."""
     model, n = network(6, 7, predict), 60_000
     law = propagated(model, model.steps(steps))
     counts = np.bincount(number(sample.draw(model, n, seed=2, steps=steps)), minlength=64)
@@ -336,11 +359,13 @@ def test_samples_follow_the_propagated_law(predict, steps):
 
     assert abs(pearson(law) - 63) < 4 * 126**0.5
     assert np.abs(counts / n - law).sum() / 2 < 1.5 * np.sqrt(2 * law / (np.pi * n)).sum() / 2  # total variation
-    assert pearson(propagated(network(6, 7, predict, 0.27), model.steps(steps))) > 63 + 8 * 126**0.5  # weights a tenth smaller
+    # weights a tenth smaller
+    assert pearson(propagated(network(6, 7, predict, 0.27), model.steps(steps))) > 63 + 8 * 126**0.5
 
 
 def test_walk_ends_in_the_drawn_rows():
-    """`trajectory` and `draw` of one seed are the same walk: from the same noise to the same rows, seen at moments that fall to 0."""
+    """`trajectory` and `draw` of one seed are the same walk: from the same noise to the same rows, seen at moments that
+    fall to 0."""
     model = network(6, 7, "x0")
     times, seen = sample.trajectory(model, 50, seed=4, frames=4)
     assert times[0] == 7 and times[-1] == 0 and np.all(np.diff(times) < 0) and seen.shape == (len(times), 50, 6)

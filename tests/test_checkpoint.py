@@ -18,7 +18,15 @@ from safetensors.numpy import save
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder import checkpoint
 
-META = {"step": 123, "epoch": 4, "D": 20, "net": "mlp", "config": {"lr": 1e-3, "hidden": [8, 8]}, "best": None, "loss_sum": 0.1 + 0.2}
+META = {
+    "step": 123,
+    "epoch": 4,
+    "D": 20,
+    "net": "mlp",
+    "config": {"lr": 1e-3, "hidden": [8, 8]},
+    "best": None,
+    "loss_sum": 0.1 + 0.2,
+}
 
 
 def tensors() -> dict[str, np.ndarray]:
@@ -53,20 +61,24 @@ def same(found: dict, expected: dict) -> None:
 
 
 def test_round_trip_is_exact(path):
-    """Every bit, dtype and shape comes back, of numbers without axes, empty arrays, nan and -0 too; and the description, floats exactly."""
+    """Every bit, dtype and shape comes back, of numbers without axes, empty arrays, nan and -0 too; and the
+    description, floats exactly."""
     checkpoint.write(path, tensors(), META)
     found, meta = checkpoint.read(path)
     same(found, tensors())
     assert {name: meta[name] for name in META} == META and meta["format"] == checkpoint.FORMAT
 
 
-@pytest.mark.parametrize("view", ["transposed", "every other", "reversed", "broadcast", "fortran", "slice of a flat buffer"])
+@pytest.mark.parametrize(
+    "view", ["transposed", "every other", "reversed", "broadcast", "fortran", "slice of a flat buffer"]
+)
 def test_strided_arrays(path, view):
     """An array that does not lie in one piece is stored by its values, which safetensors on its own gets wrong."""
     base = np.random.default_rng(1).normal(size=(6, 8)).astype(np.float32)
     array = {
-        "transposed": base.T, "every other": base[::2, 1::3], "reversed": base[::-1, ::-1], "broadcast": np.broadcast_to(base[0], (4, 8)),
-        "fortran": np.asfortranarray(base), "slice of a flat buffer": base.reshape(-1)[5:17].reshape(3, 4),
+        "transposed": base.T, "every other": base[::2, 1::3], "reversed": base[::-1, ::-1],
+        "broadcast": np.broadcast_to(base[0], (4, 8)), "fortran": np.asfortranarray(base),
+        "slice of a flat buffer": base.reshape(-1)[5:17].reshape(3, 4),
     }[view]  # fmt: skip
     checkpoint.write(path, {"W": array}, {})
     np.testing.assert_array_equal(checkpoint.read(path)[0]["W"], array)
@@ -104,7 +116,8 @@ def test_same_content_same_bytes(tmp_path):
 
 
 def test_checksum_sees_names_shapes_and_bits():
-    """It changes with one bit, with a name, with a shape and with a dtype of the same bytes; not with the order or the strides."""
+    """It changes with one bit, with a name, with a shape and with a dtype of the same bytes; not with the order or the
+    strides."""
     base = {"a": np.arange(6, dtype=np.float32), "b": np.ones(2)}
     flipped = base["a"].copy()
     flipped.view(np.uint8)[9] ^= 1
@@ -117,11 +130,13 @@ def test_checksum_sees_names_shapes_and_bits():
     assert checkpoint.checksum({"b": base["b"], "a": np.repeat(base["a"], 2)[::2]}, {}) == sums[0]
 
 
-# Damage ---------------------------------------------------------------------------------------------------------------------------------
+# Damage
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_any_flipped_bit_is_noticed(path):
-    """Whatever byte of the file is changed, header and description included, reading it is a fault that names the file."""
+    """Whatever byte of the file is changed, header and description included, reading it is a fault that names the
+    file."""
     checkpoint.write(path, tensors(), META)
     whole = bytearray(path.read_bytes())
     missed = []
@@ -150,7 +165,12 @@ def test_truncated(path):
 
 def test_not_a_safetensors_file(path):
     """Text, a pickle, a huge announced header: each is a sentence, not a crash."""
-    for content in (b"hello, world\n" * 9, b"\x80\x04\x95" + bytes(50), struct.pack("<Q", 2**62) + b"{}", struct.pack("<Q", 2) + b"[]"):
+    for content in (
+        b"hello, world\n" * 9,
+        b"\x80\x04\x95" + bytes(50),
+        struct.pack("<Q", 2**62) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+    ):
         path.write_bytes(content)
         assert "not a checkpoint" in fault(path)
 
@@ -183,7 +203,8 @@ def test_missing(tmp_path, path):
     assert fault(tmp_path) == "no such checkpoint"
 
 
-# Whole or not at all --------------------------------------------------------------------------------------------------------------------
+# Whole or not at all
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("broken", ["replace", "fsync"])

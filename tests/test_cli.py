@@ -78,7 +78,8 @@ def plain(tmp_path_factory):
     return train(folder, *(word for s in settings for word in ("--set", s)))
 
 
-# Help -----------------------------------------------------------------------------------------------------------------------------------
+# Help
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def commands(command: click.Command = main, words: tuple[str, ...] = ()):
@@ -90,16 +91,21 @@ def commands(command: click.Command = main, words: tuple[str, ...] = ()):
 
 
 def examples(text: str) -> list[list[str]]:
-    """The words after `python cli.py` of every line of a text that is such a command line, up to a redirection, # or two blanks."""
+    """The words after `python cli.py` of every line of a text that is such a command line, up to a redirection, # or
+    two blanks."""
     found = re.findall(r"^\W*python3? cli\.py ((?:\S| (?! ))+)", text, re.MULTILINE)
     return [
-        list(itertools.takewhile(lambda word: word not in {">", ">>", "<", "|", "&&"}, shlex.split(line, comments=True))) for line in found
+        list(
+            itertools.takewhile(lambda word: word not in {">", ">>", "<", "|", "&&"}, shlex.split(line, comments=True))
+        )
+        for line in found
     ]
 
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Parses words as a command line and runs nothing; returns the result. Values are held against the options' types."""
+    """Parses words as a command line and runs nothing; returns the result. Values are held against the options'
+    types."""
 
     def nothing(**_):
         click.echo("parsed")
@@ -111,8 +117,11 @@ def parse(monkeypatch):
 
 
 def test_the_parser_of_examples_is_strict(parse):
-    """It takes right lines and refuses a misspelt command, a misspelt option, a missing argument and a value out of range."""
-    assert examples("x\n    python cli.py train runs/a --seed 1    remark\n$ python cli.py sample -n 5 > x  # few\n") == [
+    """It takes right lines and refuses a misspelt command, a misspelt option, a missing argument and a value out of
+    range."""
+    assert examples(
+        "x\n    python cli.py train runs/a --seed 1    remark\n$ python cli.py sample -n 5 > x  # few\n"
+    ) == [
         ["train", "runs/a", "--seed", "1"],
         ["sample", "-n", "5"],
     ]
@@ -137,11 +146,13 @@ def test_version():
     assert good("--version").stdout == f"bdiff_np, version {__version__}\n"
 
 
-# A whole run ----------------------------------------------------------------------------------------------------------------------------
+# A whole run
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_results_folder_holds_exactly_this(trained):
-    """Configuration, network, a checkpoint for each due epoch (every second, and the last), metrics, results, pictures; no temporary."""
+    """Configuration, network, a checkpoint for each due epoch (every second, and the last), metrics, results, pictures;
+    no temporary."""
     assert {p.name for p in trained.results.iterdir()} == PICTURES | {
         "config.yaml",
         "reverse_model.py",
@@ -149,7 +160,10 @@ def test_results_folder_holds_exactly_this(trained):
         "metrics.csv",
         "results.json",
     }
-    assert {p.name for p in (trained.results / "checkpoints").iterdir()} == {"model_epoch_2.safetensors", "model_epoch_3.safetensors"}
+    assert {p.name for p in (trained.results / "checkpoints").iterdir()} == {
+        "model_epoch_2.safetensors",
+        "model_epoch_3.safetensors",
+    }
 
 
 def test_results_folder_is_named_by_the_time(trained):
@@ -198,18 +212,25 @@ def test_metrics(trained):
     assert {name: table[name] for name in found["proportions"]} == found["proportions"]
     assert 0 < table["seconds"][0] <= table["seconds"][1] <= table["seconds"][2] == found["training_seconds"]
     # cosine from 1e-2 to 0 over 180 steps with 10 of warm-up; the value of an epoch is that of its last step
-    assert table["learning_rate"][0] > table["learning_rate"][1] > table["learning_rate"][2] >= 0 and table["learning_rate"][0] < 1e-2
+    assert (
+        table["learning_rate"][0] > table["learning_rate"][1] > table["learning_rate"][2] >= 0
+        and table["learning_rate"][0] < 1e-2
+    )
     assert all(norm > 0 for norm in table["gradient_norm"])
 
 
 def test_results_json_has_the_keys_of_the_reference(trained):
-    """losses, examples_per_epoch and proportions have one entry an epoch; proportions sum to 1; the loss falls from about 10 bits."""
+    """losses, examples_per_epoch and proportions have one entry an epoch; proportions sum to 1; the loss falls from
+    about 10 bits."""
     found = trained.json
     assert set(found) == {
-        "losses", "examples_per_epoch", "proportions", "val_bounds", "chosen_epoch", "training_seconds", "wall_seconds", "bounds", "samples",
-        "version",
+        "losses", "examples_per_epoch", "proportions", "val_bounds", "chosen_epoch", "training_seconds",
+        "wall_seconds", "bounds", "samples", "version",
     }  # fmt: skip
-    assert set(found["proportions"]) == {"train", "val", "other", "valid_unseen"} and set(found["bounds"]) == {"train", "val"}
+    assert set(found["proportions"]) == {"train", "val", "other", "valid_unseen"} and set(found["bounds"]) == {
+        "train",
+        "val",
+    }
     assert found["chosen_epoch"] is None and found["version"] == __version__
     for history in (found["losses"], found["examples_per_epoch"], found["val_bounds"], *found["proportions"].values()):
         assert len(history) == 3
@@ -231,7 +252,8 @@ def test_losses_are_means_of_the_steps_of_their_epoch(trained):
 
 @pytest.mark.parametrize("epoch", [2, 3])
 def test_examples_share_their_noise_over_the_epochs(trained, epoch):
-    """The examples of an epoch are what its checkpoint draws with the run's seed, whatever the epoch: the same x_T, the same noise."""
+    """The examples of an epoch are what its checkpoint draws with the run's seed, whatever the epoch: the same x_T, the
+    same noise."""
     model = Model.load(trained.checkpoint(epoch))
     np.testing.assert_array_equal(trained.json["examples_per_epoch"][epoch - 1], sample.draw(model, 6, seed=5, steps=7))
 
@@ -243,11 +265,17 @@ def test_proportions_are_counts_of_samples(trained, epoch):
     train_rows, val_rows = ((trained.run / f"{split}.txt").read_text().split() for split in ("train", "val"))
     found = {name: share[epoch - 1] for name, share in trained.json["proportions"].items()}
     in_train, in_val = sum(row in train_rows for row in rows), sum(row in val_rows for row in rows)
-    assert found == {"train": in_train / 64, "val": in_val / 64, "other": (64 - in_train - in_val) / 64, "valid_unseen": 0.0}
+    assert found == {
+        "train": in_train / 64,
+        "val": in_val / 64,
+        "other": (64 - in_train - in_val) / 64,
+        "valid_unseen": 0.0,
+    }
 
 
 def test_pictures_decode(trained):
-    """Six pictures with ink on them; the animations have a frame for each epoch, and for each time of the chain of 20 steps."""
+    """Six pictures with ink on them; the animations have a frame for each epoch, and for each time of the chain of 20
+    steps."""
     frames = {}
     for name in PICTURES:
         with Image.open(trained.results / name) as picture:
@@ -262,14 +290,18 @@ def test_pictures_decode(trained):
 
 
 def test_training_prints_samples_bounds_and_pictures(trained):
-    """stdout begins with num_examples rows of the chosen model, first to last, and ends with where everything is; stderr tells the plan."""
+    """stdout begins with num_examples rows of the chosen model, first to last, and ends with where everything is;
+    stderr tells the plan."""
     rows = sample.draw(Model.load(trained.run), 64, seed=6)
     lines = trained.stdout.splitlines()
     assert lines[:6] == data.Rows.text(rows[:6]).split() and lines[6] == ""
     assert lines[7] == f"6 samples; share of ones {rows[:6].mean():.4f}, in train 0.2000"
     assert f"results    {trained.results}" in lines and lines[-1] == f"pictures   {'  '.join(sorted(PICTURES))}"
     b = trained.json["bounds"]
-    assert f"{b['train']['bits_per_sequence']:.4f} +- " in trained.stdout and f"{b['val']['bits_per_sequence']:.4f} +- " in trained.stdout
+    assert (
+        f"{b['train']['bits_per_sequence']:.4f} +- " in trained.stdout
+        and f"{b['val']['bits_per_sequence']:.4f} +- " in trained.stdout
+    )
     for said in (
         "4 rows of 10 bits, 1 held out; T = 20",
         "3 epochs of 60 steps, 4 rows x 16 timesteps each",
@@ -280,8 +312,11 @@ def test_training_prints_samples_bounds_and_pictures(trained):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_bounds_in_results_are_those_of_evaluate(trained, split):
-    """`evaluate` with as many evaluations gives the very numbers of results.json, but for the floor, which is of the rows in view."""
-    shown = json.loads(good("evaluate", trained.run, "--split", split, "--evaluations", conclude.EVALUATIONS, "--json").stdout)
+    """`evaluate` with as many evaluations gives the very numbers of results.json, but for the floor, which is of the
+    rows in view."""
+    shown = json.loads(
+        good("evaluate", trained.run, "--split", split, "--evaluations", conclude.EVALUATIONS, "--json").stdout
+    )
     assert {key: shown[key] for key in trained.json["bounds"][split]} == trained.json["bounds"][split]
 
 
@@ -312,13 +347,24 @@ def test_dry_run_prints_the_resolved_config_and_makes_nothing(trained, tmp_path)
 
 
 def test_a_folder_with_only_a_train_file_trains(plain):
-    """No val.txt: no validation bound, nothing held out, no floor; all pictures and a finished results.json all the same."""
+    """No val.txt: no validation bound, nothing held out, no floor; all pictures and a finished results.json all the
+    same."""
     assert {p.name for p in plain.results.iterdir() if p.suffix in (".png", ".gif")} == PICTURES
     assert config.load(plain.results / "config.yaml").model.pi == 0.5  # defaults
     found = plain.json
-    assert found["val_bounds"] == [None] and set(found["bounds"]) == {"train"} and set(found["proportions"]) == {"train", "val", "other"}
-    assert found["proportions"]["val"] == [0.0] and found["samples"]["val_rows"] == 0 and "valid" not in found["samples"]
-    assert found["bounds"]["train"]["floor_bits"] is None and "floor" not in plain.stdout and "held-out" not in plain.stdout
+    assert (
+        found["val_bounds"] == [None]
+        and set(found["bounds"]) == {"train"}
+        and set(found["proportions"]) == {"train", "val", "other"}
+    )
+    assert (
+        found["proportions"]["val"] == [0.0] and found["samples"]["val_rows"] == 0 and "valid" not in found["samples"]
+    )
+    assert (
+        found["bounds"]["train"]["floor_bits"] is None
+        and "floor" not in plain.stdout
+        and "held-out" not in plain.stdout
+    )
     assert "held out" not in plain.stderr
 
 
@@ -350,23 +396,28 @@ def test_a_config_of_the_reference_trains_unchanged(run):
 
 
 def test_num_sample_steps_is_timesteps_per_example(run):
-    """A step puts batch_size x num_sample_steps rows through the network: each row of the batch at num_sample_steps of the T steps."""
+    """A step puts batch_size x num_sample_steps rows through the network: each row of the batch at num_sample_steps of
+    the T steps."""
     (run / "config.yaml").write_text(REFERENCE)
     job = training.prepare(run, config.load(run / "config.yaml"), backend="numpy")
     net, seen = job.training.model.net, []
     inner = net.forward
-    net.forward = lambda ops, params, x_t, t, key=None: seen.append((len(x_t), len(t))) or inner(ops, params, x_t, t, key)
+    net.forward = lambda ops, params, x_t, t, key=None: (
+        seen.append((len(x_t), len(t))) or inner(ops, params, x_t, t, key)
+    )
     job.training.step()
     assert seen == [(3 * 4, 3 * 4)]
     x0, _ = job.training.batch(1)
     assert sorted(Counter(row.tobytes() for row in x0).values()) == [4, 4, 4]
 
 
-# sample ---------------------------------------------------------------------------------------------------------------------------------
+# sample
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_sample_prints_rows_and_nothing_else(trained):
-    """n lines of D digits on stdout, drawn from the newest checkpoint, which stderr names; the same seed gives the same lines."""
+    """n lines of D digits on stdout, drawn from the newest checkpoint, which stderr names; the same seed gives the same
+    lines."""
     result = good("sample", trained.run, "-n", 5, "--seed", 3)
     assert re.fullmatch(r"([01]{10}\n){5}", result.stdout)
     np.testing.assert_array_equal(bits(result.stdout), sample.draw(Model.load(trained.checkpoint(3)), 5, seed=3))
@@ -383,10 +434,13 @@ def test_sample_takes_ten_rows_of_seed_0_if_not_told(trained):
 
 
 def test_sample_from_each_kind_of_target(trained):
-    """Run folder, results folder and newest checkpoint give the same rows, another one others; a named checkpoint is not announced."""
+    """Run folder, results folder and newest checkpoint give the same rows, another one others; a named checkpoint is
+    not announced."""
     by_run = good("sample", trained.run, "-n", 20)
     by_results, by_file = good("sample", trained.results, "-n", 20), good("sample", trained.checkpoint(3), "-n", 20)
-    assert by_run.stdout == by_results.stdout == by_file.stdout != good("sample", trained.checkpoint(2), "-n", 20).stdout
+    assert (
+        by_run.stdout == by_results.stdout == by_file.stdout != good("sample", trained.checkpoint(2), "-n", 20).stdout
+    )
     assert by_results.stderr == by_run.stderr and by_file.stderr == ""
 
 
@@ -424,7 +478,8 @@ def test_sample_writes_a_file(trained, tmp_path, ending):
         assert text == ("".join(",".join(line) + "\n" for line in shown.splitlines()) if ".csv" in ending else shown)
 
 
-# evaluate -------------------------------------------------------------------------------------------------------------------------------
+# evaluate
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def evaluated(*arguments, evaluations=1 << 14) -> dict:
@@ -432,29 +487,43 @@ def evaluated(*arguments, evaluations=1 << 14) -> dict:
 
 
 def test_evaluate_json(trained):
-    """The keys that are promised; nats are bits times log 2; with pi = 1/2 independent bits cost exactly D; the floor is the known one."""
+    """The keys that are promised; nats are bits times log 2; with pi = 1/2 independent bits cost exactly D; the floor
+    is the known one."""
     found = evaluated(trained.run)
     assert set(found) == {
-        "bits_per_sequence", "nats_per_sequence", "standard_error_bits", "k_minus_null_bits", "n_sequences", "floor_bits",
-        "floor_standard_error_bits", "bound", "steps", "data", "checkpoint",
+        "bits_per_sequence", "nats_per_sequence", "standard_error_bits", "k_minus_null_bits", "n_sequences",
+        "floor_bits", "floor_standard_error_bits", "bound", "steps", "data", "checkpoint",
     }  # fmt: skip
     assert found["nats_per_sequence"] == pytest.approx(found["bits_per_sequence"] * math.log(2), rel=1e-14)
     assert found["k_minus_null_bits"] == pytest.approx(10 - found["bits_per_sequence"], rel=1e-12)
-    assert found["n_sequences"] == 1 and found["data"] == "val rows" and found["bound"] == "learned" and found["steps"] == 20
+    assert (
+        found["n_sequences"] == 1
+        and found["data"] == "val rows"
+        and found["bound"] == "learned"
+        and found["steps"] == 20
+    )
     assert found["checkpoint"] == str(trained.checkpoint(3)) and 0 < found["standard_error_bits"] < 0.3
     # docs/derivation.md, section 10: exact enumeration for these five rows
-    assert abs(found["floor_bits"] - 2.5740) < 4 * found["floor_standard_error_bits"] + 5e-5 and found["floor_standard_error_bits"] < 0.02
+    assert (
+        abs(found["floor_bits"] - 2.5740) < 4 * found["floor_standard_error_bits"] + 5e-5
+        and found["floor_standard_error_bits"] < 0.02
+    )
 
 
 def test_evaluate_of_each_split(trained):
     """train has 4 rows, val 1, all 5; the bound of all is the mean over the rows; without a word it is val."""
     found = {split: evaluated(trained.run, "--split", split, evaluations=1 << 17) for split in ("train", "val", "all")}
     assert {split: f["n_sequences"] for split, f in found.items()} == {"train": 4, "val": 1, "all": 5}
-    assert {split: f["data"] for split, f in found.items()} == {"train": "train rows", "val": "val rows", "all": "train and val rows"}
+    assert {split: f["data"] for split, f in found.items()} == {
+        "train": "train rows",
+        "val": "val rows",
+        "all": "train and val rows",
+    }
     mean = (4 * found["train"]["bits_per_sequence"] + found["val"]["bits_per_sequence"]) / 5
     error = math.hypot(*(f["standard_error_bits"] for f in found.values()))
     assert abs(found["all"]["bits_per_sequence"] - mean) < 5 * error < 1
-    assert found["val"]["bits_per_sequence"] > found["train"]["bits_per_sequence"] + 1  # the held-out row was never seen
+    # the held-out row was never seen
+    assert found["val"]["bits_per_sequence"] > found["train"]["bits_per_sequence"] + 1
     assert evaluated(trained.run, evaluations=1 << 17) == found["val"]
 
 
@@ -476,14 +545,20 @@ def test_evaluate_a_file_with_a_checkpoint_from_anywhere(trained, tmp_path):
 
 @pytest.mark.parametrize("steps", [None, 5])
 def test_evaluate_the_papers_bound(trained, steps):
-    """--bound paper is the paper's: at t = 1 the forward kernel in place of the network, D h(beta_1 / 2) bits for pi = 1/2."""
+    """--bound paper is the paper's: at t = 1 the forward kernel in place of the network, D h(beta_1 / 2) bits for pi =
+    1/2."""
     words = ["--steps", steps] if steps else []
     found, learned = evaluated(trained.run, "--bound", "paper", *words), evaluated(trained.run, *words)
-    assert found["bound"] == "paper" and learned["bound"] == "learned" and found["steps"] == learned["steps"] == (steps or 20)
+    assert (
+        found["bound"] == "paper"
+        and learned["bound"] == "learned"
+        and found["steps"] == learned["steps"] == (steps or 20)
+    )
     model, rows = Model.load(trained.run), data.Rows.read(trained.run / "val.txt")
     expected = evaluate.bound(model, rows, kind="paper", steps=steps, evaluations=1 << 14)
     assert found["bits_per_sequence"] == expected.bits_per_sequence != learned["bits_per_sequence"]
-    # The oracle's last step against the fixed one, D h(1/40) = 1.6866 bits for T = 20: the paper's floor lies higher by the difference.
+    # The oracle's last step against the fixed one, D h(1/40) = 1.6866 bits for T = 20: the paper's floor lies higher by
+    # the difference.
     f = 1 / (2 * found["steps"])
     fixed = -10 * (f * math.log2(f) + (1 - f) * math.log2(1 - f))
     assert learned["floor_bits"] < found["floor_bits"] < learned["floor_bits"] + fixed
@@ -510,9 +585,12 @@ def test_evaluate_in_words_says_the_numbers_of_json(trained):
 
 
 def test_evaluate_looks_closer_with_more_evaluations_and_another_way_with_another_seed(trained):
-    """16 times the evaluations leave a quarter of the standard error, roughly; a seed changes the estimate, within its error."""
+    """16 times the evaluations leave a quarter of the standard error, roughly; a seed changes the estimate, within its
+    error."""
     one, many, other = (
-        json.loads(good("evaluate", trained.run, "--split", "train", "--json", "--evaluations", n, "--seed", seed).stdout)
+        json.loads(
+            good("evaluate", trained.run, "--split", "train", "--json", "--evaluations", n, "--seed", seed).stdout
+        )
         for n, seed in ((1 << 13, 0), (1 << 17, 0), (1 << 17, 1))
     )
     assert 2.5 < one["standard_error_bits"] / many["standard_error_bits"] < 6.4
@@ -520,7 +598,8 @@ def test_evaluate_looks_closer_with_more_evaluations_and_another_way_with_anothe
     assert 0 < difference < 5 * math.hypot(many["standard_error_bits"], other["standard_error_bits"])
 
 
-# validate -------------------------------------------------------------------------------------------------------------------------------
+# validate
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_validate_counts_the_samples(trained):
@@ -531,10 +610,10 @@ def test_validate_counts_the_samples(trained):
     share = lambda rows: sum(line in rows for line in lines) / 300  # noqa: E731
     found = json.loads(good("validate", trained.run, "-n", 300, "--seed", 3, "--json").stdout)
     assert found == {
-        "n": 300, "distinct": len(set(lines)), "train": share(train_rows), "val": share(val_rows), "other": pytest.approx(1 - share(valid)),
-        "train_found": len(train_rows & set(lines)), "train_rows": 4, "val_found": len(val_rows & set(lines)), "val_rows": 1,
-        "valid": share(valid), "valid_unseen": 0.0, "valid_found": len(valid & set(lines)), "valid_rows": 5,
-        "checkpoint": str(trained.checkpoint(3)),
+        "n": 300, "distinct": len(set(lines)), "train": share(train_rows), "val": share(val_rows),
+        "other": pytest.approx(1 - share(valid)), "train_found": len(train_rows & set(lines)), "train_rows": 4,
+        "val_found": len(val_rows & set(lines)), "val_rows": 1, "valid": share(valid), "valid_unseen": 0.0,
+        "valid_found": len(valid & set(lines)), "valid_rows": 5, "checkpoint": str(trained.checkpoint(3)),
     }  # fmt: skip
     assert 0.05 < found["train"] < 1 and found["distinct"] > 5  # else there was nothing to count
 
@@ -549,7 +628,8 @@ def test_validate_in_words(trained, plain):
     assert "held-out" not in shown and "invalid" not in shown and "% others" in shown
 
 
-# data, check-net ------------------------------------------------------------------------------------------------------------------------
+# data, check-net
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def lines_of(path: Path) -> list[str]:
@@ -565,7 +645,9 @@ def test_data_heartbeat(tmp_path):
     rule = config.load(folder / "config.yaml").data.rule
     assert (rule.name, rule.period) == ("heartbeat", 3)
     assert (
-        result.stdout == f"{folder}: 2 rows in train.txt, 1 in val.txt, settings in config.yaml\ntrain it:  python cli.py train {folder}\n"
+        result.stdout
+        == f"{folder}: 2 rows in train.txt, 1 in val.txt, settings in config.yaml\ntrain it:  python cli.py train "
+        f"{folder}\n"
     )
 
 
@@ -579,7 +661,8 @@ def test_data_heartbeat(tmp_path):
     ids=["heartbeat", "repeating", "multiples"],
 )
 def test_data_splits_all_valid_rows(tmp_path, words, valid):
-    """train.txt and val.txt share no row and hold every valid row; val has its fraction; a seed fixes the files, another changes them."""
+    """train.txt and val.txt share no row and hold every valid row; val has its fraction; a seed fixes the files,
+    another changes them."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         good("data", *words, "--seed", seed, "--out", tmp_path / name)
     train_rows, val_rows = lines_of(tmp_path / "a" / "train.txt"), lines_of(tmp_path / "a" / "val.txt")
@@ -602,12 +685,17 @@ def test_data_draws_a_part(tmp_path):
 
 
 def test_data_does_not_overwrite_unless_told(tmp_path):
-    """Either file in the way is enough to refuse; --force replaces the rows, a val.txt that is no longer due goes, config.yaml stays."""
+    """Either file in the way is enough to refuse; --force replaces the rows, a val.txt that is no longer due goes,
+    config.yaml stays."""
     words = ["data", "heartbeat", "--length", 6, "--period", 3, "--out", tmp_path]
     (tmp_path / "val.txt").write_text("mine\n")
     (tmp_path / "config.yaml").write_text("model: {T: 77}\n")
     result = invoke(*words)
-    assert result.exit_code == 2 and f"{tmp_path / 'val.txt'}: is there already" in result.stderr and "--force" in result.stderr
+    assert (
+        result.exit_code == 2
+        and f"{tmp_path / 'val.txt'}: is there already" in result.stderr
+        and "--force" in result.stderr
+    )
     assert lines_of(tmp_path / "val.txt") == ["mine"] and not (tmp_path / "train.txt").exists()
     good(*words, "--hold-out", 1, "--force")
     assert lines_of(tmp_path / "val.txt") == ["100100"] and len(lines_of(tmp_path / "train.txt")) == 2
@@ -639,11 +727,18 @@ def test_the_page_of_settings_is_what_the_command_prints():
     assert "| `hidden` | a list of one or more entries, each a whole number, at least 1 | `[100]` |" in shown
 
 
-# In a process of its own ----------------------------------------------------------------------------------------------------------------
+# In a process of its own
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def process(*arguments, cwd=None) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(ROOT / "cli.py"), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=60)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=60,
+    )
 
 
 def test_sample_as_a_process(trained, tmp_path):
@@ -658,15 +753,18 @@ def test_a_fault_as_a_process(tmp_path):
     found = process("train", tmp_path / "nowhere")
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == f"{tmp_path / 'nowhere'}: " + (
-        "there is no such run folder; make one with a train.txt in it, or an example: python cli.py data heartbeat --help\n"
+        "there is no such run folder; make one with a train.txt in it, or an example: python cli.py data heartbeat "
+        "--help\n"
     )
 
 
-# Bad input ------------------------------------------------------------------------------------------------------------------------------
+# Bad input
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def refused(folder: Path, *arguments: object) -> str:
-    """What a command says that must refuse its input: exit code 2, a message on stderr only, no traceback, and no file touched."""
+    """What a command says that must refuse its input: exit code 2, a message on stderr only, no traceback, and no file
+    touched."""
     before = tree(folder)
     result = invoke(*arguments)
     assert (result.exit_code, result.stdout) == (2, ""), f"{result.stdout}{result.exception!r}"
@@ -749,8 +847,14 @@ def test_back_end_that_is_not_there(trained, command):
     "settings, says",
     [
         (["data.shape=[3, 3]"], "data.shape: 3 x 3 is not 10, the number of bits of a row"),
-        (["data.rule.name=repeating", "data.rule.block=4"], "repeating: a row of 10 bits is not a whole number of blocks of 4"),
-        (["data.rule.name=heartbeat", "data.rule.period=11"], "heartbeat: the period 11 is longer than a row of 10 bits"),
+        (
+            ["data.rule.name=repeating", "data.rule.block=4"],
+            "repeating: a row of 10 bits is not a whole number of blocks of 4",
+        ),
+        (
+            ["data.rule.name=heartbeat", "data.rule.period=11"],
+            "heartbeat: the period 11 is longer than a row of 10 bits",
+        ),
         (["model.net=transformer"], "there is no 'transformer' in bdiff_np/nets; there is: mlp"),
         (["model.family=gaussian"], "there is no 'gaussian' in bdiff_np/diffusion; there is: bernoulli"),
     ],
@@ -791,7 +895,9 @@ def test_a_safetensors_file_of_somebody_else(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"a": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
-    assert "a safetensors file, but not a checkpoint of bdiff_np" in refused(tmp_path, "sample", tmp_path / "model.safetensors")
+    assert "a safetensors file, but not a checkpoint of bdiff_np" in refused(
+        tmp_path, "sample", tmp_path / "model.safetensors"
+    )
 
 
 def test_a_full_memory_is_a_sentence(trained, monkeypatch):
@@ -802,7 +908,10 @@ def test_a_full_memory_is_a_sentence(trained, monkeypatch):
 
     monkeypatch.setattr("bdiff_np.sample.draw", fail)
     said = refused(trained.run, "sample", trained.run, "-n", 5)
-    assert "the memory is full: Out of memory allocating 9,663,676,416 bytes; take smaller batches or narrower layers" in said
+    assert (
+        "the memory is full: Out of memory allocating 9,663,676,416 bytes; take smaller batches or narrower layers"
+        in said
+    )
 
 
 def test_no_target_and_no_runs(tmp_path, monkeypatch):
@@ -820,12 +929,20 @@ def test_a_run_folder_that_is_a_file(run):
 def test_steps_out_of_range(trained, command):
     """0 is refused by the option, more than T by the model, with the range."""
     assert "0 is not in the range x>=1" in refused(trained.run, command, trained.run, "--steps", 0)
-    assert "--steps 21: the model has 20 steps, choose 1 to 20" in refused(trained.run, command, trained.run, "--steps", 21)
+    assert "--steps 21: the model has 20 steps, choose 1 to 20" in refused(
+        trained.run, command, trained.run, "--steps", 21
+    )
 
 
 def test_a_model_of_single_steps_leaves_none_out(run):
     """predict: x_prev knows the posterior of one step only; all T steps go, and their number may be said."""
-    settings = ["model.predict=x_prev", "model.T=6", "training.epochs=1", "training.steps_per_epoch=2", "training.num_val_samples=4"]
+    settings = [
+        "model.predict=x_prev",
+        "model.T=6",
+        "training.epochs=1",
+        "training.steps_per_epoch=2",
+        "training.num_val_samples=4",
+    ]
     done = train(run, *(word for s in settings for word in ("--set", s)))
     for command in ("sample", "evaluate", "validate"):
         said = refused(run, command, run, "--steps", 3)
@@ -883,16 +1000,21 @@ def test_a_checkpoint_without_its_run(trained, tmp_path, command):
 
 
 @pytest.mark.parametrize(
-    "command", [["validate", "-n", "10"], ["evaluate", "--split", "train"], ["evaluate", "--split", "all"]], ids=" ".join
+    "command",
+    [["validate", "-n", "10"], ["evaluate", "--split", "train"], ["evaluate", "--split", "all"]],
+    ids=" ".join,
 )
 @pytest.mark.parametrize("files", [["train.txt"], ["val.txt"], ["train.txt", "val.txt"]], ids=" ".join)
 @pytest.mark.parametrize("D", [12, 17])
 def test_rows_that_changed_their_length_since_the_training(copy, command, files, D):
-    """Rows of another length than the model's are refused, never compared: 12 bits fill as many bytes as 10, 17 more."""
+    """Rows of another length than the model's are refused, never compared: 12 bits fill as many bytes as 10, 17
+    more."""
     for file in files:
         (copy / file).write_text("0" * D + "\n")
     said = refused(copy, command[0], copy, *command[1:])
-    assert re.search(rf"\b{D}\b", said.rpartition("safetensors")[2]) and re.search(r"\b10\b", said.rpartition("safetensors")[2])
+    assert re.search(rf"\b{D}\b", said.rpartition("safetensors")[2]) and re.search(
+        r"\b10\b", said.rpartition("safetensors")[2]
+    )
 
 
 DATA_FAULTS = [
@@ -913,7 +1035,9 @@ DATA_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("words, says", DATA_FAULTS, ids=lambda part: " ".join(map(str, part)) if isinstance(part, list) else "")
+@pytest.mark.parametrize(
+    "words, says", DATA_FAULTS, ids=lambda part: " ".join(map(str, part)) if isinstance(part, list) else ""
+)
 def test_data_that_cannot_be_made(tmp_path, words, says):
     """Nothing is made, not even the folder, and the sentence speaks of the options that the user can give."""
     assert re.search(says, refused(tmp_path, "data", *words, "--out", tmp_path / "new"))
@@ -958,7 +1082,9 @@ def test_options_out_of_range(tmp_path, words, says):
 
 def test_resume_takes_no_settings(copy):
     for words in (["--set", "training.lr=1"], ["--seed", 1], ["--dry-run"]):
-        assert "--resume goes on with the configuration it was begun with" in refused(copy, "train", copy, "--resume", *words)
+        assert "--resume goes on with the configuration it was begun with" in refused(
+            copy, "train", copy, "--resume", *words
+        )
 
 
 def test_results_that_cannot_be_made(run):
@@ -968,7 +1094,10 @@ def test_results_that_cannot_be_made(run):
     assert f"{run / 'results'}" in said and "cannot be made" in said
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere; run as another user to test this")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="root may write everywhere; run as another user to test this",
+)
 def test_a_run_folder_that_may_not_be_written(run):
     run.chmod(0o500)
     try:
@@ -988,13 +1117,19 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_file(trained, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
-    assert f"{path}: cannot be written: No space left on device" in refused(tmp_path, "sample", trained.run, "--out", path)
+    assert f"{path}: cannot be written: No space left on device" in refused(
+        tmp_path, "sample", trained.run, "--out", path
+    )
 
 
 def test_sample_refuses_an_ending_that_means_something_else(trained, tmp_path):
     """Before any work, with the endings there are."""
     found = invoke("sample", trained.run, "-n", 3, "--out", tmp_path / "x.pdf")
-    assert found.exit_code == 2 and "x.pdf: its ending is not one of rows; use .txt" in found.stderr and not list(tmp_path.iterdir())
+    assert (
+        found.exit_code == 2
+        and "x.pdf: its ending is not one of rows; use .txt" in found.stderr
+        and not list(tmp_path.iterdir())
+    )
 
 
 def test_data_refuses_a_folder_with_settings_for_other_rows(tmp_path):

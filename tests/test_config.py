@@ -60,7 +60,9 @@ def test_reference_config_loads(write):
     assert c.data == Data(batch_size=64)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "\ufeff", "training:\n", "model:\ntraining: {}\ndata: ~\n", "{}"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "---\n", "\ufeff", "training:\n", "model:\ntraining: {}\ndata: ~\n", "{}"]
+)
 def test_nothing_given_is_all_defaults(write, text):
     assert config.load(write(text)) == Config()
     assert config.load(write(text), ["training.lr=2"]).training.lr == 2
@@ -80,21 +82,28 @@ ONE_FAULT = {
     "model:\n  T: [1]\n": "2:6: model.T: must be a whole number, at least 1 and at most 100000 (got [1])",
     "model:\n  T:\n": "2:5: model.T: must be a whole number, at least 1 and at most 100000 (got null)",
     f"model:\n  T: {'9' * 5000}\n": "2:6: model.T: the number is too long",
-    "model:\n  T: 2024-13-45\n": '2:6: model.T: must be a whole number, at least 1 and at most 100000 (got "2024-13-45")',
+    "model:\n  T: 2024-13-45\n": "2:6: model.T: must be a whole number, at least 1 and at most 100000 (got "
+    '"2024-13-45")',
     "model:\n  skip: yes\n": '2:9: model.skip: must be true or false (got "yes")',
     "model:\n  skip: off\n": '2:9: model.skip: must be true or false (got "off")',
     "model:\n  skip: 1\n": "2:9: model.skip: must be true or false (got 1)",
-    "model:\n  schedule: cosin\n": "2:13: model.schedule: must be one of paper, linear, quadratic, constant, cosine, sigmoid"
+    "model:\n  schedule: cosin\n": "2:13: model.schedule: must be one of paper, linear, quadratic, constant, cosine, "
+    "sigmoid"
     ' (got "cosin"); did you mean cosine?',
     "model:\n  predict: eps\n": '2:12: model.predict: must be one of x0, x_prev (got "eps")',
-    "model:\n  pi: 1\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got 1)",
-    "model:\n  pi: 0.0\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got 0.0)",
-    "model:\n  pi: Data\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data (got \"Data\");"
+    "model:\n  pi: 1\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data "
+    "(got 1)",
+    "model:\n  pi: 0.0\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word data "
+    "(got 0.0)",
+    "model:\n  pi: Data\n": "2:7: model.pi: must be a number, at least 1e-09 and at most 0.999999999, or the word "
+    'data (got "Data");'
     " did you mean data?",
     "model:\n  net: ../x\n": '2:8: model.net: must be a name of small letters, digits and _ (got "../x")',
     "model:\n  family: 3\n": "2:11: model.family: must be a name of small letters, digits and _ (got 3)",
-    "model:\n  hidden: []\n": "2:11: model.hidden: must be a list of one or more entries, each a whole number, at least 1 (got [])",
-    "model:\n  hidden: 50\n": "2:11: model.hidden: must be a list of one or more entries, each a whole number, at least 1 (got 50)",
+    "model:\n  hidden: []\n": "2:11: model.hidden: must be a list of one or more entries, each a whole number, at "
+    "least 1 (got [])",
+    "model:\n  hidden: 50\n": "2:11: model.hidden: must be a list of one or more entries, each a whole number, at "
+    "least 1 (got 50)",
     "model:\n  hidden: [50, 0]\n": "2:16: model.hidden: entry 2 must be a whole number, at least 1 (got 0)",
     "model:\n  hidden:\n  - 50\n  - true\n": "4:5: model.hidden: entry 2 must be a whole number, at least 1 (got true)",
     "model:\n  time_features: 3\n": "2:18: model.time_features: must be a whole number, at least 2 and even (got 3)",
@@ -107,15 +116,21 @@ ONE_FAULT = {
     "training:\n  lr: 1,5\n": '2:7: training.lr: must be a number, above 0 (got "1,5")',
     "training:\n  ema: 1.0\n": "2:8: training.ema: must be a number, at least 0 and below 1 (got 1.0)",
     "training:\n  clip_thresh: 0\n": "2:16: training.clip_thresh: must be a number, above 0, or null (got 0)",
-    "training:\n  seed: -1\n": "2:9: training.seed: must be a whole number, at least 0 and at most 9223372036854775807 (got -1)",
-    f"training:\n  seed: {2**63}\n": "2:9: training.seed: must be a whole number, at least 0 and at most 9223372036854775807"
+    "training:\n  seed: -1\n": "2:9: training.seed: must be a whole number, at least 0 and at most "
+    "9223372036854775807 (got -1)",
+    f"training:\n  seed: {2**63}\n": "2:9: training.seed: must be a whole number, at least 0 and at most "
+    "9223372036854775807"
     " (got 9223372036854775808)",
-    "training:\n  sample_steps: 0\n": "2:17: training.sample_steps: must be a whole number, at least 1, or null (got 0)",
-    "data:\n  shape: [28]\n": "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1, or null (got [28])",
+    "training:\n  sample_steps: 0\n": "2:17: training.sample_steps: must be a whole number, at least 1, or null (got "
+    "0)",
+    "data:\n  shape: [28]\n": "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1, or "
+    "null (got [28])",
     "data:\n  shape: [28, 0]\n": "2:15: data.shape: entry 2 must be a whole number, at least 1 (got 0)",
-    "data:\n  shape: [1, 2, 3]\n": "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1, or null"
+    "data:\n  shape: [1, 2, 3]\n": "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1, "
+    "or null"
     " (got [1, 2, 3])",
-    "data:\n  rule: heartbeat\n": "2:9: data.rule: must be {name: heartbeat, period: N}, or {name: repeating, block: N},"
+    "data:\n  rule: heartbeat\n": "2:9: data.rule: must be {name: heartbeat, period: N}, or {name: repeating, block: "
+    "N},"
     ' or {name: multiples, k: N}, or null (got "heartbeat")',
     "data:\n  rule: {period: 5}\n": "2:9: data.rule.name: missing; it must be one of heartbeat, repeating, multiples",
     "data:\n  rule: {name: beat, period: 5}\n": "2:16: data.rule.name: must be one of heartbeat, repeating, multiples"
@@ -125,7 +140,8 @@ ONE_FAULT = {
     "data:\n  rule:\n    name: multiples\n    k: 0\n": "4:8: data.rule.k: must be a whole number, at least 1 (got 0)",
     "training:\n  lrr: 1\n": "2:3: training.lrr: unknown key; did you mean lr?",
     "backend: cupy\n": "1:1: backend: unknown key; the back end is chosen on the command line, by --backend",
-    "training:\n  device: cuda\n": "2:3: training.device: unknown key; the back end is chosen on the command line, by --backend",
+    "training:\n  device: cuda\n": "2:3: training.device: unknown key; the back end is chosen on the command line, by "
+    "--backend",
     "training:\n  LR: 1\n": "2:3: training.LR: unknown key; did you mean lr?",
     "training:\n  batch_size: 1\n": "2:3: training.batch_size: unknown key; it belongs to data",
     "training:\n  timefeatures: 4\n": "2:3: training.timefeatures: unknown key; did you mean model.time_features?",
@@ -142,21 +158,27 @@ ONE_FAULT = {
     "- model\n": '1:1: must hold the sections model, training, data (got ["model"])',
     "\n text\n": '2:2: must hold the sections model, training, data (got "text")',
     # two fields that do not go together
-    "model:\n  residual: true\n  hidden: [50, 60]\n": "3:11: model.hidden: widths must all be equal with residual: true (got [50, 60])",
-    "model:\n  predict: x_prev\ntraining:\n  bce_weight: .1\n": "4:15: training.bce_weight: must be 0 with model.predict: x_prev,"
+    "model:\n  residual: true\n  hidden: [50, 60]\n": "3:11: model.hidden: widths must all be equal with residual: "
+    "true (got [50, 60])",
+    "model:\n  predict: x_prev\ntraining:\n  bce_weight: .1\n": "4:15: training.bce_weight: must be 0 with "
+    "model.predict: x_prev,"
     " for there is no x_0 to compare (got 0.1)",
     "training:\n  patience: 3\n": "2:13: training.patience: needs training.select: best (it is last);"
     " without it, leave patience out or null",
     # not YAML
     "training:\n\tlr: 1\n": "2:1: a tab stands here; indent and separate with spaces",
     "training:\n  lr: 1\n epochs: 3\n": "3:2: the indentation does not fit the lines above",
-    "training:\n  lr 1\n  epochs: 3\n": "3:9: this ':' is not expected; is a ':' missing in the line above, or is the indentation wrong?",
+    "training:\n  lr 1\n  epochs: 3\n": "3:9: this ':' is not expected; is a ':' missing in the line above, or is the "
+    "indentation wrong?",
     "training:\n  lr: 1\n  epochs\n": "4:1: the key begun in line 3 has no ':' after it",
-    "model:\n  hidden: [50, 50\ntraining:\n": "3:9: the list or mapping begun in line 2 is not closed; ']' or a comma is missing",
+    "model:\n  hidden: [50, 50\ntraining:\n": "3:9: the list or mapping begun in line 2 is not closed; ']' or a comma "
+    "is missing",
     "model:\n  net: 'mlp\n": "3:1: the quotation mark opened in line 2 is not closed",
     "model:\n  net: @mlp\n": "2:8: a value cannot begin with '@'; put it in quotes",
-    "model:\n  net: *mlp\n": "2:8: anchors (&), aliases (*) and tags (!) are not used here; write the value itself, or put it in quotes",
-    "model: &a\n  T: 5\n": "1:8: anchors (&), aliases (*) and tags (!) are not used here; write the value itself, or put it in quotes",
+    "model:\n  net: *mlp\n": "2:8: anchors (&), aliases (*) and tags (!) are not used here; write the value itself, "
+    "or put it in quotes",
+    "model: &a\n  T: 5\n": "1:8: anchors (&), aliases (*) and tags (!) are not used here; write the value itself, or "
+    "put it in quotes",
     "model: !!python/object:x {}\n": "1:8: anchors (&), aliases (*) and tags (!) are not used here;"
     " write the value itself, or put it in quotes",
     "model:\n---\ndata:\n": "2:1: a second document begins here; one is expected",
@@ -176,7 +198,9 @@ def test_one_fault(write, text):
 
 @pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n")], ids=["BOM", "CRLF"])
 def test_places_hold_with_bom_and_crlf(write, change):
-    assert faults(write(change("training:\n  lr: 0\n"))) == ["config.yaml:2:7: training.lr: must be a number, above 0 (got 0)"]
+    assert faults(write(change("training:\n  lr: 0\n"))) == [
+        "config.yaml:2:7: training.lr: must be a number, above 0 (got 0)"
+    ]
     assert faults(write(change("lr: 0"))) == ["config.yaml:1:1: lr: unknown key; it belongs to training"]
 
 
@@ -242,7 +266,8 @@ def test_a_misspelt_field_is_not_taken_for_its_default(write, line):
         "training.lr.x=1": 'training.lr: must be a number, above 0 (got {"x": 1})',
         "training.lr=": "training.lr: must be a number, above 0 (got null)",
         "model.hidden=[50, 0]": "model.hidden: entry 2 must be a whole number, at least 1 (got 0)",
-        "model.hidden=[50": "model.hidden: not a value: the list or mapping begun in line 1 is not closed; ']' or a comma is missing",
+        "model.hidden=[50": "model.hidden: not a value: the list or mapping begun in line 1 is not closed; ']' or a "
+        "comma is missing",
         "model.residual=true": "model.hidden: widths must all be equal with residual: true (got [7, 8])",
         "data.rule.block=4": "data.rule.block: unknown key; known here: name, period",
         "data.rule.period=0": "data.rule.period: must be a whole number, at least 1 (got 0)",
@@ -258,15 +283,24 @@ def test_faults_of_options_are_named_by_the_option(write, option, fault):
 
 def test_options_change_the_file(write):
     path = write("training:\n  lr: fast\ndata:\n  rule: {name: heartbeat, period: 5}\n")
-    c = config.load(path, ["training.lr=1", "training.lr = 1e-4", "training.clip_thresh=null", "data.rule.period=4", "model.hidden=[8]"])
-    assert (c.training.lr, c.training.clip_thresh, c.data.rule, c.model.hidden) == (1e-4, None, Heartbeat(period=4), (8,))
+    c = config.load(
+        path,
+        ["training.lr=1", "training.lr = 1e-4", "training.clip_thresh=null", "data.rule.period=4", "model.hidden=[8]"],
+    )
+    assert (c.training.lr, c.training.clip_thresh, c.data.rule, c.model.hidden) == (
+        1e-4,
+        None,
+        Heartbeat(period=4),
+        (8,),
+    )
     assert config.load(path, ["training.lr=1", "data.rule=null"]).data.rule is None
     assert config.load(path, ["training.lr=1", "data.rule={name: multiples, k: 5}"]).data.rule == Multiples(k=5)
     assert config.load(write(""), ["data.rule.name=repeating", "data.rule.block=10"]).data.rule == Repeating(block=10)
 
 
 @pytest.mark.parametrize(
-    ("given", "value"), {"1e-3": 1e-3, "1E5": 1e5, "+.5": 0.5, "3.": 3.0, "2": 2.0, "1.5e+3": 1500.0, "1e0": 1.0, "0.1e1": 1.0}.items()
+    ("given", "value"),
+    {"1e-3": 1e-3, "1E5": 1e5, "+.5": 0.5, "3.": 3.0, "2": 2.0, "1.5e+3": 1500.0, "1e0": 1.0, "0.1e1": 1.0}.items(),
 )
 def test_numbers_as_people_write_them(write, given, value):
     lr = config.load(write(f"training:\n  lr: {given}\n")).training.lr
@@ -276,7 +310,9 @@ def test_numbers_as_people_write_them(write, given, value):
 def test_what_cannot_be_read_is_one_sentence(write):
     write("")
     Path("folder").mkdir()
-    assert faults("missing/config.yaml") == ["missing/config.yaml: there is no such file; create it (an empty one takes all defaults)"]
+    assert faults("missing/config.yaml") == [
+        "missing/config.yaml: there is no such file; create it (an empty one takes all defaults)"
+    ]
     assert faults("folder") == ["folder: this is a folder; name the config.yaml in it"]
     assert faults("config.yaml/x") == ["config.yaml/x: cannot be read: Not a directory"]
 
@@ -301,7 +337,8 @@ CONFIGS = st.builds(
     ),
     training=st.builds(
         Training,
-        lr=st.sampled_from([1e-3, 1e5, 1e16, 5e-324, 1.7e308, 1]) | st.floats(0, exclude_min=True, allow_infinity=False),
+        lr=st.sampled_from([1e-3, 1e5, 1e16, 5e-324, 1.7e308, 1])
+        | st.floats(0, exclude_min=True, allow_infinity=False),
         clip_thresh=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
         seed=st.integers(0, 2**63 - 1),
         sample_steps=st.none() | COUNT,
@@ -311,7 +348,10 @@ CONFIGS = st.builds(
     data=st.builds(
         Data,
         shape=st.none() | st.tuples(COUNT, COUNT),
-        rule=st.none() | st.builds(Heartbeat, period=COUNT) | st.builds(Repeating, block=COUNT) | st.builds(Multiples, k=COUNT),
+        rule=st.none()
+        | st.builds(Heartbeat, period=COUNT)
+        | st.builds(Repeating, block=COUNT)
+        | st.builds(Multiples, k=COUNT),
     ),
 )
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -334,7 +374,8 @@ def test_dump_is_complete_and_in_order():
 @FEW
 @given(st.integers(0, len(REFERENCE) - 1), st.binary(max_size=3), st.integers(0, 4))
 def test_a_damaged_file_is_read_or_explained(write, at, put, drop):
-    """Whatever a few bytes become, there is a configuration or there are faults with places; never another exception."""
+    """Whatever a few bytes become, there is a configuration or there are faults with places; never another
+    exception."""
     try:
         config.load(write(REFERENCE.encode()[:at] + put + REFERENCE.encode()[at + drop :]))
     except InputError as e:
@@ -349,12 +390,16 @@ def test_configs_from_python_are_held_to_the_same():
 
 
 def test_every_field_is_documented():
-    """The texts are printed as the reference: each has one line, ends as a sentence, and what it takes can be said in words."""
+    """The texts are printed as the reference: each has one line, ends as a sentence, and what it takes can be said in
+    words."""
     for section in [*config.schema().sections.values(), Heartbeat, Repeating, Multiples, Config]:
         for name, field in section.model_fields.items():
             assert field.description and "\n" not in field.description and field.description.endswith("."), name
             assert section is Config or expects(field.annotation, field.metadata)
-    assert expects(Training.model_fields["epochs"].annotation, Training.model_fields["epochs"].metadata) == "a whole number, at least 1"
+    assert (
+        expects(Training.model_fields["epochs"].annotation, Training.model_fields["epochs"].metadata)
+        == "a whole number, at least 1"
+    )
 
 
 def test_yaml_lines_keeps_the_first_of_two_and_both_places():
@@ -367,4 +412,7 @@ def test_yaml_lines_keeps_the_first_of_two_and_both_places():
 def test_reading_a_config_loads_no_plotting():
     code = "import sys, bdiff_np.config; print([m for m in ('matplotlib', 'numba', 'cupy') if m in sys.modules])"
     root = Path(config.__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
+        == "[]\n"
+    )

@@ -50,7 +50,8 @@ def relay(own, meet, sizes, sums, marks):
 
 @njit(nogil=True)
 def stopped(own, tasks, last, reached):
-    """One task of phase `last` is never done: its thread stops the crew. reached : (threads,) the phase that each thread has come to"""
+    """One task of phase `last` is never done: its thread stops the crew. reached : (threads,) the phase that each
+    thread has come to"""
     crew.done(own)
     before = own.threads  # all have begun
     for s in range(2 * last + 100):
@@ -74,7 +75,8 @@ def ready(own, before):
 
 
 def returned(crews, call, *arguments):
-    """What a call gives, which has to come back: if it does not, the threads of `crews` are freed, and the test fails."""
+    """What a call gives, which has to come back: if it does not, the threads of `crews` are freed, and the test
+    fails."""
     with ThreadPoolExecutor(1) as runner:
         running = runner.submit(call, *arguments)
         try:
@@ -118,21 +120,36 @@ def expected(tasks):
 
 def start(threads, tasks):
     """A crew that nobody runs."""
-    return [crew.Crew(rank, threads, np.zeros(32, np.int64), np.full(tasks * crew.APART, -1, np.int64), crew.pause()) for rank in range(threads)]
+    return [
+        crew.Crew(rank, threads, np.zeros(32, np.int64), np.full(tasks * crew.APART, -1, np.int64), crew.pause())
+        for rank in range(threads)
+    ]
 
 
-# In one thread ----------------------------------------------------------------------------------------------------------------------------
+# In one thread
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_task_is_taken_once():
-    """The first who asks for a task of a phase has it; then it is taken, in this phase and in those before, but not in the next, nor are others."""
+    """The first who asks for a task of a phase has it; then it is taken, in this phase and in those before, but not in
+    the next, nor are others."""
     own = start(1, 3)[0]
-    assert [crew.taken(own, 1, phase) for phase in (0, 0, 1, 0, 1, 5, 4, 5)] == [False, True, False, True, True, False, True, True]
+    assert [crew.taken(own, 1, phase) for phase in (0, 0, 1, 0, 1, 5, 4, 5)] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
     assert [crew.taken(own, task, 5) for task in (0, 2, 0, 2)] == [False, False, True, True]
 
 
 def test_ready_tells_done_from_never():
-    """Ready when as many tasks are done as are needed, even in a crew that was stopped; not ready in a stopped crew that lacks some."""
+    """Ready when as many tasks are done as are needed, even in a crew that was stopped; not ready in a stopped crew
+    that lacks some."""
     own = start(1, 1)[0]
     assert returned([own], ready, own, 0)
     for _ in range(3):
@@ -142,19 +159,24 @@ def test_ready_tells_done_from_never():
     assert [returned([own], ready, own, before) for before in (2, 3, 4)] == [True, True, False]
 
 
-@pytest.mark.parametrize("threads, tasks, expected", [(1, 7, [0]), (2, 7, [0, 3]), (3, 7, [0, 2, 4]), (3, 3, [0, 1, 2]), (4, 2, [0, 0, 1, 1])])
+@pytest.mark.parametrize(
+    "threads, tasks, expected",
+    [(1, 7, [0]), (2, 7, [0, 3]), (3, 7, [0, 2, 4]), (3, 3, [0, 1, 2]), (4, 2, [0, 0, 1, 1])],
+)
 def test_threads_begin_far_apart(threads, tasks, expected):
     """Each at its own share of the tasks."""
     assert [crew.first(own, tasks) for own in start(threads, tasks)] == expected
 
 
-# In many ----------------------------------------------------------------------------------------------------------------------------------
+# In many
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("tasks", TASKS)
 def test_every_task_is_done_once_after_all_that_it_needs(threads, tasks):
-    """Over thousands of phases: marks are 1 for each task, and numbers made from all of the phase before are those of one thread."""
+    """Over thousands of phases: marks are 1 for each task, and numbers made from all of the phase before are those of
+    one thread."""
     sizes, (sums, marks) = phases(tasks), room(threads, tasks)
     run(threads, tasks, relay, True, sizes, sums, marks)
     np.testing.assert_array_equal(marks.sum(0), np.arange(tasks) < sizes[:, None])
@@ -187,7 +209,8 @@ def test_stop_frees_all_who_wait(threads, tasks):
         assert reached.max() == last
 
 
-# The call ---------------------------------------------------------------------------------------------------------------------------------
+# The call
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threads", [1, 3, 5, 2])

@@ -1,4 +1,5 @@
-"""CUDA on the CPU: kernels do what CUDA says, planted bugs are found by the mode that should find them, the CuPy stand-in is as strict as it says."""
+"""CUDA on the CPU: kernels do what CUDA says, planted bugs are found by the mode that should find them, the CuPy
+stand-in is as strict as it says."""
 
 from __future__ import annotations
 
@@ -18,10 +19,22 @@ import pytest
 from cuda_on_cpu import bugs, compile, sanitize, stand_in
 from cuda_on_cpu.compile import CompileError, LaunchError, RawModule
 
-pytestmark = [pytest.mark.gpu_ladder, pytest.mark.skipif(bool(sanitize.missing("plain")), reason=sanitize.missing("plain") or "-")]
+pytestmark = [
+    pytest.mark.gpu_ladder,
+    pytest.mark.skipif(bool(sanitize.missing("plain")), reason=sanitize.missing("plain") or "-"),
+]
 
 ORDERS = (0, 1, 2, 3)
-f32, f64, i8, i32, i64, u8, u32, u64 = np.float32, np.float64, np.int8, np.int32, np.int64, np.uint8, np.uint32, np.uint64
+f32, f64, i8, i32, i64, u8, u32, u64 = (
+    np.float32,
+    np.float64,
+    np.int8,
+    np.int32,
+    np.int64,
+    np.uint8,
+    np.uint32,
+    np.uint64,
+)
 
 
 @lru_cache
@@ -38,7 +51,8 @@ def order(request, monkeypatch) -> int:
     return request.param
 
 
-# Places and turns -------------------------------------------------------------------------------------------------------------------------
+# Places and turns
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_every_thread_of_every_block_runs_once_and_knows_its_place(order):
@@ -59,12 +73,17 @@ def turns(order: int, monkeypatch) -> np.ndarray:
 
 
 def test_orders(monkeypatch):
-    """0 is forward, 1 backward, other numbers shuffle, each its own way, anew after a barrier, and the same way again next time."""
+    """0 is forward, 1 backward, other numbers shuffle, each its own way, anew after a barrier, and the same way again
+    next time."""
     forward, backward, shuffled = (turns(k, monkeypatch) for k in (0, 1, 2))
     expected = np.arange(64) + 128 * np.arange(4)[:, None]
     assert (forward[0] == expected).all() and (forward[1] == expected + 64).all()
     assert (backward == forward[:, ::-1, ::-1]).all()
-    assert sorted(shuffled.ravel()) == list(range(512)) and (shuffled == turns(2, monkeypatch)).all() and (shuffled != turns(3, monkeypatch)).any()
+    assert (
+        sorted(shuffled.ravel()) == list(range(512))
+        and (shuffled == turns(2, monkeypatch)).all()
+        and (shuffled != turns(3, monkeypatch)).any()
+    )
     assert (np.argsort(shuffled[0, 0]) != np.argsort(shuffled[1, 0])).any()
     assert len({tuple(turns(seed, monkeypatch)[0, :, 0].argsort()) for seed in range(2, 9)}) > 2  # blocks too
 
@@ -77,7 +96,8 @@ def test_device_variables_stay_and_constants_are_there():
     assert (second - first).tolist() == [1, 0] and first[1] == 5
 
 
-# Meetings ---------------------------------------------------------------------------------------------------------------------------------
+# Meetings
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("x", [np.zeros(96), np.ones(96), np.arange(96) % 3], ids=["none", "all", "some"])
@@ -91,7 +111,8 @@ def test_votes_of_a_block(order, x):
 @pytest.mark.parametrize("dtype, name", [(i32, "shuffles<int>"), (f64, "shuffles<double>")], ids=["int", "double"])
 @pytest.mark.parametrize("width", [32, 16, 4, 1])
 def test_shuffles(order, dtype, name, width):
-    """All four kinds, within segments of a warp: a lane beyond its segment gets its own value, but _xor reaches into earlier segments."""
+    """All four kinds, within segments of a warp: a lane beyond its segment gets its own value, but _xor reaches into
+    earlier segments."""
     x, by = np.arange(64).astype(dtype) * 3 - 7, np.random.default_rng(width).integers(0, 32, 64).astype(i32)
     by[0] = 5
     out = np.zeros((4, 64), dtype)
@@ -101,7 +122,12 @@ def test_shuffles(order, dtype, name, width):
         first = lane // width * width
         stop = first + width
         up, down, xor = lane - 5, lane + 5, lane ^ 5
-        sources = first + by[t] % width, up if up >= first else lane, down if down < stop else lane, xor if xor < stop else lane
+        sources = (
+            first + by[t] % width,
+            up if up >= first else lane,
+            down if down < stop else lane,
+            xor if xor < stop else lane,
+        )
         assert out[:, t].tolist() == [x[warp + source] for source in sources], t
 
 
@@ -132,7 +158,8 @@ def test_shared_memory_is_a_blocks_own(order):
     assert (out == 2 * x.sum(1)).all()
 
 
-# Functions --------------------------------------------------------------------------------------------------------------------------------
+# Functions
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def signed(x: int, bits: int) -> int:
@@ -150,10 +177,10 @@ def test_functions_of_whole_numbers():
         low, high = a % 2**32, b % 2**32
         wide, sources = high << 32 | low, struct.pack("<II", low, high)
         assert found == [
-            low.bit_count(), a.bit_count(), 32 - low.bit_length(), 64 - a.bit_length(), (low & -low).bit_length(), int(f"{low:032b}"[::-1], 2),
-            low * high >> 32, (signed(low, 32) * signed(high, 32) >> 32) % 2**32, a * b >> 64, (signed(a, 64) * signed(b, 64) >> 64) % 2**64,
-            (wide << 5) % 2**64 >> 32, (wide >> 5) % 2**32, int.from_bytes(bytes(sources[k] for k in (1, 4, 0, 7)), "little"),
-            min(low, high), max(a, b), 2,
+            low.bit_count(), a.bit_count(), 32 - low.bit_length(), 64 - a.bit_length(), (low & -low).bit_length(),
+            int(f"{low:032b}"[::-1], 2), low * high >> 32, (signed(low, 32) * signed(high, 32) >> 32) % 2**32,
+            a * b >> 64, (signed(a, 64) * signed(b, 64) >> 64) % 2**64, (wide << 5) % 2**64 >> 32, (wide >> 5) % 2**32,
+            int.from_bytes(bytes(sources[k] for k in (1, 4, 0, 7)), "little"), min(low, high), max(a, b), 2,
         ]  # fmt: skip
 
 
@@ -165,8 +192,8 @@ def test_functions_of_floats():
     kernel("floats")((1,), (64,), (x, y, out, i32(50)))
     a, b = x.astype(f64), y.astype(f64)
     expected = [
-        a * b + f64(f32(0.1)), a * b + f64(f32(0.1)), a + b, a * b, a / b, 1 / a, np.minimum(a, 1), 1 / np.sqrt(a), np.exp(a), np.log(a), np.log1p(a),
-        np.tanh(a), a, a, np.maximum(a, b), np.sqrt(a) + np.exp(b) + a,
+        a * b + f64(f32(0.1)), a * b + f64(f32(0.1)), a + b, a * b, a / b, 1 / a, np.minimum(a, 1), 1 / np.sqrt(a),
+        np.exp(a), np.log(a), np.log1p(a), np.tanh(a), a, a, np.maximum(a, b), np.sqrt(a) + np.exp(b) + a,
     ]  # fmt: skip
     np.testing.assert_allclose(out, np.stack(expected, 1), rtol=2.5e-7, atol=1e-9)
     assert (out[:, :2] == expected[0].astype(f32)[:, None]).all() and (out[:, 12] == x).all()
@@ -183,17 +210,23 @@ def test_denormals_are_flushed_as_on_the_card(monkeypatch):
     assert (y == x * f32(0.5)).all()
 
 
-# Memory -----------------------------------------------------------------------------------------------------------------------------------
+# Memory
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_atomic_operations(order):
     """All of them, on a thousand threads."""
-    memory, signed_memory, large = np.array([0, 2000, 9, 1, 0, 2**32 - 1, 0, 0, 0, 0], u32), np.zeros(2, i32), np.zeros(1, u64)
+    memory, signed_memory, large = (
+        np.array([0, 2000, 9, 1, 0, 2**32 - 1, 0, 0, 0, 0], u32),
+        np.zeros(2, i32),
+        np.zeros(1, u64),
+    )
     kernel("atomics")((1,), (1000,), (memory, signed_memory, large))
     xor = np.bitwise_xor.reduce(np.arange(1000))
     assert memory[:9].tolist() == [2000, 1000, 0, 999, 2**32 - 1, 0, xor, 9, 1000 % 7]
     assert signed_memory.tolist() == [-999, -1000] and large[0] == 1000 << 40
-    assert memory[9] == 1000 if order == 0 else memory[9] > 0  # a chain from thread to thread, whole if they come in order
+    # a chain from thread to thread, whole if they come in order
+    assert memory[9] == 1000 if order == 0 else memory[9] > 0
 
 
 def test_vectors():
@@ -212,7 +245,8 @@ def test_dynamic_shared_memory_is_full_of_nan():
         kernel("unwritten")((1,), (32,), (out,))
 
 
-# Compiling --------------------------------------------------------------------------------------------------------------------------------
+# Compiling
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_errors_name_the_sources_own_lines():
@@ -222,7 +256,9 @@ def test_errors_name_the_sources_own_lines():
         RawModule(code=bad).get_function("f")
     late = '#line 12 "twelve.cu"\nextern "C" __global__ void f(int n) { if (threadIdx.x < n) __syncthreads(); }'
     where = r"\[block \(0, 0, 0\), thread \(0, 0, 0\)\]"
-    with pytest.raises(LaunchError, match=rf"f: twelve.cu:12: a barrier waits for 2 threads that have left the kernel {where}"):
+    with pytest.raises(
+        LaunchError, match=rf"f: twelve.cu:12: a barrier waits for 2 threads that have left the kernel {where}"
+    ):
         RawModule(code=late).get_function("f")((1,), (4,), (i32(2),))
 
 
@@ -249,7 +285,10 @@ def test_kernels_are_found_by_their_names():
     extern "C" __global__ __launch_bounds__(N) void b(float *x) {}
     template <int K, typename T> __global__ void c(T *x) { x[0] = K; }
     __global__ void d(int *x) {}"""
-    module, x = RawModule(code=code, options=("-DN=64", "--use_fast_math"), name_expressions=["c<3, float>"]), np.zeros(1, f32)
+    module, x = (
+        RawModule(code=code, options=("-DN=64", "--use_fast_math"), name_expressions=["c<3, float>"]),
+        np.zeros(1, f32),
+    )
     assert set(module._entries) == {"a", "b", "c<3, float>"}
     for name, value in (("a", 64), ("c<3, float>", 3)):
         module.get_function(name)((1,), (1,), (x,))
@@ -289,7 +328,8 @@ def test_the_c_librarys_fibers_do_as_well(tmp_path):
     assert done.clean and done.output.split() == ["1520.0", "18.0"], done
 
 
-# Launches that a card would refuse, and some that it would not ----------------------------------------------------------------------------
+# Launches that a card would refuse, and some that it would not
+# ----------------------------------------------------------------------------
 
 
 def arguments() -> tuple:
@@ -301,7 +341,17 @@ def arguments() -> tuple:
 def test_every_type_of_parameter():
     """Pointers and values of each width arrive as they were."""
     given = arguments()
-    values = (f32(0.5), f64(-3), u8(200), i8(-100), i32(-(2**31) + 200), u32(2**32 - 1), i64(2**62), u64(2**64 - 1), np.bool_(False))
+    values = (
+        f32(0.5),
+        f64(-3),
+        u8(200),
+        i8(-100),
+        i32(-(2**31) + 200),
+        u32(2**32 - 1),
+        i64(2**62),
+        u64(2**64 - 1),
+        np.bool_(False),
+    )
     kernel("parameters")((1,), (1,), given[:9] + values)
     found = [x[0] for x in given[:9]]
     assert found == [1.5, 1, 201, 1, -(2**31) + 100, 2**32 - 1, 2**62 - 3, 2**64 - 1, False]
@@ -320,8 +370,17 @@ def test_structs_by_value():
     kernel("by_value")((1,), (1,), (mixed(out, -5), i32(0), mixed(out, 7)))
     assert out.tolist() == [1000195, 1000207]
     whole = mixed(out, 1)
-    for wrong in (np.zeros(1, np.dtype(MIXED.descr[:2])), np.zeros(2, MIXED), np.zeros(MIXED.itemsize, u8), whole[0], 5, None):
-        with pytest.raises(TypeError, match=f"argument 2 must be a numpy.ndarray of one struct of {MIXED.itemsize} bytes"):
+    for wrong in (
+        np.zeros(1, np.dtype(MIXED.descr[:2])),
+        np.zeros(2, MIXED),
+        np.zeros(MIXED.itemsize, u8),
+        whole[0],
+        5,
+        None,
+    ):
+        with pytest.raises(
+            TypeError, match=f"argument 2 must be a numpy.ndarray of one struct of {MIXED.itemsize} bytes"
+        ):
             kernel("by_value")((1,), (1,), (whole, i32(0), wrong))
 
 
@@ -348,7 +407,15 @@ def test_arguments_that_do_not_fit(wrong):
         kernel("parameters")((1,), (1,), change(arguments()))
 
 
-SIZES = [((0,), (1,)), ((1, 65536), (1,)), ((1, 1, 65536), (1,)), ((1,), (0,)), ((1,), (1025,)), ((1,), (1, 1, 65)), ((1,), (33, 32))]
+SIZES = [
+    ((0,), (1,)),
+    ((1, 65536), (1,)),
+    ((1, 1, 65536), (1,)),
+    ((1,), (0,)),
+    ((1,), (1025,)),
+    ((1,), (1, 1, 65)),
+    ((1,), (33, 32)),
+]
 
 
 @pytest.mark.parametrize("grid, block", SIZES)
@@ -371,13 +438,18 @@ def test_limits_of_shared_memory():
     kernel("places")((1,), (1,), (np.zeros(6, i32),))
 
 
-# Cooperative launches ---------------------------------------------------------------------------------------------------------------------
+# Cooperative launches
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_blocks_of_a_cooperative_launch_have_shared_memory_of_their_own(order):
     """Static too, though all blocks are alive at the same time."""
     x, out = np.random.default_rng(0).integers(0, 99, (7, 64)).astype(f32), np.zeros(7, f32)
-    module = RawModule(code=(compile.FOLDER / "checks.cu").read_text(), name_expressions=("block_sums<64>",), enable_cooperative_groups=True)
+    module = RawModule(
+        code=(compile.FOLDER / "checks.cu").read_text(),
+        name_expressions=("block_sums<64>",),
+        enable_cooperative_groups=True,
+    )
     module.get_function("block_sums<64>")((7,), (64,), (x, out), shared_mem=256)
     assert (out == 2 * x.sum(1)).all()
 
@@ -389,11 +461,15 @@ def test_a_barrier_of_the_whole_grid(order, blocks):
 
 
 def test_a_barrier_of_the_whole_grid_needs_a_cooperative_launch(monkeypatch):
-    """Blocks that run one after the other never meet: an error after some seconds, not a hang; and the next launch is sound."""
+    """Blocks that run one after the other never meet: an error after some seconds, not a hang; and the next launch is
+    sound."""
     code, counter = (compile.FOLDER / "bugs.cu").read_text(), np.zeros(1, u32)
     alone = RawModule(code=code, name_expressions=bugs.COOPERATIVE[:1]).get_function(bugs.COOPERATIVE[0])
     monkeypatch.setattr(compile, "patience", 0.3)
-    with pytest.raises(LaunchError, match=r"kernels.cu:\d+: nobody got on for 0.3 seconds: a barrier of the grid needs a cooperative launch"):
+    with pytest.raises(
+        LaunchError,
+        match=r"kernels.cu:\d+: nobody got on for 0.3 seconds: a barrier of the grid needs a cooperative launch",
+    ):
         alone((2,), (64,), (np.zeros(2, f32), np.zeros(128, f32), counter, u32(0)))
     counter[0] = 0
     alone((1,), (64,), (np.zeros(2, f32), np.zeros(128, f32), counter, u32(0)))
@@ -403,12 +479,14 @@ def test_a_barrier_of_the_whole_grid_needs_a_cooperative_launch(monkeypatch):
         bugs.launch("spin")
 
 
-# Planted bugs -----------------------------------------------------------------------------------------------------------------------------
+# Planted bugs
+# ----------------------------------------------------------------------------------------------------------------------
 
 LINES = (compile.FOLDER / "bugs.cu").read_text().splitlines()
 MEMORY = {  # and what the address sanitizer, or that of undefined behaviour, calls it
-    "global_write": "heap-buffer-overflow", "global_read": "heap-buffer-overflow", "static_shared": "global-buffer-overflow",
-    "static_shared_of<64>": "global-buffer-overflow", "dynamic_shared": "heap-buffer-overflow", "local_array": "stack-buffer-overflow",
+    "global_write": "heap-buffer-overflow", "global_read": "heap-buffer-overflow",
+    "static_shared": "global-buffer-overflow", "static_shared_of<64>": "global-buffer-overflow",
+    "dynamic_shared": "heap-buffer-overflow", "local_array": "stack-buffer-overflow",
     "misaligned": "misaligned address", "overflow": "signed integer overflow",
 }  # fmt: skip
 RACES = ("read_after_write", "write_after_read", "no_syncwarp", "within_a_block", "between_blocks", "block_fence_only")
@@ -424,8 +502,9 @@ MEETINGS = {
     "other_site": "lanes meet in different warp collectives, also bugs.cu:",
 }
 CHILDREN = {  # the processes in which they run: mode, kernels
-    "memory": ("address", (*SOUND, *MEMORY, *MEETINGS)), "stack, checked": ("address", ("stack_overflow",)), "stack": ("plain", ("stack_overflow",)),
-    "races": ("thread", (*SOUND, *RACES, *MEETINGS)), "fences": ("thread", FENCES), "unwritten": ("poison", (*SOUND, *UNWRITTEN)),
+    "memory": ("address", (*SOUND, *MEMORY, *MEETINGS)), "stack, checked": ("address", ("stack_overflow",)),
+    "stack": ("plain", ("stack_overflow",)), "races": ("thread", (*SOUND, *RACES, *MEETINGS)), "fences": ("thread",
+    FENCES), "unwritten": ("poison", (*SOUND, *UNWRITTEN)),
 }  # fmt: skip
 
 
@@ -454,7 +533,8 @@ def left(done: sanitize.Outcome) -> dict[str, tuple[list, str]]:
 
 
 def reported(done: sanitize.Outcome) -> dict[str, str]:
-    """The reports on each kernel, by its name without template arguments; those that name no line of bugs.cu under ""."""
+    """The reports on each kernel, by its name without template arguments; those that name no line of bugs.cu under
+    ""."""
     found: dict[str, str] = {}
     for report in done.reports:
         lines = [int(n) for n in re.findall(r"bugs\.cu:(\d+)", report)]
@@ -492,7 +572,8 @@ def test_unwritten_memory_is_found(children, name):
 @pytest.mark.parametrize("name", MEETINGS)
 @pytest.mark.parametrize("child", ["memory", "races"])
 def test_wrong_meetings_are_found(children, child, name):
-    """Barriers and warp collectives that not all come to: in every mode, with the line; and no sanitizer takes the failure for something else."""
+    """Barriers and warp collectives that not all come to: in every mode, with the line; and no sanitizer takes the
+    failure for something else."""
     with pytest.raises(LaunchError, match=re.escape(MEETINGS[name])):
         bugs.launch(name)
     numbers, failure = left(children(child))[name]
@@ -529,20 +610,29 @@ def test_a_target_that_is_too_small_is_a_race(tmp_path):
     """A barrier of the grid that lets the first go before the last has come."""
     if sanitize.missing("thread"):
         pytest.skip(sanitize.missing("thread"))
-    done = sanitize.run("thread", "-c", "from cuda_on_cpu import bugs\nbugs.launch('grid_barrier<true, true>', blocks=3, missing=1)")
+    done = sanitize.run(
+        "thread", "-c", "from cuda_on_cpu import bugs\nbugs.launch('grid_barrier<true, true>', blocks=3, missing=1)"
+    )
     assert "data race" in reported(done)["grid_barrier"]
-    sound = sanitize.run("thread", "-c", "from cuda_on_cpu import bugs\nfor n in (1, 3, 8): bugs.launch('grid_barrier<true, true>', blocks=n)")
+    sound = sanitize.run(
+        "thread",
+        "-c",
+        "from cuda_on_cpu import bugs\nfor n in (1, 3, 8): bugs.launch('grid_barrier<true, true>', blocks=n)",
+    )
     assert sound.clean, sound
 
 
-# Children ---------------------------------------------------------------------------------------------------------------------------------
+# Children
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_no_report_is_lost(tmp_path):
     """Pytest swallows what its tests write, and this one passes: the report is there all the same."""
     if sanitize.missing("address"):
         pytest.skip(sanitize.missing("address"))
-    test = "from cuda_on_cpu import bugs\ndef test_it():\n    bugs.launch('misaligned')\n    bugs.launch('global_read')\n"
+    test = (
+        "from cuda_on_cpu import bugs\ndef test_it():\n    bugs.launch('misaligned')\n    bugs.launch('global_read')\n"
+    )
     (tmp_path / "test_it.py").write_text(test)
     done = sanitize.run("address", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_it.py"))
     assert "1 passed" in done.output and set(reported(done)) == {"misaligned", "global_read"} and not done.clean, done
@@ -550,7 +640,12 @@ def test_no_report_is_lost(tmp_path):
 
 def test_a_child_that_never_ends_is_ended():
     """With the processes that it started."""
-    done = sanitize.run("plain", "-c", "import subprocess, time\nprint('begun', flush=True)\nsubprocess.run(['sleep', '60'])", seconds=1.5)
+    done = sanitize.run(
+        "plain",
+        "-c",
+        "import subprocess, time\nprint('begun', flush=True)\nsubprocess.run(['sleep', '60'])",
+        seconds=1.5,
+    )
     assert done.code is None and not done.clean and "begun" in done.output
 
 
@@ -560,9 +655,13 @@ def test_a_sanitizer_must_be_there_from_the_start(tmp_path):
     assert "run it through cuda_on_cpu.sanitize" in sanitize.run("plain", "-c", code).output
 
 
-# The stand-in: arrays ---------------------------------------------------------------------------------------------------------------------
+# The stand-in: arrays
+# ---------------------------------------------------------------------------------------------------------------------
 
-DOUBLE = 'extern "C" __global__ void twice(float *x, int n) { const int i = blockIdx.x * blockDim.x + threadIdx.x; if (i < n) x[i] *= 2; }'
+DOUBLE = (
+    'extern "C" __global__ void twice(float *x, int n) { const int i = blockIdx.x * blockDim.x + threadIdx.x; if '
+    "(i < n) x[i] *= 2; }"
+)
 
 
 @pytest.fixture
@@ -587,21 +686,39 @@ def test_new_memory_is_poisoned_and_aligned(cp):
     """What CuPy's pool gives is not zero, and a multiple of 512."""
     for dtype in (f32, f64, u8, i32, i64):
         x = cp.empty((3, 5), dtype)
-        assert x.data.ptr % 512 == 0 and (x.get().view(u8) == 0xFF).all() and x.__cuda_array_interface__["data"] == (x.data.ptr, False)
-    assert stand_in.count("alloc") == 5 and cp.zeros(3).get().tolist() == [0, 0, 0] and cp.full(2, 7, i32).get().tolist() == [7, 7]
+        assert (
+            x.data.ptr % 512 == 0
+            and (x.get().view(u8) == 0xFF).all()
+            and x.__cuda_array_interface__["data"] == (x.data.ptr, False)
+        )
+    assert (
+        stand_in.count("alloc") == 5
+        and cp.zeros(3).get().tolist() == [0, 0, 0]
+        and cp.full(2, 7, i32).get().tolist() == [7, 7]
+    )
 
 
 def test_operators_equal_numpys(cp):
     """Values and dtypes, with scalars and arrays, given, reversed and in place."""
-    host = {"x": np.arange(1, 13, dtype=f32).reshape(3, 4), "y": np.arange(4, dtype=f32) + 1, "n": np.arange(12, dtype=i32).reshape(3, 4)}
+    host = {
+        "x": np.arange(1, 13, dtype=f32).reshape(3, 4),
+        "y": np.arange(4, dtype=f32) + 1,
+        "n": np.arange(12, dtype=i32).reshape(3, 4),
+    }
     device = {name: cp.asarray(x) for name, x in host.items()}
-    texts = """x + y | x - 2 | 2 / x | x * y | x // 2 | x % 3 | x ** 2 | 2 ** x | -x | abs(-x) | n & 3 | 1 - n | n ^ n | ~n | n << 2 | n >> 1
-        x == y | x != 2 | x < y | x <= 3 | x > y | x >= y | n * np.int32(3) | np.float32(3) * x | x.sum() | x.sum(axis=0) | n.sum(1) | x.max()
-        x.mean(axis=1, keepdims=True) | n.min(axis=0) | x.T | x[1] | x[:, 1:3] | x[..., None, 0] | x[1, 2] | x[::-1] | x.reshape(4, 3)
-        x.T.ravel() | n.view(np.float32) | x.astype(np.int32) | x.copy() | x.transpose(1, 0) | (x > 3).any() | x @ y | x.T @ x | (y > 2) * 1"""
+    texts = """x + y | x - 2 | 2 / x | x * y | x // 2 | x % 3 | x ** 2 | 2 ** x | -x | abs(-x) | n & 3 | 1 - n
+        n ^ n | ~n | n << 2 | n >> 1
+        x == y | x != 2 | x < y | x <= 3 | x > y | x >= y | n * np.int32(3) | np.float32(3) * x | x.sum()
+        x.sum(axis=0) | n.sum(1) | x.max()
+        x.mean(axis=1, keepdims=True) | n.min(axis=0) | x.T | x[1] | x[:, 1:3] | x[..., None, 0] | x[1, 2]
+        x[::-1] | x.reshape(4, 3)
+        x.T.ravel() | n.view(np.float32) | x.astype(np.int32) | x.copy() | x.transpose(1, 0) | (x > 3).any()
+        x @ y | x.T @ x | (y > 2) * 1"""
     for text in re.split(r" \| |\n +", texts):
         expected, found = (eval(text, {"np": np}, names) for names in (host, device))
-        assert isinstance(found, cp.ndarray) and found.dtype == expected.dtype and found.shape == np.shape(expected), text
+        assert isinstance(found, cp.ndarray) and found.dtype == expected.dtype and found.shape == np.shape(expected), (
+            text
+        )
         np.testing.assert_allclose(found.get(), expected, rtol=1e-6, err_msg=text)
     x = device["x"]
     x += 1
@@ -610,7 +727,13 @@ def test_operators_equal_numpys(cp):
     x[1] = device["y"]
     expected = (host["x"] + 1) * host["y"]
     expected[0, 1:], expected[1] = 9, host["y"]
-    assert (x.get() == expected).all() and len(x) == 3 and x.item(0) == float(x[0, 0]) == 2 and int(x[0, 1]) == 9 and bool(x[0, 0])
+    assert (
+        (x.get() == expected).all()
+        and len(x) == 3
+        and x.item(0) == float(x[0, 0]) == 2
+        and int(x[0, 1]) == 9
+        and bool(x[0, 0])
+    )
 
 
 def test_functions_equal_numpys(cp):
@@ -621,11 +744,22 @@ def test_functions_equal_numpys(cp):
         expected = getattr(np, name)(host)
         np.testing.assert_allclose(getattr(cp, name)(x).get(), expected, rtol=1e-6)
         assert getattr(cp, name)(x, out=out) is out and np.allclose(out.get(), expected)
-    assert (cp.maximum(x, 1).get() == np.maximum(host, 1)).all() and (cp.where(x > 1, x, 0).get() == np.where(host > 1, host, 0)).all()
+    assert (cp.maximum(x, 1).get() == np.maximum(host, 1)).all() and (
+        cp.where(x > 1, x, 0).get() == np.where(host > 1, host, 0)
+    ).all()
     assert (cp.concatenate([x, x], axis=1).get() == np.concatenate([host, host], 1)).all()
     assert (cp.stack([x, x]).get() == np.stack([host, host])).all()
-    assert (cp.arange(3, 9, 2).get() == np.arange(3, 9, 2)).all() and cp.ones_like(x).get().all() and cp.clip(x, 0.5, 1).get().max() == 1
-    assert cp.ascontiguousarray(x.T).flags.c_contiguous and not x.T.flags.c_contiguous and x.T.flags.f_contiguous and cp.asarray(x) is x
+    assert (
+        (cp.arange(3, 9, 2).get() == np.arange(3, 9, 2)).all()
+        and cp.ones_like(x).get().all()
+        and cp.clip(x, 0.5, 1).get().max() == 1
+    )
+    assert (
+        cp.ascontiguousarray(x.T).flags.c_contiguous
+        and not x.T.flags.c_contiguous
+        and x.T.flags.f_contiguous
+        and cp.asarray(x) is x
+    )
 
 
 REFUSED = {
@@ -690,11 +824,20 @@ def test_events_count_what_crosses(cp, twice):
     value = float(x.sum())
     bool(x[0] > 0), x.get(), repr(x[:2])
     assert value == 2000 and stand_in.count("h2d") == 1 and stand_in.count("d2h") == 4 == stand_in.count("sync")
-    assert ("h2d", 4000) in stand_in.events and ("d2h", 4) in stand_in.events and ("launch", "twice", (4,), (256,), 16) in stand_in.events
-    assert stand_in.count("launch", "twice") == 1 and stand_in.count("launch", "other") == 0 and stand_in.count("op", "sum") == 1
+    assert (
+        ("h2d", 4000) in stand_in.events
+        and ("d2h", 4) in stand_in.events
+        and ("launch", "twice", (4,), (256,), 16) in stand_in.events
+    )
+    assert (
+        stand_in.count("launch", "twice") == 1
+        and stand_in.count("launch", "other") == 0
+        and stand_in.count("op", "sum") == 1
+    )
 
 
-# The stand-in: products -------------------------------------------------------------------------------------------------------------------
+# The stand-in: products
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def test_products_go_to_cublas_as_they_are(cp):
@@ -712,9 +855,13 @@ def test_products_go_to_cublas_as_they_are(cp):
 
 
 def test_products_that_are_none(cp):
-    """One row with one column is a sum; an empty sum is zero; integers have a kernel of their own; a product in place goes through a copy."""
+    """One row with one column is a sum; an empty sum is zero; integers have a kernel of their own; a product in place
+    goes through a copy."""
     a, square = matrix(cp), matrix(cp, 3, 3)
-    assert float(a[0] @ a[0]) == float((a.get()[0] ** 2).sum()) and not cp.matmul(cp.empty((2, 0)), cp.empty((0, 3))).get().any()
+    assert (
+        float(a[0] @ a[0]) == float((a.get()[0] ** 2).sum())
+        and not cp.matmul(cp.empty((2, 0)), cp.empty((0, 3))).get().any()
+    )
     whole = a.astype(i32)
     assert (cp.matmul(whole, whole.T).get() == whole.get() @ whole.get().T).all() and stand_in.count("gemm") == 0
     expected = square.get() @ square.get()
@@ -723,7 +870,9 @@ def test_products_that_are_none(cp):
     assert stand_in.count("alloc") == 1 and (square.get() == expected).all()
 
 
-@pytest.mark.parametrize("shape, dtype, turned", [((3, 4), f32, False), ((3, 3), f64, False), ((3, 3), f32, True), ((9,), f32, False)])
+@pytest.mark.parametrize(
+    "shape, dtype, turned", [((3, 4), f32, False), ((3, 3), f64, False), ((3, 3), f32, True), ((9,), f32, False)]
+)
 def test_out_of_a_product_must_fit(cp, shape, dtype, turned):
     """CuPy would make a copy of some of these, silently."""
     a, out = matrix(cp, 3, 3), cp.empty(shape, dtype)
@@ -731,7 +880,8 @@ def test_out_of_a_product_must_fit(cp, shape, dtype, turned):
         cp.matmul(a, a, out=out.T if turned else out)
 
 
-# The stand-in: kernels, streams and graphs ------------------------------------------------------------------------------------------------
+# The stand-in: kernels, streams and graphs
+# ------------------------------------------------------------------------------------------------
 
 
 def test_kernels_take_device_arrays(cp, twice):
@@ -740,7 +890,15 @@ def test_kernels_take_device_arrays(cp, twice):
     twice((1,), (32,), (x, i32(12)))
     assert (x.get() == 2 * matrix(cp).get()).all()
     twice((1,), (32,), (None, i32(0)))
-    for wrong in ((np.ones(12, f32), i32(12)), (x, 12), (x, 12.0), (x, i64(12)), (x.astype(f64), i32(12)), (x.T, i32(12)), (x,)):
+    for wrong in (
+        (np.ones(12, f32), i32(12)),
+        (x, 12),
+        (x, 12.0),
+        (x, i64(12)),
+        (x.astype(f64), i32(12)),
+        (x.T, i32(12)),
+        (x,),
+    ):
         with pytest.raises(TypeError):
             twice((1,), (32,), wrong)
     with pytest.raises(TypeError, match="must be tuples"):
@@ -778,7 +936,12 @@ def test_a_graph_does_later_what_it_recorded(cp, twice):
         cp.add(x, 1, out=y)
         y[0] = 7
         graph = stream.end_capture()
-    assert (x.get() == before).all() and not y.get().any() and stand_in.count("captured", "launch") == 1 and stand_in.count("launch") == 0
+    assert (
+        (x.get() == before).all()
+        and not y.get().any()
+        and stand_in.count("captured", "launch") == 1
+        and stand_in.count("launch") == 0
+    )
     graph.launch(stream)
     assert (x.get() == 2 * before).all() and (y.get()[1:] == 2 * before[1:] + 1).all() and (y.get()[0] == 7).all()
     x.fill(1)
@@ -836,7 +999,11 @@ def test_what_cannot_be_captured(cp, what):
     """Reads and waits spoil the capture; allocations, uploads and cuBLAS are refused."""
     x, y, stream = matrix(cp), cp.empty((3, 3), f32), cp.cuda.Stream(non_blocking=True)
     call, mask = {**SPOILING, **NOT_CAPTURED}[what], x > 0
-    kind, message = (NotImplementedError, "calling cuBLAS API during stream capture") if what == "matmul" else (RuntimeError, "captur")
+    kind, message = (
+        (NotImplementedError, "calling cuBLAS API during stream capture")
+        if what == "matmul"
+        else (RuntimeError, "captur")
+    )
     with stream:
         stream.begin_capture()
         with pytest.raises(kind, match=message):
@@ -864,7 +1031,8 @@ def test_a_graph_does_not_keep_arrays_alive(cp, twice):
         cp.cuda.Graph()
 
 
-# The stand-in: the card -------------------------------------------------------------------------------------------------------------------
+# The stand-in: the card
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_small_card(cp):
@@ -874,10 +1042,16 @@ def test_a_small_card(cp):
     assert found.attributes["MultiProcessorCount"] == 2 and found.attributes["MaxSharedMemoryPerBlockOptin"] == 64 << 10
     assert found.compute_capability == "90" and found.mem_info[1] == cp.cuda.runtime.memGetInfo()[1] == 10**6
     properties = cp.cuda.runtime.getDeviceProperties(0)
-    assert properties["multiProcessorCount"] == 2 and properties["totalGlobalMem"] == 10**6 and isinstance(properties["name"], bytes)
+    assert (
+        properties["multiProcessorCount"] == 2
+        and properties["totalGlobalMem"] == 10**6
+        and isinstance(properties["name"], bytes)
+    )
     with pytest.raises(cp.cuda.memory.OutOfMemoryError, match="Out of memory allocating 1,200,000 bytes"):
         cp.empty(300_000, f32)
-    module = cp.RawModule(code=(compile.FOLDER / "bugs.cu").read_text(), name_expressions=bugs.COOPERATIVE, enable_cooperative_groups=True)
+    module = cp.RawModule(
+        code=(compile.FOLDER / "bugs.cu").read_text(), name_expressions=bugs.COOPERATIVE, enable_cooperative_groups=True
+    )
     barrier = module.get_function(bugs.COOPERATIVE[0])
     with pytest.raises(LaunchError, match="a block can have 65536"):
         barrier.max_dynamic_shared_size_bytes = 65537
@@ -930,7 +1104,11 @@ def test_install_and_uninstall(tmp_path, monkeypatch):
         import uses_neither  # noqa: F401
 
         assert cupy is module and runtime is cupy.cuda.runtime
-    assert sys.modules["cupy"] is before and "uses_neither" in sys.modules and not {"uses_it", "uses_cupy", "cupy.cuda"} & set(sys.modules)
+    assert (
+        sys.modules["cupy"] is before
+        and "uses_neither" in sys.modules
+        and not {"uses_it", "uses_cupy", "cupy.cuda"} & set(sys.modules)
+    )
 
 
 OUR_OWN = ("most_shared", "most_blocks")  # members of RawKernel by which compile.py asks for the card's limits
@@ -938,7 +1116,9 @@ OUR_OWN = ("most_shared", "most_blocks")  # members of RawKernel by which compil
 
 def test_every_name_is_cupys():
     """Each public name of the stand-in exists in the real CuPy, and takes parameters of the same names."""
-    real = pytest.importorskip("cupy", reason="cupy is not installed: the stand-in's names are not checked against it", exc_type=ImportError)
+    real = pytest.importorskip(
+        "cupy", reason="cupy is not installed: the stand-in's names are not checked against it", exc_type=ImportError
+    )
     with stand_in.installed():
         modules = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "cupy"}
     names = 0
@@ -951,7 +1131,10 @@ def test_every_name_is_cupys():
             names += 1
             members = vars(value) if inspect.isclass(value) and value.__module__.startswith("cuda_on_cpu") else {}
             for member in members:
-                assert member.startswith("_") or member in OUR_OWN or hasattr(getattr(there, key), member), (key, member)
+                assert member.startswith("_") or member in OUR_OWN or hasattr(getattr(there, key), member), (
+                    key,
+                    member,
+                )
             check_parameters(value, getattr(there, key))
     assert names > 90
 

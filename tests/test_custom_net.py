@@ -1,4 +1,5 @@
-"""A network of the user's own: it trains, it is checked, and its file is executed only out of a folder that the user named."""
+"""A network of the user's own: it trains, it is checked, and its file is executed only out of a folder that the user
+named."""
 
 from __future__ import annotations
 
@@ -27,11 +28,14 @@ MARK = "import pathlib\nwith open(pathlib.Path(r'{}'), 'a') as mark:\n    mark.w
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run folder with the network NET, trained, and a mark that is written whenever its file is executed from now on."""
+    """A run folder with the network NET, trained, and a mark that is written whenever its file is executed from now
+    on."""
     patch = pytest.MonkeyPatch()
     patch.setattr(conclude, "EVALUATIONS", 1 << 7)
     patch.setattr(pictures, "draw", lambda *_: None)
-    folder = make_run(tmp_path_factory.mktemp("own") / "runs" / "mine", NET, epochs=3, steps_per_epoch=60, num_sample_steps=10)
+    folder = make_run(
+        tmp_path_factory.mktemp("own") / "runs" / "mine", NET, epochs=3, steps_per_epoch=60, num_sample_steps=10
+    )
     assert invoke("train", folder).exit_code == 0
     patch.undo()
     mark = folder.parent.parent / "mark"
@@ -47,11 +51,13 @@ def executed(mark) -> bool:
     return found
 
 
-# Training and use -----------------------------------------------------------------------------------------------------------------------
+# Training and use
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_it_trains(trained):
-    """The network in 30 lines takes the bound from 6.49 bits, that of independent bits, to below 4.5; its weights are the checkpoint's."""
+    """The network in 30 lines takes the bound from 6.49 bits, that of independent bits, to below 4.5; its weights are
+    the checkpoint's."""
     folder, _ = trained
     m = Model.load(folder)
     assert isinstance(m.net, CustomNet) and list(m.params) == ["W1", "b1", "W2", "b2"]
@@ -72,7 +78,8 @@ def test_its_file_is_kept_with_the_results(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("place", ["run", "results"])
 def test_named_folder_is_trusted(trained, place):
-    """sample, evaluate, validate and bdiff_np.load execute the results' copy when the run folder or the results folder is named."""
+    """sample, evaluate, validate and bdiff_np.load execute the results' copy when the run folder or the results folder
+    is named."""
     folder, mark = trained
     target = folder if place == "run" else newest(folder)
     assert len(invoke("sample", target, "-n", 4).stdout.splitlines()) == 4 and executed(mark)
@@ -92,12 +99,16 @@ def test_the_run_folders_own_file_is_not_executed_for_its_results(trained):
 
 @pytest.mark.parametrize("command", [("sample", "-n", 1), ("evaluate", "--evaluations", 10), ("validate", "-n", 2)])
 def test_checkpoint_is_not_trusted(trained, command):
-    """A bare checkpoint executes nothing, though the file lies two folders up: exit code 2 and a sentence with the folder to trust."""
+    """A bare checkpoint executes nothing, though the file lies two folders up: exit code 2 and a sentence with the
+    folder to trust."""
     folder, mark = trained
     path = rundir.resolve(folder).checkpoint
     found = invoke(command[0], path, *command[1:])
     assert found.exit_code == 2 and found.stdout == "" and not executed(mark)
-    assert found.stderr.strip().startswith(f"{path}: its network is a reverse_model.py") and str(newest(folder).resolve()) in found.stderr
+    assert (
+        found.stderr.strip().startswith(f"{path}: its network is a reverse_model.py")
+        and str(newest(folder).resolve()) in found.stderr
+    )
     with pytest.raises(InputError, match="executed only from a folder that you name"):
         bdiff_np.load(str(path))
     assert not executed(mark)
@@ -119,13 +130,17 @@ def test_no_target_is_not_trust(trained, monkeypatch):
     monkeypatch.chdir(folder.parent.parent)
     found = invoke("sample")
     assert (
-        found.exit_code == 2 and found.stdout == "" and "executed only from a folder that you name" in found.stderr and not executed(mark)
+        found.exit_code == 2
+        and found.stdout == ""
+        and "executed only from a folder that you name" in found.stderr
+        and not executed(mark)
     )
     assert os.path.join("runs", "mine", "results") in found.stderr.splitlines()[-1]
 
 
 def test_built_in_network_executes_no_file(trained, tmp_path, monkeypatch):
-    """The reverse_model.py that stands beside the results of a built-in network is never executed, whatever is in it."""
+    """The reverse_model.py that stands beside the results of a built-in network is never executed, whatever is in
+    it."""
     _, mark = trained
     monkeypatch.setattr(pictures, "draw", lambda *_: None)
     folder = make_run(tmp_path / "run", epochs=1)
@@ -165,7 +180,8 @@ def test_init_depends_on_the_seed(tmp_path):
 
 
 def test_gradients_are_views_of_one_buffer(tmp_path):
-    """backward's dict is copied into the flat buffer that the optimiser reads, each under its name, in the order of `shapes`."""
+    """backward's dict is copied into the flat buffer that the optimiser reads, each under its name, in the order of
+    `shapes`."""
     (tmp_path / "reverse_model.py").write_text(
         NET.replace('{"W1": ops.matmul(x.T, dz), "b1": db1,', '{"b1": db1, "W1": ops.matmul(x.T, dz),')
     )
@@ -180,7 +196,8 @@ def test_gradients_are_views_of_one_buffer(tmp_path):
     np.testing.assert_array_equal(grads["W2"], tape[1].T @ np.ones((3, D), np.float32))
 
 
-# check-net ------------------------------------------------------------------------------------------------------------------------------
+# check-net
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_check_net_passes_a_right_one(tmp_path):
@@ -214,7 +231,8 @@ def test_check_net_names_the_wrong_gradient(tmp_path, right, wrong, name):
     assert found.stdout.splitlines()[-1] == f"{folder / 'reverse_model.py'}: the gradient is wrong for {name}"
 
 
-# Faults of the contract -----------------------------------------------------------------------------------------------------------------
+# Faults of the contract
+# -----------------------------------------------------------------------------------------------------------------
 
 LINES = NET.splitlines()
 BROKEN = LINES.index("    def forward(self, ops, params, x_t, t):") + 1  # counted from 1
@@ -257,7 +275,8 @@ LOADING = {
 
 @pytest.mark.parametrize("kind", LOADING)
 def test_file_that_cannot_be_used(tmp_path, kind):
-    """An InputError that begins with the file, and the line where there is one; `train` says it with exit code 2 and leaves no results."""
+    """An InputError that begins with the file, and the line where there is one; `train` says it with exit code 2 and
+    leaves no results."""
     content, expected = LOADING[kind]
     path = tmp_path / "reverse_model.py"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -268,29 +287,64 @@ def test_file_that_cannot_be_used(tmp_path, kind):
     shutil.copyfile(path, folder / "reverse_model.py")
     found = invoke("train", folder)
     assert (
-        found.exit_code == 2 and found.stderr.startswith(f"{folder / 'reverse_model.py'}{expected}") and not (folder / "results").exists()
+        found.exit_code == 2
+        and found.stderr.startswith(f"{folder / 'reverse_model.py'}{expected}")
+        and not (folder / "results").exists()
     )
 
 
 RUNNING = {
-    "init wrong shape": ('return start', 'return {**start, "W1": np.ones((6, 9))}', "init returned shape (6, 9) for parameter 'W1'"),
-    "init lacks one": ('return start', 'del start["b2"]\n        return start', "init returned nothing for parameter 'b2'"),
-    "init has another": ('return start', 'return {**start, "b3": 0}', "init returned 'b3', which `shapes` does not have"),
-    "init no dict": ('return start', 'return list(start.values())', "init returned list, expected a dict"),
-    "forward transposed": ('return ops.matmul(h, params["W2"]) + params["b2"], (x', 'return (ops.matmul(h, params["W2"]) + params["b2"]).T, (x', "forward returned logits of shape (8, 3), expected (3, 8)"),  # noqa: E501
-    "forward one column": ('return ops.matmul(h, params["W2"]) + params["b2"], (x', 'return (ops.matmul(h, params["W2"]) + params["b2"])[:, :1], (x', "forward returned logits of shape (3, 1), expected (3, 8)"),  # noqa: E501
-    "backward wrong shape": ('"b1": db1', '"b1": db1[None]', "backward returned shape (1, 6) for parameter 'b1', `shapes` says (6,)"),
-    "backward would broadcast": ('dlogits.sum(0)}', 'dlogits.sum()}', "backward returned shape () for parameter 'b2', `shapes` says (8,)"),
-    "backward lacks one": ('"b1": db1, ', '', "backward returned nothing for parameter 'b1'"),
-    "backward has another": ('"b1": db1', '"b1": db1, "bias": db1', "backward returned 'bias', which `shapes` does not have"),
+    "init wrong shape": (
+        "return start",
+        'return {**start, "W1": np.ones((6, 9))}',
+        "init returned shape (6, 9) for parameter 'W1'",
+    ),
+    "init lacks one": (
+        "return start",
+        'del start["b2"]\n        return start',
+        "init returned nothing for parameter 'b2'",
+    ),
+    "init has another": (
+        "return start",
+        'return {**start, "b3": 0}',
+        "init returned 'b3', which `shapes` does not have",
+    ),
+    "init no dict": ("return start", "return list(start.values())", "init returned list, expected a dict"),
+    "forward transposed": (
+        'return ops.matmul(h, params["W2"]) + params["b2"], (x',
+        'return (ops.matmul(h, params["W2"]) + params["b2"]).T, (x',
+        "forward returned logits of shape (8, 3), expected (3, 8)",
+    ),
+    "forward one column": (
+        'return ops.matmul(h, params["W2"]) + params["b2"], (x',
+        'return (ops.matmul(h, params["W2"]) + params["b2"])[:, :1], (x',
+        "forward returned logits of shape (3, 1), expected (3, 8)",
+    ),
+    "backward wrong shape": (
+        '"b1": db1',
+        '"b1": db1[None]',
+        "backward returned shape (1, 6) for parameter 'b1', `shapes` says (6,)",
+    ),
+    "backward would broadcast": (
+        "dlogits.sum(0)}",
+        "dlogits.sum()}",
+        "backward returned shape () for parameter 'b2', `shapes` says (8,)",
+    ),
+    "backward lacks one": ('"b1": db1, ', "", "backward returned nothing for parameter 'b1'"),
+    "backward has another": (
+        '"b1": db1',
+        '"b1": db1, "bias": db1',
+        "backward returned 'bias', which `shapes` does not have",
+    ),
     "backward no dict": ('return {"W1"', 'return None and {"W1"', "backward returned NoneType, expected a dict"),
     "forward no tape": ('+ params["b2"], (x, h, tape)', '+ params["b2"]', ": forward "),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", RUNNING)
 def test_network_that_breaks_the_contract(tmp_path, kind):
-    """What init, forward or backward return amiss is an InputError that begins with the file, with method, parameter and both shapes."""
+    """What init, forward or backward return amiss is an InputError that begins with the file, with method, parameter
+    and both shapes."""
     right, wrong, expected = RUNNING[kind]
     assert NET.count(right) == 1
     folder = make_run(tmp_path / "run", NET.replace(right, wrong), batch_size=3)
@@ -309,7 +363,8 @@ def test_load_class_gives_the_class(tmp_path):
 
 
 def test_an_edited_file_is_never_stale(tmp_path, monkeypatch):
-    """What is executed is what the file says, though edited within a tick of its clock and to the same length; no bytecode is left."""
+    """What is executed is what the file says, though edited within a tick of its clock and to the same length; no
+    bytecode is left."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = tmp_path / "reverse_model.py"
     for number in (1, 2):
@@ -320,7 +375,8 @@ def test_an_edited_file_is_never_stale(tmp_path, monkeypatch):
 
 
 def test_own_network_has_the_built_in_ones_start(tmp_path):
-    """With a last layer of zeros its bound is that of the fresh built-in network: the skip is not the network's affair."""
+    """With a last layer of zeros its bound is that of the fresh built-in network: the skip is not the network's
+    affair."""
     (tmp_path / "reverse_model.py").write_text(NET)
     m = build(settings(), D, np.asarray(0.25), code=tmp_path / "reverse_model.py")
     m.params.fill(m.net.init(0))

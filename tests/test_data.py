@@ -36,7 +36,8 @@ def fault(path: Path) -> str:
     return message.removeprefix(f"{path.parent}{os.sep}")
 
 
-# Rows -------------------------------------------------------------------------------------------------------------------------------
+# Rows
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @given(bit_arrays, st.sampled_from([np.uint8, np.int8, np.int64, np.uint64, np.bool_, np.dtype(">i2")]), st.booleans())
@@ -82,7 +83,8 @@ def test_rows_refuse_other_arrays(array, message):
         Rows.from_bits(array)
 
 
-# Round trips ------------------------------------------------------------------------------------------------------------------------
+# Round trips
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -124,7 +126,8 @@ def test_groups_of_bits_and_empty_text(tmp_path):
     assert text(np.zeros((0, 5), np.uint8)) == ""
 
 
-# Faults -----------------------------------------------------------------------------------------------------------------------------
+# Faults
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,9 +180,13 @@ def test_a_fault_has_its_place(tmp_path, data, place, says, ending):
 
 
 @examples(400)
-@given(data=st.data(), bits=hnp.arrays(np.uint8, st.tuples(st.integers(3, 8), st.integers(2, 20)), elements=st.integers(0, 1)))
+@given(
+    data=st.data(),
+    bits=hnp.arrays(np.uint8, st.tuples(st.integers(3, 8), st.integers(2, 20)), elements=st.integers(0, 1)),
+)
 def test_one_wrong_byte_never_passes_unseen(tmp_path, data, bits):
-    """After any change of one byte, the message names that byte's line, or the rows differ from the true ones in that very bit at most."""
+    """After any change of one byte, the message names that byte's line, or the rows differ from the true ones in that
+    very bit at most."""
     separator = data.draw(st.sampled_from(["", ",", " "]))
     end = data.draw(st.sampled_from(["\n", "\r\n"]))
     whole = text(bits, separator).replace("\n", end).encode()
@@ -193,7 +200,11 @@ def test_one_wrong_byte_never_passes_unseen(tmp_path, data, bits):
         read = Rows.read(path).all()
     except InputError as refused:
         named = str(refused)
-        places = [f"train.txt:{line + 1}:"] + [f"train.txt:{line + 2}:"] * (byte == ord("\n")) + ["but line 1 has"] * (line == 0)
+        places = (
+            [f"train.txt:{line + 1}:"]
+            + [f"train.txt:{line + 2}:"] * (byte == ord("\n"))
+            + ["but line 1 has"] * (line == 0)
+        )
         assert any(name in named for name in places)
     else:
         assert read.shape == bits.shape
@@ -263,7 +274,8 @@ def test_files_that_are_not_there(tmp_path):
         assert "use .npy" in fault(tmp_path / name)
 
 
-# A run folder -----------------------------------------------------------------------------------------------------------------------
+# A run folder
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_find_file(tmp_path):
@@ -283,7 +295,8 @@ def test_find_file(tmp_path):
         find_file(Rows, tmp_path, "val")
 
 
-# Files written whole ----------------------------------------------------------------------------------------------------------------
+# Files written whole
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_write_whole_replaces(tmp_path):

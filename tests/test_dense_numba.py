@@ -1,4 +1,5 @@
-"""Compiled operations of dense layers that the shared operations do not show, or not in every size; see test_backends.py for the rest.
+"""Compiled operations of dense layers that the shared operations do not show, or not in every size; see
+test_backends.py for the rest.
 
 Where entries are small integers every result is exact, whatever the order and however operations are fused.
 """
@@ -23,26 +24,32 @@ def integers(generator, *shape):
     return generator.integers(-9, 10, shape).astype(f32)
 
 
-# Between two products ---------------------------------------------------------------------------------------------------------------------
+# Between two products
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_film_act_is_the_shared_operation(activation):
-    """act(u (1 + scale) + shift) and, in the place of shift, its slope: those of `activate` on NumPy in float64; u and scale stay."""
+    """act(u (1 + scale) + shift) and, in the place of shift, its slope: those of `activate` on NumPy in float64; u and
+    scale stay."""
     generator = np.random.default_rng(0)
     for n in SIZES:
         u, scale, shift = (size * generator.standard_normal(n).astype(f32) for size in (f32(2), f32(0.5), f32(1)))
         kept, y, slope = (u.copy(), scale.copy()), np.full(n, np.nan, f32), shift.copy()
         dense.film_act(CODES[activation], u, scale, slope, y)
         table = np.concatenate([scale, shift])[None].astype(np.float64)
-        expected, (_, _, expected_slope) = load_ops("numpy").activate(u[None].astype(np.float64), np.zeros(n), activation, table)
+        expected, (_, _, expected_slope) = load_ops("numpy").activate(
+            u[None].astype(np.float64), np.zeros(n), activation, table
+        )
         np.testing.assert_allclose(y, expected[0], rtol=2e-6, atol=1e-6)
-        np.testing.assert_allclose(slope, expected_slope[0], rtol=2e-6, atol=4e-6)  # gelu: 1 - w**2 by some 30 for |v| near 8
+        # gelu: 1 - w**2 by some 30 for |v| near 8
+        np.testing.assert_allclose(slope, expected_slope[0], rtol=2e-6, atol=4e-6)
         np.testing.assert_array_equal((u, scale), kept)
 
 
 def test_film_act_backward_is_exact():
-    """dz = dy slope (1 + scale), dscale = dy slope u in the place of scale, dshift = dy slope in the place of slope; u stays."""
+    """dz = dy slope (1 + scale), dscale = dy slope u in the place of scale, dshift = dy slope in the place of slope; u
+    stays."""
     generator = np.random.default_rng(1)
     for n in SIZES:
         dy, u, scale, slope = integers(generator, 4, n)
@@ -67,7 +74,8 @@ def test_what_is_no_number_stays_none(activation):
             np.testing.assert_array_equal(np.isnan(y), np.arange(37) == place)
 
 
-# Sums and products ------------------------------------------------------------------------------------------------------------------------
+# Sums and products
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_column_sums_are_exact():
@@ -111,14 +119,16 @@ def test_square_sum_is_in_float64(dtype):
         assert dense.square_sum(x) == sum(int(number) ** 2 for number in x)
 
 
-# AdamW's numbers --------------------------------------------------------------------------------------------------------------------------
+# AdamW's numbers
+# ----------------------------------------------------------------------------------------------------------------------
 
 TOLD = {"lr": 0.003, "scale": 0.37, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.2, "ema_decay": 0.9999}
 
 
 @pytest.mark.parametrize("step", [1, 2, 10, 1000, 10**6])
 def test_rates_are_what_adamw_multiplies_by(step):
-    """Bias corrections by logarithms, which lose no digits where the power is next to 1; the others as they are told."""
+    """Bias corrections by logarithms, which lose no digits where the power is next to 1; the others as they are
+    told."""
     told = rates(**TOLD, step=step)
     correction = {beta: -math.expm1(step * math.log(TOLD[beta])) for beta in ("beta1", "beta2")}
     expected = Rates(0.37, 0.1, 0.001, 0.003 / correction["beta1"], correction["beta2"] ** -0.5, 1e-8, 0.0006, 0.0001)

@@ -16,7 +16,12 @@ CITATION = re.compile(r"\bderivation(?:\.md)?,\s+sections?\s+(\d+(?:(?:,\s+|\s+a
 
 
 def documents() -> list[Path]:
-    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md"), *ROOT.glob("runs/*/*.md")]
+    found = [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "benchmarks").rglob("*.md"),
+        *ROOT.glob("runs/*/*.md"),
+    ]
     return sorted(found)
 
 
@@ -24,7 +29,9 @@ def check_math(*files: Path) -> subprocess.CompletedProcess[str]:
     """Runs the formula checker, or skips the test and says what is missing."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("node is not installed: formulas are not checked (install Node.js, then: npm install --no-save katex)")
+        pytest.skip(
+            "node is not installed: formulas are not checked (install Node.js, then: npm install --no-save katex)"
+        )
     if not (ROOT / "node_modules" / "katex" / "package.json").is_file():
         pytest.skip("katex is not installed: formulas are not checked (in the checkout: npm install --no-save katex)")
     command = [node, str(CHECKER), *map(str, files)]
@@ -50,7 +57,10 @@ def test_every_formula_renders():
 )
 def test_the_checker_catches_a_broken_formula(tmp_path, line, message):
     page = tmp_path / "page.md"
-    page.write_text(f"# Page\n\nGood: $x_t$, a price of \\$5, and `$\\code` in code.\n\n```\n$\\frac{{$\n```\n\n{line}\n", encoding="utf-8")
+    page.write_text(
+        f"# Page\n\nGood: $x_t$, a price of \\$5, and `$\\code` in code.\n\n```\n$\\frac{{$\n```\n\n{line}\n",
+        encoding="utf-8",
+    )
     result = check_math(page)
     assert result.returncode == 1, result.stdout + result.stderr
     assert f"{page}:9: " in result.stdout and message in result.stdout
@@ -65,7 +75,8 @@ def test_the_checker_refuses_a_page_without_formulas(tmp_path):
 
 
 def cited_sections(text: str) -> set[int]:
-    """Sections that a source file cites, as in "docs/derivation.md, section 3" or "Derivation, sections 5 to 7, 9 and 10"."""
+    """Sections that a source file cites, as in "docs/derivation.md, section 3" or "Derivation, sections 5 to 7, 9 and
+    10"."""
     return {int(number) for citation in CITATION.findall(text) for number in re.findall(r"\d+", citation)}
 
 
@@ -73,20 +84,37 @@ def test_cited_sections_exist():
     headings = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
     numbers = [int(n) for n in re.findall(r"^## (\d+) \S", headings, re.MULTILINE)]
     assert numbers == list(range(1, 16))
-    files = [path for folder in ("bdiff_np", "kernels") for path in (ROOT / folder).rglob("*.*") if path.suffix in (".py", ".cu", ".cuh")]
+    files = [
+        path
+        for folder in ("bdiff_np", "kernels")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in (".py", ".cu", ".cuh")
+    ]
     citations = {path: cited_sections(path.read_text(encoding="utf-8")) for path in files}
-    wrong = {str(path.relative_to(ROOT)): sorted(cited - set(numbers)) for path, cited in citations.items() if cited - set(numbers)}
+    wrong = {
+        str(path.relative_to(ROOT)): sorted(cited - set(numbers))
+        for path, cited in citations.items()
+        if cited - set(numbers)
+    }
     assert not wrong, f"sections that docs/derivation.md lacks: {wrong}"
     assert any(citations.values())
 
 
 def test_citations_are_found():
-    assert cited_sections("docs/derivation.md, section 3. Derivation,\n    sections 5 to 7, 9 and 12") == {3, 5, 7, 9, 12}
+    assert cited_sections("docs/derivation.md, section 3. Derivation,\n    sections 5 to 7, 9 and 12") == {
+        3,
+        5,
+        7,
+        9,
+        12,
+    }
 
 
 def anchors(page: Path) -> set[str]:
     """The names that headings of a page get on code hosts: lower case, punctuation dropped, blanks to hyphens."""
-    headings = re.findall(r"^#+ +(.+?) *$", re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8")), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ +(.+?) *$", re.sub(r"(?ms)^```.*?^```", "", page.read_text(encoding="utf-8")), re.MULTILINE
+    )
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

@@ -67,7 +67,8 @@ def log_place(x):
 @both_exps
 @pytest.mark.parametrize("ends", [(LOWEST, HIGHEST), (-0.36, 0.36), (-1e-3, 1e-3)])
 def test_exp_is_right_to_the_last_place(function, ends):
-    """Below 1.05 units over the whole range, in the middle piece and near 0; and no part of the pieces is off on average."""
+    """Below 1.05 units over the whole range, in the middle piece and near 0; and no part of the pieces is off on
+    average."""
     x = np.linspace(*ends, 1 << 18).astype(f32)
     error = errors(value(function, x), np.exp(x.astype(np.float64)))
     assert np.abs(error).max() < WORST
@@ -77,10 +78,13 @@ def test_exp_is_right_to_the_last_place(function, ends):
 
 @both_logs
 def test_log_is_right_to_the_last_place(function):
-    """Below 1.05 units for normal numbers of every size, next to 1 too, where the result is small; and no part of the mantissas is off on average."""
+    """Below 1.05 units for normal numbers of every size, next to 1 too, where the result is small; and no part of the
+    mantissas is off on average."""
     every = np.linspace(SMALLEST.view(np.uint32), LARGEST.view(np.uint32), 1 << 18).astype(np.uint32).view(f32)
     piece = np.linspace(0.5, 2, 1 << 18).astype(f32)
-    beside = (f32(1).view(np.uint32) + np.concatenate([np.arange(-1000, 0), np.arange(1, 1000)])).astype(np.uint32).view(f32)
+    beside = (
+        (f32(1).view(np.uint32) + np.concatenate([np.arange(-1000, 0), np.arange(1, 1000)])).astype(np.uint32).view(f32)
+    )
     for x in (every, piece[piece != 1], beside, f32(2) ** np.setdiff1d(np.arange(-126, 128), 0).astype(f32)):
         error = errors(value(function, x), np.log(x.astype(np.float64)))
         assert np.abs(error).max() < WORST
@@ -113,7 +117,8 @@ def test_exact_values(functions):
 
 @pytest.mark.parametrize("function, ends", [(exp_of, (-90, 90)), (log_of, (0.01, 100))])
 def test_results_do_not_depend_on_the_place(function, ends):
-    """A number has one result, in a vector or in what is left of the last one: lengths 0 to 70 are the beginnings of the longest."""
+    """A number has one result, in a vector or in what is left of the last one: lengths 0 to 70 are the beginnings of
+    the longest."""
     x = np.linspace(*ends, 71).astype(f32)
     whole = value(function, x)
     for n in range(71):
@@ -129,12 +134,17 @@ def test_float64_has_the_librarys_functions(function, library, x):
     np.testing.assert_allclose(value(function, x), exact, rtol=2**-52, atol=5e-324)
 
 
-# The comparison itself --------------------------------------------------------------------------------------------------------------------
+# The comparison itself
+# --------------------------------------------------------------------------------------------------------------------
 #
-# The polynomials are read by Python here, number by number, the three functions that look at bits replaced by the library's.
+# The polynomials are read by Python here, number by number, the three functions that look at bits replaced by the
+# library's.
 
-# A function, a coefficient of it, and a shift that moves results by half a unit at the ends of the reduced range; for LN2_HIGH its last place.
-SHIFTS = [("exp", f"E{k}", 2**-25 / 0.34 ** (7 - k)) for k in range(6)] + [("log", f"L{k}", 2**-26 / 0.4 ** (11 - k)) for k in range(9)]
+# A function, a coefficient of it, and a shift that moves results by half a unit at the ends of the reduced range; for
+# LN2_HIGH its last place.
+SHIFTS = [("exp", f"E{k}", 2**-25 / 0.34 ** (7 - k)) for k in range(6)] + [
+    ("log", f"L{k}", 2**-26 / 0.4 ** (11 - k)) for k in range(9)
+]
 SHIFTS += [(name, *shift) for name in ("exp", "log") for shift in (("LN2_HIGH", 2**-24), ("LN2_LOW", 2**-25))]
 
 

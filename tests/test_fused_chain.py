@@ -1,4 +1,5 @@
-"""The fused reverse chain of the Numba back end: the rows of NumPy's chain, drawn lazily without a difference, by the law of the learned chain."""
+"""The fused reverse chain of the Numba back end: the rows of NumPy's chain, drawn lazily without a difference, by the
+law of the learned chain."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ def model(D: int = 9, scale: float = 0.5, backend: str = "numba", **values):
 
 
 def alike(found: np.ndarray, expected: np.ndarray) -> None:
-    """The same rows but for one in a thousand. Two back ends differ by about 1e-6 in a probability, relatively; a row of 9 bits and 20 steps meets a
-    word so near to one once in 10**5 rows, so that with the fewer rows here all are the same."""
+    """The same rows but for one in a thousand. Two back ends differ by about 1e-6 in a probability, relatively; a row
+    of 9 bits and 20 steps meets a word so near to one once in 10**5 rows, so that with the fewer rows here all are the
+    same."""
     assert found.shape == expected.shape and found.dtype == expected.dtype == np.uint8
     assert (found != expected).any(axis=1).sum() <= len(expected) // 1000
 
@@ -80,7 +82,8 @@ def test_any_number_of_rows(n):
 @pytest.mark.parametrize("steps", [1, 2, 7, 19, 20, None])
 @pytest.mark.parametrize("values", [{}, PER_BIT], ids=["plain", "pi-of-each-bit"])
 def test_strided_chains(steps, values):
-    """A chain that takes some of the steps alone: the network is told the time of the whole chain, the words are those of the strided one's own."""
+    """A chain that takes some of the steps alone: the network is told the time of the whole chain, the words are those
+    of the strided one's own."""
     found = sample.draw(model(**values), 300, seed=1, steps=steps)
     alike(found, sample.draw(model(backend="numpy", **values), 300, seed=1, steps=steps))
     assert (steps in (20, None)) == np.array_equal(found, sample.draw(model(**values), 300, seed=1))
@@ -94,18 +97,25 @@ def test_few_roundings_in_many_rows():
 def test_the_comparison_finds_a_wrong_chain():
     """It fails where one step of 20 or one bit in a hundred rows is wrong."""
     rows = sample.draw(model(), 300, seed=4)
-    for wrong in (sample.draw(model(), 300, seed=5), np.where(np.arange(300)[:, None] % 100 == 5, 1 - rows, rows), rows[::-1]):
+    for wrong in (
+        sample.draw(model(), 300, seed=5),
+        np.where(np.arange(300)[:, None] % 100 == 5, 1 - rows, rows),
+        rows[::-1],
+    ):
         with pytest.raises(AssertionError):
             alike(wrong, rows)
     with pytest.raises(AssertionError):
         alike(sample.draw(model(), 300, seed=4, steps=19), rows)
 
 
-# What a row depends on ------------------------------------------------------------------------------------------------------------------
+# What a row depends on
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def with_threads(monkeypatch, threads: int) -> None:
-    monkeypatch.setattr(fused_chain_numba, "build", lambda model, kernels, *rows: FusedChain(model, kernels, *rows, threads=threads))
+    monkeypatch.setattr(
+        fused_chain_numba, "build", lambda model, kernels, *rows: FusedChain(model, kernels, *rows, threads=threads)
+    )
 
 
 def test_a_row_depends_on_its_number_alone(monkeypatch):
@@ -127,11 +137,14 @@ def test_a_row_depends_on_its_number_alone(monkeypatch):
             np.testing.assert_array_equal(sample.draw(m, 300, seed=3), whole)
 
 
-@pytest.mark.parametrize("values", [{"time_features": 4}, {"time_features": 32, "hidden": (100, 50)}, {"time_features": 64}], ids=str)
+@pytest.mark.parametrize(
+    "values", [{"time_features": 4}, {"time_features": 32, "hidden": (100, 50)}, {"time_features": 64}], ids=str
+)
 @pytest.mark.parametrize("steps", [None, 150])
 def test_steps_of_a_call_do_not_round_time(values, steps):
-    """What the network is told of time is the same to the last bit however many steps a call holds, which the clock decides: a matrix product of one
-    row or of many may round otherwise. And it is the product, for the time of the whole chain."""
+    """What the network is told of time is the same to the last bit however many steps a call holds, which the clock
+    decides: a matrix product of one row or of many may round otherwise. And it is the product, for the time of the
+    whole chain."""
     m = model(T=300, **values)
     kernels = m.kernels(m.steps(steps))
     chain = kernels.chain
@@ -167,23 +180,28 @@ def test_inputs_are_not_written():
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("values", [{"hidden": (16, 16), "residual": True}, {"time": "readout"}, {"dtype": np.float64}], ids=str)
+@pytest.mark.parametrize(
+    "values", [{"hidden": (16, 16), "residual": True}, {"time": "readout"}, {"dtype": np.float64}], ids=str
+)
 def test_other_networks_go_step_by_step(values):
     """A network without a compiled form, or in float64, is sampled on Numba too, step by step, with the same rows."""
     m = model(**values)
     assert fused_chain_numba.build(m, m.kernels()) is None
     known = known_bits(60, 9)
-    alike(sample.draw(m, 60, seed=1, known=known), sample.draw(model(backend="numpy", **values), 60, seed=1, known=known))
+    alike(
+        sample.draw(m, 60, seed=1, known=known), sample.draw(model(backend="numpy", **values), 60, seed=1, known=known)
+    )
 
 
-# The lazy rule --------------------------------------------------------------------------------------------------------------------------
+# The lazy rule
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("scale", [0.5, 30.0])
 def test_asking_for_all_rows_changes_nothing(monkeypatch, case, scale):
-    """The network is asked only for rows that can flip a bit: asked for all of them it leaves every row as it is, also where it is as sure as can be,
-    so that probabilities lie at their bound. Asked for none, it would not."""
+    """The network is asked only for rows that can flip a bit: asked for all of them it leaves every row as it is, also
+    where it is as sure as can be, so that probabilities lie at their bound. Asked for none, it would not."""
     values = {"T": 100, **CASES[case]}
     m, known = model(scale=scale, **values), known_bits(300, values.get("D", 9))
     lazy, lazy_known = sample.draw(m, 300, seed=6), sample.draw(m, 300, seed=6, known=known)
@@ -205,10 +223,13 @@ def test_asking_for_all_rows_changes_nothing(monkeypatch, case, scale):
 
 
 @pytest.mark.parametrize("steps", [None, 7])
-@pytest.mark.parametrize("values", [{}, {"skip": False}, {"pi": np.linspace(0.01, 0.99, 9)}, {"schedule": "cosine", "T": 1000}], ids=str)
+@pytest.mark.parametrize(
+    "values", [{}, {"skip": False}, {"pi": np.linspace(0.01, 0.99, 9)}, {"schedule": "cosine", "T": 1000}], ids=str
+)
 def test_limits_leave_no_flip_out(steps, values):
-    """A word above the limit of its bit flips it under no network: the flip's probability, in units of 2**-32, for logits as large as can be, is
-    at most one more; and the limit is no more than 2e-5 above the largest of them, so that it is worth having."""
+    """A word above the limit of its bit flips it under no network: the flip's probability, in units of 2**-32, for
+    logits as large as can be, is at most one more; and the limit is no more than 2e-5 above the largest of them, so
+    that it is worth having."""
     m = model(**values)
     chain = m.steps(steps)
     kernels = m.kernels(chain)
@@ -224,7 +245,8 @@ def test_limits_leave_no_flip_out(steps, values):
         assert (limits[:, shown] <= largest * (1 + 2e-5) + 1).all()
 
 
-# Known bits -----------------------------------------------------------------------------------------------------------------------------
+# Known bits
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -233,7 +255,8 @@ def test_limits_leave_no_flip_out(steps, values):
     ids=["plain", "strided", "x_prev", "pi-of-each-bit", "pi-of-each-bit-strided"],
 )
 def test_known_bits(values, steps):
-    """Bits known for each row on its own, or for all rows alike, stand as they are, and the others follow them as on NumPy."""
+    """Bits known for each row on its own, or for all rows alike, stand as they are, and the others follow them as on
+    NumPy."""
     m, numpy = model(scale=0.3, **values), model(scale=0.3, backend="numpy", **values)
     free = sample.draw(m, 300, seed=2, steps=steps)
     for known in (known_bits(300, 9), known_bits(1, 9, seed=7)[0]):
@@ -246,7 +269,8 @@ def test_known_bits(values, steps):
 
 
 def test_a_row_depends_on_what_is_known_of_it_alone():
-    """Whatever is known of other rows, a row is the same; with nothing known it is the row that is drawn freely, with all known it is that."""
+    """Whatever is known of other rows, a row is the same; with nothing known it is the row that is drawn freely, with
+    all known it is that."""
     m, known = model(), known_bits(200, 9)
     found = sample.draw(m, 200, seed=5, known=known)
     changed = known.copy()
@@ -264,19 +288,27 @@ def test_known_bits_of_any_type():
     """int8 or int64, lists, rows in Fortran's order or turned around: the same rows."""
     m, known = model(), known_bits(30, 9)
     expected = sample.draw(m, 30, known=known)
-    for same in (known.astype(np.int64), known.tolist(), np.asfortranarray(known), known[::-1].copy()[::-1], known.astype(float)):
+    for same in (
+        known.astype(np.int64),
+        known.tolist(),
+        np.asfortranarray(known),
+        known[::-1].copy()[::-1],
+        known.astype(float),
+    ):
         np.testing.assert_array_equal(sample.draw(m, 30, known=same), expected)
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
 @pytest.mark.parametrize(
     "known",
-    [np.zeros(8), np.zeros(10), np.zeros((1, 9)), np.zeros((21, 9)), np.zeros((9, 20)), np.zeros((20, 9, 1)), 0, [], np.full(9, 2), np.full(9, -2),
+    [np.zeros(8), np.zeros(10), np.zeros((1, 9)), np.zeros((21, 9)), np.zeros((9, 20)), np.zeros((20, 9, 1)), 0, [],
+    np.full(9, 2), np.full(9, -2),
      np.full(9, 0.5), np.full(9, np.nan), np.full(9, 255), ["0"] * 9],
     ids=lambda known: f"{np.shape(known)}-{np.ravel(known)[:1]}",
 )  # fmt: skip
 def test_faults_of_what_is_known(backend, known):
-    """Another shape than (D,) or (n, D) is a fault that names the shapes, another value than -1, 0 and 1 one that names these."""
+    """Another shape than (D,) or (n, D) is a fault that names the shapes, another value than -1, 0 and 1 one that names
+    these."""
     says = (
         "what is known of a bit is 0, 1 or"
         if np.shape(known) == (9,)
@@ -287,11 +319,20 @@ def test_faults_of_what_is_known(backend, known):
 
 
 def test_one_compiled_form_serves_all():
-    """Whatever network, chain, seed and form of what is known: nothing compiles a second time, for that would take seconds without a word."""
+    """Whatever network, chain, seed and form of what is known: nothing compiles a second time, for that would take
+    seconds without a word."""
     for case in CASES.values():
         sample.draw(model(**case), 5, seed=2**63 - 1)
     known = known_bits(20, 9)
-    for form in (None, known, known[0], known.tolist(), known.astype(float), np.asfortranarray(known), np.repeat(known, 2, axis=1)[:, ::2]):
+    for form in (
+        None,
+        known,
+        known[0],
+        known.tolist(),
+        known.astype(float),
+        np.asfortranarray(known),
+        np.repeat(known, 2, axis=1)[:, ::2],
+    ):
         sample.draw(model(), 20, seed=np.int64(1), steps=7, known=form)
     assert len(fused_chain_numba.walk_back.signatures) == 1
 
@@ -301,13 +342,15 @@ def test_less_than_no_rows():
         sample.draw(model(), -1)
 
 
-# The law --------------------------------------------------------------------------------------------------------------------------------
+# The law
+# ----------------------------------------------------------------------------------------------------------------------
 
 STATES = (np.arange(8)[:, None] >> np.arange(3)) & 1  # (8, 3): all rows of three bits
 
 
 def law(m, steps: int | None, known: np.ndarray | None) -> np.ndarray:
-    """The probability of each of STATES under the learned reverse chain, exactly: 8 x 8 matrices of transition in float64, multiplied."""
+    """The probability of each of STATES under the learned reverse chain, exactly: 8 x 8 matrices of transition in
+    float64, multiplied."""
     chain = m.steps(steps)
     config, free = m.config.model, np.full(3, True) if known is None else known < 0
     at_start = np.where(STATES == 1, chain.pi, 1 - chain.pi)
@@ -327,7 +370,8 @@ def law(m, steps: int | None, known: np.ndarray | None) -> np.ndarray:
 
 
 def chi_square(rows: np.ndarray, p: np.ndarray) -> tuple[float, int]:
-    """Of the counts of STATES against a law, and the degrees of freedom; infinite where a state is drawn that the law excludes."""
+    """Of the counts of STATES against a law, and the degrees of freedom; infinite where a state is drawn that the law
+    excludes."""
     counts = np.bincount(rows @ (1 << np.arange(3)), minlength=8)
     if counts[p == 0].any():
         return math.inf, 0
@@ -336,7 +380,9 @@ def chi_square(rows: np.ndarray, p: np.ndarray) -> tuple[float, int]:
     return float(((counts[p > 0] - expected) ** 2 / expected).sum()), int((p > 0).sum()) - 1
 
 
-@pytest.mark.parametrize("known", [None, np.array([-1, 1, -1]), np.array([0, -1, 1])], ids=["free", "one-known", "two-known"])
+@pytest.mark.parametrize(
+    "known", [None, np.array([-1, 1, -1]), np.array([0, -1, 1])], ids=["free", "one-known", "two-known"]
+)
 @pytest.mark.parametrize(
     "values, steps",
     [
@@ -350,8 +396,9 @@ def chi_square(rows: np.ndarray, p: np.ndarray) -> tuple[float, int]:
     ids=["plain", "strided", "x_prev", "no-skip", "pi-of-each-bit", "odds_input"],
 )
 def test_law_of_the_rows(values, steps, known):
-    """40,000 rows of three bits have the frequencies that all paths of the learned chain give together, worked out by enumeration: chi-square below
-    its 99.9 % point. The law of a chain of one step fewer, or of the untaught network, is told from it."""
+    """40,000 rows of three bits have the frequencies that all paths of the learned chain give together, worked out by
+    enumeration: chi-square below its 99.9 % point. The law of a chain of one step fewer, or of the untaught network, is
+    told from it."""
     m = model(**{"D": 3, "T": 6, "hidden": (8,), "scale": 0.8, **values})
     rows = sample.draw(m, 40_000, seed=11, steps=steps, known=known)
     found, freedom = chi_square(rows, law(m, steps, known))

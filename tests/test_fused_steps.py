@@ -1,4 +1,5 @@
-"""The fused training steps of the Numba back end: equal to the five lines of train.py, the same whatever the threads and the calls."""
+"""The fused training steps of the Numba back end: equal to the five lines of train.py, the same whatever the threads
+and the calls."""
 
 from __future__ import annotations
 
@@ -23,7 +24,16 @@ from bdiff_np.train import Training
 STEP = 1000  # steps taken before those that are looked at
 
 
-def training(backend: str = "numba", N: int = 300, D: int = 9, pi=0.25, threads: int | None = None, code=None, dtype=np.float32, **values):
+def training(
+    backend: str = "numba",
+    N: int = 300,
+    D: int = 9,
+    pi=0.25,
+    threads: int | None = None,
+    code=None,
+    dtype=np.float32,
+    **values,
+):
     """A training on N different rows, row k the number k in binary; with so many threads where they are given."""
     chosen = {"steps_per_epoch": 64, "epochs": 100, "hidden": (33, 17), "batch_size": 64, "clip_thresh": 100.0} | values
     rows = Rows.from_bits((np.arange(N)[:, None] >> np.arange(D)) & 1)
@@ -46,7 +56,8 @@ def snapshot(job: Training) -> dict[str, np.ndarray]:
 
 
 def in_the_middle(job: Training) -> Training:
-    """Weights, moments and average as of a training under way, so that each layer has a gradient and AdamW divides by no rounding error."""
+    """Weights, moments and average as of a training under way, so that each layer has a gradient and AdamW divides by
+    no rounding error."""
     generator, P, now = np.random.default_rng(1), job.model.params.flat.size, buffers(job)
     now["params"][...], now["ema"][...] = 0.4 * generator.normal(size=(2, P))
     now["m"][...], now["v"][...] = 1e-3 * generator.normal(size=P), 1e-4 * generator.uniform(0.5, 1.5, size=P)
@@ -67,7 +78,8 @@ def same(job: Training, other: Training) -> None:
     np.testing.assert_equal(job.optimizer.grad_norm, other.optimizer.grad_norm)
 
 
-# A batch is cut into groups, a group into slices, a row of bits into blocks of random words: the sizes here leave a rest at each cut.
+# A batch is cut into groups, a group into slices, a row of bits into blocks of random words: the sizes here leave a
+# rest at each cut.
 CASES = {
     "plain": {},
     "narrow": {"hidden": (5,)},
@@ -109,9 +121,10 @@ WHOLE = 12  # steps: several passes, calls and logged losses
 
 @pytest.mark.parametrize("case", CASES)
 def test_fused_steps_are_the_five_lines(case):
-    """Twelve steps in one call move weights, moments and average as twelve steps of the five lines do, on Numba and on NumPy, to 2e-5 of the
-    movement; a sum in another order moves the last of seven digits, and twelve steps little more, most in the widest net (1.4e-5, with the kernels
-    that OpenBLAS has for processors without AVX-512). Losses and gradient norm likewise."""
+    """Twelve steps in one call move weights, moments and average as twelve steps of the five lines do, on Numba and on
+    NumPy, to 2e-5 of the movement; a sum in another order moves the last of seven digits, and twelve steps little more,
+    most in the widest net (1.4e-5, with the kernels that OpenBLAS has for processors without AVX-512). Losses and
+    gradient norm likewise."""
     jobs = [in_the_middle(training(backend, **CASES[case])) for backend in ("numba", "numba", "numpy")]
     fused, lines, numpy = jobs
     lines.fused = None
@@ -128,8 +141,8 @@ def test_fused_steps_are_the_five_lines(case):
 
 
 def test_a_training_from_its_start():
-    """From the first weights, with warm-up and a last layer of zeros, 100 steps have the losses of NumPy's, to 1e-4: AdamW divides young moments
-    by their root, which lets a rounding grow."""
+    """From the first weights, with warm-up and a last layer of zeros, 100 steps have the losses of NumPy's, to 1e-4:
+    AdamW divides young moments by their root, which lets a rounding grow."""
     fused, numpy = (training(backend, batch_size=250, steps_per_epoch=32, lr=5e-3) for backend in ("numba", "numpy"))
     a, b = fused.advance(100), numpy.advance(100)
     assert len(a) == 100 and min(b[50:]) < 0.9 * b[0]
@@ -138,17 +151,29 @@ def test_a_training_from_its_start():
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_training_learns_heartbeats(predict):
-    """400 fused steps take the bound on four heartbeats of 8 bits to 0.35 bits above the floor, as NumPy's 400 steps do in test_train.py."""
-    values = {"T": 50, "epochs": 4, "steps_per_epoch": 100, "num_sample_steps": 50, "hidden": (24,), "time_features": 8, "predict": predict}
+    """400 fused steps take the bound on four heartbeats of 8 bits to 0.35 bits above the floor, as NumPy's 400 steps do
+    in test_train.py."""
+    values = {
+        "T": 50,
+        "epochs": 4,
+        "steps_per_epoch": 100,
+        "num_sample_steps": 50,
+        "hidden": (24,),
+        "time_features": 8,
+        "predict": predict,
+    }
     rows = Rows.from_bits(HEARTBEATS)
     job = Training(build(settings(**values), 8, np.asarray(0.25), backend="numba"), rows)
     job.advance(400)
     found = evaluate.bound(job.averaged, rows, evaluations=1 << 14, population=HEARTBEATS)
     assert found.bits_per_sequence < found.floor_bits + 0.35
-    assert found.bits_per_sequence > found.floor_bits - 4 * (found.standard_error_bits + found.floor_standard_error_bits)
+    assert found.bits_per_sequence > found.floor_bits - 4 * (
+        found.standard_error_bits + found.floor_standard_error_bits
+    )
 
 
-# The gradient ---------------------------------------------------------------------------------------------------------------------------
+# The gradient
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def fused_gradient(job: Training) -> dict[str, np.ndarray]:
@@ -163,16 +188,20 @@ def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> No
         assert distance(found[name], expected[name]) < 1e-5, name
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if name not in ("clipped", "no-clip", "weight-decay", "no-average")])
+@pytest.mark.parametrize(
+    "case", [name for name in CASES if name not in ("clipped", "no-clip", "weight-decay", "no-average")]
+)
 def test_fused_gradient_is_that_of_the_definition(case):
-    """Each parameter's gradient agrees with the float64 definition to 1e-5 in norm: float32 rounding, with a margin of eight for the deepest net."""
+    """Each parameter's gradient agrees with the float64 definition to 1e-5 in norm: float32 rounding, with a margin of
+    eight for the deepest net."""
     job = in_the_middle(training(**{**CASES[case], "clip_thresh": None}))
     expected = definition(job, STEP + 1)
     compare(fused_gradient(job), expected)
 
 
 def test_a_wrong_gradient_is_found():
-    """The comparison fails for a tenth of a percent on one parameter, for one unit's column or one row of a batch of 250 left out, each alone."""
+    """The comparison fails for a tenth of a percent on one parameter, for one unit's column or one row of a batch of
+    250 left out, each alone."""
     job = in_the_middle(training(batch_size=250, clip_thresh=None))
     expected = definition(job, STEP + 1)
     found = fused_gradient(job)
@@ -187,7 +216,8 @@ def test_a_wrong_gradient_is_found():
         compare(found, definition(job, STEP + 1))
 
 
-# Threads and calls ----------------------------------------------------------------------------------------------------------------------
+# Threads and calls
+# ----------------------------------------------------------------------------------------------------------------------
 
 SHAPES = {
     "narrow": {"batch_size": 250},
@@ -201,19 +231,32 @@ def run(calls: list[int], threads: int, **values) -> tuple:
     """A checksum of the weights, the losses and the last norm after so many steps in each call."""
     job = training(threads=threads, **values)
     losses = [loss for count in calls for loss in job.advance(count)]
-    return zlib.crc32(job.model.params.flat.tobytes()), zlib.crc32(job.optimizer.ema.flat.tobytes()), losses, job.optimizer.grad_norm
+    return (
+        zlib.crc32(job.model.params.flat.tobytes()),
+        zlib.crc32(job.optimizer.ema.flat.tobytes()),
+        losses,
+        job.optimizer.grad_norm,
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_weights_do_not_depend_on_threads_or_calls(shape):
-    """After 200 steps weights, average and losses are the same to the last bit for 1, 2 and 3 threads, in one call or in calls of 1, 7 or 64."""
+    """After 200 steps weights, average and losses are the same to the last bit for 1, 2 and 3 threads, in one call or
+    in calls of 1, 7 or 64."""
     steps = 200 if shape != "pieces" else 60
     expected = run([steps], 1, **SHAPES[shape])
     assert run([steps - 1], 1, **SHAPES[shape])[0] != expected[0] and len(expected[2]) == steps // 2
     for threads in (2, 3):
         assert run([steps], threads, **SHAPES[shape]) == expected, threads
     for size in (1, 7, 64):
-        assert run([*[size] * (steps // size), steps % size] if steps % size else [size] * (steps // size), 2, **SHAPES[shape]) == expected, size
+        assert (
+            run(
+                [*[size] * (steps // size), steps % size] if steps % size else [size] * (steps // size),
+                2,
+                **SHAPES[shape],
+            )
+            == expected
+        ), size
 
 
 def test_restored_training_goes_on_exactly():
@@ -236,7 +279,8 @@ def test_seeds_give_other_trainings():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_goes_on():
-    """A process that was forked off a training takes the same steps as its parent: it does not wait for threads that did not come along."""
+    """A process that was forked off a training takes the same steps as its parent: it does not wait for threads that
+    did not come along."""
     code = (
         f"import os, sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_fused_steps import run, training\n"
@@ -255,7 +299,8 @@ def test_a_forked_process_goes_on():
     assert done.returncode == 0, done.stderr
 
 
-# Which rows -----------------------------------------------------------------------------------------------------------------------------
+# Which rows
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [0, 12345, 2**63 - 1])
@@ -270,7 +315,8 @@ def test_orders_are_the_permutations(N, seed):
 
 @pytest.mark.parametrize("looked_at", [[7], [30], [1, 12], [4, 3]])
 def test_a_batch_looked_at_out_of_turn_changes_nothing(looked_at):
-    """`batch` tells of any step what its rows are; a training whose batches were looked at takes the same steps as one left alone."""
+    """`batch` tells of any step what its rows are; a training whose batches were looked at takes the same steps as one
+    left alone."""
     job, alone = (training(N=10, D=4, batch_size=4) for _ in range(2))
     before = [alone.batch(step) for step in looked_at]
     for step, (x0, t) in zip(looked_at, before):
@@ -291,13 +337,16 @@ def test_going_back_takes_the_same_rows_again():
         assert [loss for count in calls for loss in job.advance(count)] == expected
 
 
-# Losses ---------------------------------------------------------------------------------------------------------------------------------
+# Losses
+# ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epoch, every", [(1, 1), (10, 1), (63, 1), (64, 2), (95, 2), (96, 3), (640, 20), (1023, 31), (1024, 32), (5000, 32)])
+@pytest.mark.parametrize(
+    "epoch, every", [(1, 1), (10, 1), (63, 1), (64, 2), (95, 2), (96, 3), (640, 20), (1023, 31), (1024, 32), (5000, 32)]
+)
 def test_logged_steps(epoch, every):
-    """The loss of every step is worked out in short epochs, of one in 32 in those of 1024 steps and more, on both back ends alike: `step` gives
-    it or None, `advance` a list of those there are."""
+    """The loss of every step is worked out in short epochs, of one in 32 in those of 1024 steps and more, on both back
+    ends alike: `step` gives it or None, `advance` a list of those there are."""
     counts = (1, 2, 13, 8, 16)
     expected = [step for step in range(1, sum(counts) + 1) if step % every == 0]
     whole = []
@@ -341,7 +390,8 @@ def test_compiling_takes_no_step():
 
 
 def test_one_compiled_form_serves_all():
-    """Whatever network, chain, batch and seed, fresh or restored: nothing compiles a second time, which would take half a minute without a word."""
+    """Whatever network, chain, batch and seed, fresh or restored: nothing compiles a second time, which would take half
+    a minute without a word."""
     for case in CASES.values():
         job, other = training(**case), training(**case)
         job.compile()
@@ -372,14 +422,16 @@ def test_inputs_are_not_written(monkeypatch):
         np.testing.assert_array_equal(found, expected)
 
 
-# Diverged -------------------------------------------------------------------------------------------------------------------------------
+# Diverged
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("place, value", [(0, np.nan), (-1, np.nan), (0, -np.inf)])
 def test_spoilt_weights_stop_before_their_step(threads, place, value):
-    """With one weight that is not finite the next step is not taken, nor any after it: Diverged names it, nothing changes, and with the weight put
-    right the training goes on as if nothing had happened. Again and again, so that a thread left behind would be met."""
+    """With one weight that is not finite the next step is not taken, nor any after it: Diverged names it, nothing
+    changes, and with the weight put right the training goes on as if nothing had happened. Again and again, so that a
+    thread left behind would be met."""
     job, twin = (training(threads=threads, batch_size=250) for _ in range(2))
     job.advance(5), twin.advance(5)
     right = job.model.params.flat[place]
@@ -398,8 +450,9 @@ def test_spoilt_weights_stop_before_their_step(threads, place, value):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_divergence_in_the_middle_of_a_call(threads):
-    """A learning rate without measure is found out some steps into the call: those before it are taken, and are those of a shorter call, at each of
-    200 calls. A thread that comes late to steps that the others have made meets what a later step has left, and must not be misled by it."""
+    """A learning rate without measure is found out some steps into the call: those before it are taken, and are those
+    of a shorter call, at each of 200 calls. A thread that comes late to steps that the others have made meets what a
+    later step has left, and must not be misled by it."""
     job, twin = (training(threads=k, batch_size=250, lr=1e30, warmup_steps=0) for k in (threads, 1))
     tensors = {name: np.array(array) for name, array in job.tensors().items()}
     with pytest.raises(Diverged) as fault:
@@ -414,7 +467,8 @@ def test_divergence_in_the_middle_of_a_call(threads):
         same(job, twin)
 
 
-# Networks without a compiled form ---------------------------------------------------------------------------------------------------------
+# Networks without a compiled form
+# ---------------------------------------------------------------------------------------------------------
 
 OTHERS = {
     "residual": {"hidden": (16, 16), "residual": True},
@@ -428,12 +482,15 @@ OTHERS = {
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_networks_go_by_the_five_lines(tmp_path, case):
-    """A network that is not one of dense layers alone, or not in float32, has no fused steps on Numba, and trains there as it does on NumPy."""
+    """A network that is not one of dense layers alone, or not in float32, has no fused steps on Numba, and trains there
+    as it does on NumPy."""
     code = None
     if case == "custom":
         code = tmp_path / "reverse_model.py"
         code.write_text(NET)
-    job, lines, numpy = (in_the_middle(training(backend, code=code, **OTHERS[case])) for backend in ("numba", "numba", "numpy"))
+    job, lines, numpy = (
+        in_the_middle(training(backend, code=code, **OTHERS[case])) for backend in ("numba", "numba", "numpy")
+    )
     assert job.fused is None and job.model.ops.name == "numba"
     start, losses = snapshot(job), job.advance(6)
     assert losses == [loss for _ in range(6) if (loss := lines.step()) is not None] and len(losses) == 3

@@ -1,4 +1,5 @@
-"""Fused steps of wide nets, whose slices are kept and whose gradient is worked out tile by tile. What is wide is made narrow here, to be quick."""
+"""Fused steps of wide nets, whose slices are kept and whose gradient is worked out tile by tile. What is wide is made
+narrow here, to be quick."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def wide(monkeypatch):
 @pytest.mark.parametrize("batch", [256, 300, 513, 700])
 @pytest.mark.parametrize("values", [{}, {"odds_input": True}, {"num_sample_steps": 3}, {"clip_thresh": 1e-3}])
 def test_tiles_take_the_five_lines_steps(wide, batch, values):
-    """Weights, moments and average after three steps agree with those of the five lines to float32 rounding, at sizes that tiles do not divide."""
+    """Weights, moments and average after three steps agree with those of the five lines to float32 rounding, at sizes
+    that tiles do not divide."""
     fused, plain = (in_the_middle(training(batch_size=batch, N=400, **values)) for _ in range(2))
     assert fused.fused.keeps and fused.fused.space.groups > 1 and len(fused.fused.plan.tiles) > 10
     plain.fused = None
@@ -35,7 +37,8 @@ def test_tiles_take_the_five_lines_steps(wide, batch, values):
 
 
 def test_weights_do_not_depend_on_the_number_of_threads(wide):
-    """The digest of the weights after 200 steps is the same for 1, 2 and 3 threads, which take slices and tiles from one another."""
+    """The digest of the weights after 200 steps is the same for 1, 2 and 3 threads, which take slices and tiles from
+    one another."""
     found = set()
     for threads in (1, 2, 3):
         job = training(batch_size=384, num_sample_steps=2, N=400, threads=threads)

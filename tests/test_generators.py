@@ -21,7 +21,9 @@ def obeys(rule, row):
     """The rules once more, from their description and one row at a time."""
     string = "".join(map(str, row))
     if isinstance(rule, Heartbeat):
-        return any(string == "".join("01"[j % rule.period == phase] for j in range(len(row))) for phase in range(rule.period))
+        return any(
+            string == "".join("01"[j % rule.period == phase] for j in range(len(row))) for phase in range(rule.period)
+        )
     if isinstance(rule, Repeating):
         return string == string[: rule.block] * (len(row) // rule.block)
     return int(string, 2) % rule.k == 0

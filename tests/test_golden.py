@@ -1,7 +1,9 @@
-"""Golden losses: a tiny training against a second implementation that shares nothing with the first but the noise and the first weights.
+"""Golden losses: a tiny training against a second implementation that shares nothing with the first but the noise and
+the first weights.
 
-The second one is plain float64, one example after another. It takes the loss from probabilities, as the paper writes it, and the
-gradient by complex steps: each parameter in turn gets an imaginary part h; that of the loss over h is the derivative, exact to rounding.
+The second one is plain float64, one example after another. It takes the loss from probabilities, as the paper writes
+it, and the gradient by complex steps: each parameter in turn gets an imaginary part h; that of the loss over h is the
+derivative, exact to rounding.
 """
 
 from __future__ import annotations
@@ -27,11 +29,19 @@ ROWS = np.array([[(3 * i + j * (i + 1)) % 5 < 2 for j in range(D)] for i in rang
 CASES = {
     "relu, x0": dict(activation="relu", predict="x0"),
     "silu, x_prev": dict(activation="silu", predict="x_prev", weight_decay=0.1),
-    "tanh, x0, two steps a row, cross entropy": dict(activation="tanh", predict="x0", num_sample_steps=2, bce_weight=0.3, pi=0.3),
-    "silu, x0, no skip, pi per bit": dict(activation="silu", predict="x0", skip=False, pi="data", clip_thresh=0.05, weight_decay=0.02),
-    "tanh, x_prev, no skip": dict(activation="tanh", predict="x_prev", skip=False, lr_schedule="constant", clip_thresh=None),
+    "tanh, x0, two steps a row, cross entropy": dict(
+        activation="tanh", predict="x0", num_sample_steps=2, bce_weight=0.3, pi=0.3
+    ),
+    "silu, x0, no skip, pi per bit": dict(
+        activation="silu", predict="x0", skip=False, pi="data", clip_thresh=0.05, weight_decay=0.02
+    ),
+    "tanh, x_prev, no skip": dict(
+        activation="tanh", predict="x_prev", skip=False, lr_schedule="constant", clip_thresh=None
+    ),
 }
-DEFAULTS = dict(num_sample_steps=1, bce_weight=0.0, pi=0.5, skip=True, weight_decay=0.0, clip_thresh=0.5, lr_schedule="cosine")
+DEFAULTS = dict(
+    num_sample_steps=1, bce_weight=0.0, pi=0.5, skip=True, weight_decay=0.0, clip_thresh=0.5, lr_schedule="cosine"
+)
 TRAINING = dict(epochs=3, steps_per_epoch=10, lr=0.02, warmup_steps=7, ema=0.9, seed=5)
 
 
@@ -40,8 +50,8 @@ def configuration(case):
     of_model = {k: given[k] for k in ("activation", "predict", "num_sample_steps", "pi", "skip")}
     of_training = {k: given[k] for k in ("bce_weight", "weight_decay", "clip_thresh", "lr_schedule")}
     return Config(
-        model=ModelSection(T=T, hidden=(8, 8), time_features=FEATURES, **of_model), training=Training(**TRAINING, **of_training),
-        data=Data(batch_size=BATCH),
+        model=ModelSection(T=T, hidden=(8, 8), time_features=FEATURES, **of_model), training=Training(**TRAINING,
+        **of_training), data=Data(batch_size=BATCH),
     )  # fmt: skip
 
 
@@ -49,14 +59,19 @@ def stationary(given):
     return np.clip(ROWS.mean(0), 0.5 / N, 1 - 0.5 / N) if given["pi"] == "data" else np.full(D, given["pi"])
 
 
-# The second implementation ----------------------------------------------------------------------------------------------------------------
+# The second implementation
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def time_features(t):
     signal = 1 - t / T
     odds = math.log((1 + signal) / max(1 - signal, 0.5 / T)) / math.log(1000)
     half = FEATURES // 2
-    return np.array([math.cos(math.pi * k * signal) for k in range(half)] + [odds] + [math.cos(math.pi * k * odds) for k in range(1, half)])
+    return np.array(
+        [math.cos(math.pi * k * signal) for k in range(half)]
+        + [odds]
+        + [math.cos(math.pi * k * odds) for k in range(1, half)]
+    )
 
 
 ACTIVATION = {"relu": lambda z: np.where(z.real > 0, z, 0), "silu": lambda z: z / (1 + np.exp(-z)), "tanh": np.tanh}
@@ -80,7 +95,8 @@ def example_loss(weights, x0, x_t, t, given):
         p, v = pi[d], x_t[d]
         signal, before = 1 - t / T, 1 - (t - 1) / T
         beta = 1 - signal / before
-        step = [(beta * p, 1 - beta + beta * p)[u] if v else (1 - beta * p, beta * (1 - p))[u] for u in (0, 1)]  # q(v | u)
+        # q(v | u)
+        step = [(beta * p, 1 - beta + beta * p)[u] if v else (1 - beta * p, beta * (1 - p))[u] for u in (0, 1)]
 
         def posterior(clean):
             one = before * clean + (1 - before) * p  # noqa: B023
@@ -144,7 +160,11 @@ def second_training(first, case):
         length = math.sqrt(float((gradient**2).sum()))
         if given["clip_thresh"] is not None and length > given["clip_thresh"]:
             gradient *= given["clip_thresh"] / length
-        rate = 0.02 * min(1, step / 7) * (0.5 * (1 + math.cos(math.pi * step / STEPS)) if given["lr_schedule"] == "cosine" else 1)
+        rate = (
+            0.02
+            * min(1, step / 7)
+            * (0.5 * (1 + math.cos(math.pi * step / STEPS)) if given["lr_schedule"] == "cosine" else 1)
+        )
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
         theta = theta - rate * given["weight_decay"] * decayed * theta
         theta = theta - rate * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
@@ -165,7 +185,8 @@ def golden(case, first):
 @pytest.mark.parametrize("dtype, tolerance", [(np.float64, 1e-9), (np.float32, 1e-4)])
 @pytest.mark.parametrize("case", CASES)
 def test_training_is_the_second_implementation(case, dtype, tolerance):
-    """Losses of 30 steps, final weights and their averages agree to 1e-9 in float64 and 1e-4 in float32, of the largest of an array."""
+    """Losses of 30 steps, final weights and their averages agree to 1e-9 in float64 and 1e-4 in float32, of the largest
+    of an array."""
     pi = stationary(DEFAULTS | CASES[case])
     model = build(configuration(case), D, pi if CASES[case].get("pi") == "data" else pi[0], dtype=dtype)
     training = Trained(model, Rows.from_bits(ROWS))
@@ -176,7 +197,9 @@ def test_training_is_the_second_implementation(case, dtype, tolerance):
     for ours, theirs in ((training.model.params, weights), (training.optimizer.ema, averages)):
         assert list(ours) == list(theirs)
         for name in theirs:
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=tolerance * np.abs(theirs[name]).max(), err_msg=name)
+            np.testing.assert_allclose(
+                ours[name], theirs[name], rtol=0, atol=tolerance * np.abs(theirs[name]).max(), err_msg=name
+            )
 
 
 @pytest.mark.parametrize("case", ["relu, x0", "silu, x_prev"])

@@ -1,4 +1,5 @@
-"""A family, a net, a kind of data and a back end are new files only: toys (tests/guests/) that go through every command."""
+"""A family, a net, a kind of data and a back end are new files only: toys (tests/guests/) that go through every
+command."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def run_folder(folder: Path) -> Path:
 
 
 def command(house: Path, *arguments, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run([sys.executable, "cli.py", *map(str, arguments)], cwd=house, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "cli.py", *map(str, arguments)], cwd=house, capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == code, done.stderr
     return done
 
@@ -90,7 +93,9 @@ def test_killed_and_resumed(house, trained, tmp_path):
     run = run_folder(tmp_path / "run")
     sets = ("--set", "training.steps_per_epoch=20000")
     job = subprocess.Popen(
-        [sys.executable, "cli.py", "train", str(run), "--backend", "toyback", "--seed", "1", *sets], cwd=house, stderr=subprocess.DEVNULL
+        [sys.executable, "cli.py", "train", str(run), "--backend", "toyback", "--seed", "1", *sets],
+        cwd=house,
+        stderr=subprocess.DEVNULL,
     )
     while not list(run.glob("results/*/checkpoints/model_epoch_1.safetensors")):
         assert job.poll() is None
@@ -104,12 +109,18 @@ def test_killed_and_resumed(house, trained, tmp_path):
 
 
 def test_commands(house, trained, tmp_path):
-    """sample, evaluate, validate, doctor, check-net, --dry-run, and a fault of the toy's own settings with its place."""
+    """sample, evaluate, validate, doctor, check-net, --dry-run, and a fault of the toy's own settings with its
+    place."""
     rows = command(house, "sample", trained, "-n", 5, "--seed", 3, "--backend", "toyback").stdout
-    assert rows == command(house, "sample", trained, "-n", 5, "--seed", 3, "--backend", "numpy").stdout and len(rows.splitlines()) == 5
+    assert (
+        rows == command(house, "sample", trained, "-n", 5, "--seed", 3, "--backend", "numpy").stdout
+        and len(rows.splitlines()) == 5
+    )
     command(house, "sample", trained, "-n", 3, "--steps", 4, "--out", tmp_path / "x.pts")
     assert np.loadtxt(tmp_path / "x.pts").shape == (3, 2)
-    bound = json.loads(command(house, "evaluate", trained, "--json", "--evaluations", 4000, "--backend", "toyback").stdout)
+    bound = json.loads(
+        command(house, "evaluate", trained, "--json", "--evaluations", 4000, "--backend", "toyback").stdout
+    )
     assert bound["data"] == "val rows" and bound["floor_bits"] is None and bound["standard_error_bits"] > 0
     assert json.loads(command(house, "validate", trained, "-n", 50, "--json").stdout)["n"] == 50
     assert json.loads(command(house, "doctor", "--json").stdout)["backends"]["toyback"]["available"]
@@ -122,7 +133,9 @@ def test_commands(house, trained, tmp_path):
 def test_the_perceptron_takes_the_toys_data(house, tmp_path):
     """A net of the house for a family that it has never heard of; on Numba too, whose fused paths it does not fill."""
     run = run_folder(tmp_path / "run")
-    (run / "config.yaml").write_text(CONFIG.replace("net: toynet, ", "net: mlp, ").replace(", gain: 0.2", ", hidden: [8]"))
+    (run / "config.yaml").write_text(
+        CONFIG.replace("net: toynet, ", "net: mlp, ").replace(", gain: 0.2", ", hidden: [8]")
+    )
     assert "gradients are right" in command(house, "check-net", run).stdout
     done = command(house, "train", run, "--backend", "numba", "--set", "training.epochs=1")
     assert "back end numba has no kernels for toy" in done.stderr

@@ -1,4 +1,5 @@
-"""The fused step and the fused chain know no family: filled by one of real numbers, with two outputs an element, they are its five lines."""
+"""The fused step and the fused chain know no family: filled by one of real numbers, with two outputs an element, they
+are its five lines."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Law(NamedTuple):
 
 
 class Kernels:
-    """x_t = x_0 + level[t] noise, noise uniform; the network gives x_0 and, for no use, its square. About half of the steps back change nothing."""
+    """x_t = x_0 + level[t] noise, noise uniform; the network gives x_0 and, for no use, its square. About half of the
+    steps back change nothing."""
 
     work = 1
 
@@ -137,14 +139,29 @@ def job(monkeypatch):
     monkeypatch.setattr(diffusion, "kernels", lambda family, ops: module)
 
     def make(backend, fused=True, **values):
-        monkeypatch.setattr(module, "Kernels", lambda *arguments, **options: Kernels(*arguments, fused=fused, **options))
-        chosen = {"steps_per_epoch": 64, "epochs": 100, "hidden": (33, 17), "batch_size": 70, "clip_thresh": 100.0, "T": 7} | values
-        return in_the_middle(Training(tiny.build(tiny.settings(**chosen), Numbers.D, np.asarray(0.5), backend=backend), Numbers(90)))
+        monkeypatch.setattr(
+            module, "Kernels", lambda *arguments, **options: Kernels(*arguments, fused=fused, **options)
+        )
+        chosen = {
+            "steps_per_epoch": 64,
+            "epochs": 100,
+            "hidden": (33, 17),
+            "batch_size": 70,
+            "clip_thresh": 100.0,
+            "T": 7,
+        } | values
+        return in_the_middle(
+            Training(tiny.build(tiny.settings(**chosen), Numbers.D, np.asarray(0.5), backend=backend), Numbers(90))
+        )
 
     return make
 
 
-@pytest.mark.parametrize("values", [{}, {"odds_input": True}, {"num_sample_steps": 3}, {"hidden": (300,), "batch_size": 90, "num_sample_steps": 4}], ids=str)
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"odds_input": True}, {"num_sample_steps": 3}, {"hidden": (300,), "batch_size": 90, "num_sample_steps": 4}],
+    ids=str,
+)
 def test_fused_steps_are_the_five_lines(job, values):
     """On NumPy, to float32 rounding of the movement of twelve steps; losses likewise."""
     fused, lines = job("numba", **values), job("numpy", **values)
@@ -158,14 +175,19 @@ def test_fused_steps_are_the_five_lines(job, values):
 @pytest.mark.parametrize("steps", [None, 3])
 @pytest.mark.parametrize("values", [{}, {"odds_input": True}], ids=str)
 def test_the_fused_chain_is_the_chain(job, monkeypatch, values, steps):
-    """Rows are those of the chain step by step, known elements included; how many there are moves a row by no more than BLAS rounds."""
+    """Rows are those of the chain step by step, known elements included; how many there are moves a row by no more than
+    BLAS rounds."""
     model, there = job("numba", **values).model, job("numpy", **values).model
     asked = []
     build = fused_chain_numba.build
     monkeypatch.setattr(fused_chain_numba, "build", lambda *arguments: asked.append(build(*arguments)) or asked[-1])
     known = np.where(np.arange(300 * Numbers.D).reshape(300, -1) % 7 == 0, 0.25, np.nan).astype(f32)
     rows = sample.draw(model, 300, seed=4, steps=steps, known=known)
-    assert isinstance(asked[0], fused_chain_numba.FusedChain) and (rows[~np.isnan(known)] == 0.25).all() and rows.dtype == f32
+    assert (
+        isinstance(asked[0], fused_chain_numba.FusedChain)
+        and (rows[~np.isnan(known)] == 0.25).all()
+        and rows.dtype == f32
+    )
     np.testing.assert_allclose(rows, sample.draw(there, 300, seed=4, steps=steps, known=known), rtol=1e-5, atol=1e-5)
     free = sample.draw(model, 300, seed=4, steps=steps)
     np.testing.assert_allclose(sample.draw(model, 40, seed=4, steps=steps), free[:40], rtol=1e-5, atol=1e-5)

@@ -1,4 +1,5 @@
-"""Kernels of every back end against the float64 definition in diffusion/bernoulli.py: the same bits, values, gradients and probabilities."""
+"""Kernels of every back end against the float64 definition in diffusion/bernoulli.py: the same bits, values, gradients
+and probabilities."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def Kernels(request):
 
 @pytest.fixture(params=["numpy", "numba"])
 def HostKernels(request):
-    """Kernels that can be given words; those of a GPU make them. What these do with a word: tests/gpu/test_rung2_kernels.py."""
+    """Kernels that can be given words; those of a GPU make them. What these do with a word:
+    tests/gpu/test_rung2_kernels.py."""
     return kernels_of(request.param).Kernels
 
 
@@ -51,7 +53,12 @@ def batch(T, B, D, seed=0, dtype=np.float64, spread=2.0):
     x0 = generator.integers(0, 2, (B, D)).astype(np.uint8)
     x_t = x0 ^ (generator.random((B, D)) < 0.4)
     t = np.resize(np.unique([1, min(2, T), T, *generator.integers(1, T + 1, B)]), B)
-    return x0, x_t.astype(np.uint8), generator.permutation(t), (spread * generator.standard_normal((B, D))).astype(dtype)
+    return (
+        x0,
+        x_t.astype(np.uint8),
+        generator.permutation(t),
+        (spread * generator.standard_normal((B, D))).astype(dtype),
+    )
 
 
 def whole_logits(chain, predict, skip, logits, x_t, t):
@@ -68,7 +75,8 @@ def defined(chain, predict, skip, logits, x0, x_t, t):
 @pytest.mark.parametrize("T", [1, 2, 7, 2000])
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
 def test_noisy_bits_are_the_definitions(Kernels, B, D, T, pi):
-    """q_sample gives bit for bit what the definition gives for the same words, from the first row on that is asked for."""
+    """q_sample gives bit for bit what the definition gives for the same words, from the first row on that is asked
+    for."""
     chain = make_chain("paper", T, law(pi, D))
     x0, _, t, _ = batch(T, B, D)
     for first_row in (0, 41):
@@ -79,14 +87,17 @@ def test_noisy_bits_are_the_definitions(Kernels, B, D, T, pi):
 
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
 def test_thresholds_are_exact_words(HostKernels, pi, monkeypatch):
-    """The word below the threshold of the documentation gives a 1, the threshold itself a 0, for either bit and every t."""
+    """The word below the threshold of the documentation gives a 1, the threshold itself a 0, for either bit and every
+    t."""
     T, D = 50, 9
     chain = make_chain("paper", T, law(pi, D))
     t = np.repeat(np.arange(1, T + 1), 2)
     x0 = np.tile(np.array([[0] * D, [1] * D], np.uint8), (T, 1))
     lost = [round(float(1 - a) * WORD) for a in chain.alpha_bar]
     share = [round(float(p) * WORD) for p in np.broadcast_to(chain.pi, D)]
-    threshold = np.array([[lost[s] * share[d] // WORD + int(x0[i, d]) * (WORD - lost[s]) for d in range(D)] for i, s in enumerate(t)])
+    threshold = np.array(
+        [[lost[s] * share[d] // WORD + int(x0[i, d]) * (WORD - lost[s]) for d in range(D)] for i, s in enumerate(t)]
+    )
     for below in (1, 0):
         give_words(monkeypatch, (threshold - below).astype(np.uint32))
         np.testing.assert_array_equal(HostKernels(chain).q_sample(x0, t, KEY), np.full_like(x0, below))
@@ -95,7 +106,8 @@ def test_thresholds_are_exact_words(HostKernels, pi, monkeypatch):
 @pytest.mark.parametrize("pi", [2.0**-32, np.full(3, 2.0**-32)])
 @pytest.mark.parametrize("word", [0, 2**32 - 1])
 def test_thresholds_beyond_all_words(HostKernels, pi, word, monkeypatch):
-    """A threshold of 0 gives no word a 1, not even the word 0; one of 2**32 gives a 1 to all of them, also to the last."""
+    """A threshold of 0 gives no word a 1, not even the word 0; one of 2**32 gives a 1 to all of them, also to the
+    last."""
     chain = Chain(np.array([1.0, 1 - 1e-12, 0.5, 0.0]), pi)
     x0 = np.array([[0, 1, 0], [0, 1, 0]], np.uint8)
     give_words(monkeypatch, np.full((2, 3), word, np.uint32))
@@ -130,7 +142,9 @@ def test_kl_and_gradient_are_the_definitions(Kernels, T, predict, skip, pi, dtyp
         x0, x_t, t, logits = batch(T, B, D, dtype=dtype)
         value, gradient = Kernels(chain, predict, skip, dtype=dtype).kl_grad(logits, x0, x_t, t)
         expected, slope = defined(chain, predict, skip, logits, x0, x_t, t)
-        assert value.dtype == np.float64 and value.shape == (B,) and gradient.dtype == dtype and gradient.shape == (B, D)
+        assert (
+            value.dtype == np.float64 and value.shape == (B,) and gradient.dtype == dtype and gradient.shape == (B, D)
+        )
         tolerance = DEFINED[dtype]
         np.testing.assert_allclose(value, expected, rtol=tolerance, atol=1e-12)
         np.testing.assert_allclose(gradient, slope, rtol=tolerance, atol=tolerance * 1e-2)
@@ -163,7 +177,8 @@ def test_kl_is_the_definitions_for_every_schedule(Kernels, name, predict):
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_small_kls_survive_float32(Kernels, predict):
-    """t = 2, T = 2000, all bits agree, the net's flip odds 10 % off: 4.233e-10 bits a bit (specification 1.1.4), to 1e-4 in float32."""
+    """t = 2, T = 2000, all bits agree, the net's flip odds 10 % off: 4.233e-10 bits a bit (specification 1.1.4), to
+    1e-4 in float32."""
     chain = make_chain("paper", 2000, 0.5)
     x, t = np.array([[0, 1, 0, 1]], np.uint8), np.array([2])
     flip = bernoulli.q_flip(chain, x, t)
@@ -179,7 +194,8 @@ def test_small_kls_survive_float32(Kernels, predict):
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 @pytest.mark.parametrize("size", [10.0, 30.0, 80.0])
 def test_extreme_logits_are_finite_and_right(Kernels, dtype, T, predict, size):
-    """A net that is sure, rightly or wrongly, pays what the definition says, without a warning, for every pair of bits."""
+    """A net that is sure, rightly or wrongly, pays what the definition says, without a warning, for every pair of
+    bits."""
     chain = make_chain("paper", T, 0.5)
     pairs = np.array([[0, 0, 1, 1, 0, 0, 1, 1]], np.uint8), np.array([[0, 1, 0, 1, 0, 1, 0, 1]], np.uint8)
     t = np.unique([1, min(2, T), min(3, T), -(-T // 2), T])
@@ -204,7 +220,8 @@ def test_extreme_logits_are_finite_and_right(Kernels, dtype, T, predict, size):
 @pytest.mark.parametrize("T", [1, 2, 2000])
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_gradient_of_a_net_that_is_surer_than_exp_can_say(Kernels, dtype, T, predict):
-    """At logits of +-1e4, whose exp is 0 or infinite in float64 too, it is the limit: at t = 1 it is 1 if the net is wrong, and 0 if it is right."""
+    """At logits of +-1e4, whose exp is 0 or infinite in float64 too, it is the limit: at t = 1 it is 1 if the net is
+    wrong, and 0 if it is right."""
     chain = make_chain("paper", T, 0.2)
     x0, x_t, right = (x.reshape(1, 8).astype(np.uint8) for x in np.indices((2, 2, 2)))
     logits = np.where(right == x0, 1e4, -1e4).astype(dtype)
@@ -231,7 +248,8 @@ def test_flip_probabilities_are_the_definitions(Kernels, T, predict, skip, pi, d
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_reverse_step_flips_where_the_word_is_below(Kernels, predict):
-    """x_{t-1} differs from x_t exactly where word / 2**32 < p_flip, the row's own word from the first row on that is asked for."""
+    """x_{t-1} differs from x_t exactly where word / 2**32 < p_flip, the row's own word from the first row on that is
+    asked for."""
     chain = make_chain("paper", 7, 0.2)
     _, x_t, t, logits = batch(7, 200, 9)
     kernels = Kernels(chain, predict, dtype=np.float64)
@@ -246,7 +264,9 @@ def test_reverse_step_compares_exact_words(HostKernels, word, flips, monkeypatch
     """A flip of probability 1/2 is that of the words below 2**31."""
     give_words(monkeypatch, np.full((1, 2), word, np.uint32))
     x_t = np.array([[0, 1]], np.uint8)
-    found = HostKernels(make_chain("paper", 7, 0.5), "x_prev", skip=False, dtype=np.float64).p_sample(np.zeros((1, 2)), x_t, np.array([3]), KEY)
+    found = HostKernels(make_chain("paper", 7, 0.5), "x_prev", skip=False, dtype=np.float64).p_sample(
+        np.zeros((1, 2)), x_t, np.array([3]), KEY
+    )
     np.testing.assert_array_equal(found, x_t ^ flips)
 
 
@@ -256,13 +276,16 @@ def test_reverse_step_is_sure_where_the_net_is(Kernels):
     _, x_t, t, _ = batch(7, 500, 9)
     wanted = np.random.default_rng(3).integers(0, 2, x_t.shape).astype(np.uint8)
     for dtype in DEFINED:
-        found = Kernels(chain, "x_prev", skip=False, dtype=dtype).p_sample((wanted * 160.0 - 80).astype(dtype), x_t, t, KEY)
+        found = Kernels(chain, "x_prev", skip=False, dtype=dtype).p_sample(
+            (wanted * 160.0 - 80).astype(dtype), x_t, t, KEY
+        )
         np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
 def test_prior_draws_the_stationary_law(Kernels, pi):
-    """Bits are 1 where the word is below pi, so that their mean is pi within 4 standard errors; rows do not depend on the slice."""
+    """Bits are 1 where the word is below pi, so that their mean is pi within 4 standard errors; rows do not depend on
+    the slice."""
     chain = make_chain("paper", 7, law(pi, 9))
     kernels = Kernels(chain)
     found = kernels.prior(20_000, 9, KEY)
@@ -278,7 +301,9 @@ def test_prior_compares_exact_words(HostKernels, pi, monkeypatch):
     threshold = np.array([[round(float(p) * WORD) for p in np.broadcast_to(law(pi, 9), 9)]])
     for below in (1, 0):
         give_words(monkeypatch, (threshold - below).astype(np.uint32))
-        np.testing.assert_array_equal(HostKernels(make_chain("paper", 7, law(pi, 9))).prior(1, 9, KEY), np.full((1, 9), below))
+        np.testing.assert_array_equal(
+            HostKernels(make_chain("paper", 7, law(pi, 9))).prior(1, 9, KEY), np.full((1, 9), below)
+        )
 
 
 @pytest.mark.parametrize("name", ["q_sample", "p_sample"])

@@ -30,8 +30,12 @@ def test_activations():
 
 def test_rules():
     """Every rule can be configured, with just its own parameters."""
-    schemas = {schema.model_fields["name"].default: set(schema.model_fields) - {"name"} for schema in get_args(RuleSettings)}
-    assert schemas == {name: {field.name for field in dataclasses.fields(rule)} for name, rule in generators.RULES.items()}
+    schemas = {
+        schema.model_fields["name"].default: set(schema.model_fields) - {"name"} for schema in get_args(RuleSettings)
+    }
+    assert schemas == {
+        name: {field.name for field in dataclasses.fields(rule)} for name, rule in generators.RULES.items()
+    }
 
 
 @pytest.mark.parametrize("pi", [1e-9, 1 - 1e-9])

@@ -1,4 +1,5 @@
-"""Which model a target means, and what a model does: rows that depend on seed and number alone, scores that belong to a row."""
+"""Which model a target means, and what a model does: rows that depend on seed and number alone, scores that belong to a
+row."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from bdiff_np.runfolder.files import write_whole
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
 
-# Targets --------------------------------------------------------------------------------------------------------------------------------
+# Targets
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def results(run, name: str, epochs=(1, 2, 10), chosen=None):
@@ -71,20 +73,25 @@ def test_relative_targets(tmp_path, monkeypatch, relative):
     folder = results(tmp_path / "x", "d_01_02_2026_t_03_04_05")
     monkeypatch.chdir(tmp_path / "x")
     found = rundir.resolve(relative)
-    assert found.checkpoint.resolve() == rundir.checkpoint_path(folder, 10).resolve() and found.run.resolve() == (tmp_path / "x").resolve()
+    assert (
+        found.checkpoint.resolve() == rundir.checkpoint_path(folder, 10).resolve()
+        and found.run.resolve() == (tmp_path / "x").resolve()
+    )
     monkeypatch.chdir(folder)
     assert rundir.resolve(".").run == (tmp_path / "x").resolve()
 
 
 NAMES = [  # oldest first
-    "d_12_31_2024_t_23_59_59", "d_02_01_2025_t_00_00_00", "d_11_30_2025_t_23_00_00", "d_12_01_2025_t_01_00_00", "d_12_01_2025_t_01_00_09",
-    "d_12_01_2025_t_01_00_09_2", "d_12_01_2025_t_01_00_09_10", "d_12_01_2025_t_01_01_00", "d_01_01_2026_t_00_00_00",
+    "d_12_31_2024_t_23_59_59", "d_02_01_2025_t_00_00_00", "d_11_30_2025_t_23_00_00", "d_12_01_2025_t_01_00_00",
+    "d_12_01_2025_t_01_00_09", "d_12_01_2025_t_01_00_09_2", "d_12_01_2025_t_01_00_09_10", "d_12_01_2025_t_01_01_00",
+    "d_01_01_2026_t_00_00_00",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("count", range(1, len(NAMES) + 1))
 def test_newest_is_by_the_time_in_the_name(tmp_path, monkeypatch, count):
-    """Year before month before day, a second one of one second after the first; never the time of the file or the alphabet."""
+    """Year before month before day, a second one of one second after the first; never the time of the file or the
+    alphabet."""
     for name in reversed(NAMES[:count]):  # so that the newest by name is the oldest on the disk
         results(tmp_path / "runs" / "x", name)
     for name in ("d_99", "d_12_01_2099", "d_12_01_2099_t_01_00_00_old", "backup_d_12_01_2099_t_01_00_00"):
@@ -132,7 +139,11 @@ def test_damaged_results_do_not_hide_the_checkpoints(tmp_path, text):
 def test_targets_that_mean_nothing(tmp_path, monkeypatch):
     """No such place, a folder without results, no runs at all: each with what to do."""
     monkeypatch.chdir(tmp_path)
-    for target, words in ((tmp_path / "no", "is no such"), (tmp_path, f"python cli.py train {tmp_path}"), (None, "train a run first")):
+    for target, words in (
+        (tmp_path / "no", "is no such"),
+        (tmp_path, f"python cli.py train {tmp_path}"),
+        (None, "train a run first"),
+    ):
         with pytest.raises(InputError, match=words):
             rundir.resolve(target)
     results(tmp_path / "runs" / "x", NAMES[0], epochs=())
@@ -141,14 +152,20 @@ def test_targets_that_mean_nothing(tmp_path, monkeypatch):
 
 
 def test_new_results(tmp_path):
-    """The folder is named by the time, month before day; more of one second are numbered, and no folder is ever reused."""
+    """The folder is named by the time, month before day; more of one second are numbered, and no folder is ever
+    reused."""
     now = datetime(2026, 3, 9, 4, 5, 6)
     made = [rundir.new_results(tmp_path, now) for _ in range(12)]
-    assert [m.name for m in made[:3]] == ["d_03_09_2026_t_04_05_06", "d_03_09_2026_t_04_05_06_2", "d_03_09_2026_t_04_05_06_3"]
+    assert [m.name for m in made[:3]] == [
+        "d_03_09_2026_t_04_05_06",
+        "d_03_09_2026_t_04_05_06_2",
+        "d_03_09_2026_t_04_05_06_3",
+    ]
     assert rundir.all_results(tmp_path) == made and all((m / "checkpoints").is_dir() for m in made)
 
 
-# Loading --------------------------------------------------------------------------------------------------------------------------------
+# Loading
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +174,17 @@ def trained(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(conclude, "EVALUATIONS", 1 << 7)
     patch.setattr(pictures, "draw", lambda *_: None)
-    folder = make_run(tmp_path_factory.mktemp("model") / "run", epochs=2, steps_per_epoch=60, num_sample_steps=10, pi="data", ema=0.9)
+    folder = make_run(
+        tmp_path_factory.mktemp("model") / "run", epochs=2, steps_per_epoch=60, num_sample_steps=10, pi="data", ema=0.9
+    )
     assert invoke("train", folder).exit_code == 0
     patch.undo()
     return folder
 
 
 def test_loaded_model_is_the_averaged_one(trained):
-    """Weights are the checkpoint's moving average, chain and network those of its configuration, whatever config.yaml says now."""
+    """Weights are the checkpoint's moving average, chain and network those of its configuration, whatever config.yaml
+    says now."""
     last = rundir.checkpoint_path(newest(trained), 2)
     tensors, _ = checkpoint.read(last)
     m = bdiff_np.load(trained)
@@ -178,7 +198,8 @@ def test_loaded_model_is_the_averaged_one(trained):
 
 
 def test_scalar_law_is_loaded_as_one(tmp_path):
-    """A stationary law that is one number comes back as one, so that the loaded model computes as the trained one did."""
+    """A stationary law that is one number comes back as one, so that the loaded model computes as the trained one
+    did."""
     m = model(pi=0.25)
     path = tmp_path / "model.safetensors"
     meta = {"step": 0, "epoch": 0, "D": D, "net": "mlp", "config": m.config.model_dump(mode="json")}
@@ -189,8 +210,12 @@ def test_scalar_law_is_loaded_as_one(tmp_path):
 
 
 def test_unknown_names_in_a_configuration():
-    """A family or network that this version lacks is a fault that lists those there are; a module that is no network is none."""
-    for values, words in (({"family": "gaussian"}, "bernoulli"), *(({"net": n}, "mlp") for n in ("transformer", "layers", "custom"))):
+    """A family or network that this version lacks is a fault that lists those there are; a module that is no network is
+    none."""
+    for values, words in (
+        ({"family": "gaussian"}, "bernoulli"),
+        *(({"net": n}, "mlp") for n in ("transformer", "layers", "custom")),
+    ):
         with pytest.raises(InputError, match=words):
             model(**values)
 
@@ -199,21 +224,27 @@ def test_checkpoint_of_another_network(tmp_path, trained):
     """Tensors that the configuration's network does not have are a fault that names the file."""
     tensors, meta = checkpoint.read(rundir.checkpoint_path(newest(trained), 2))
     tensors["ema/dense0/b"] = tensors["ema/dense0/b"][:-1]
-    checkpoint.write(tmp_path / "other.safetensors", tensors, {k: v for k, v in meta.items() if k not in ("format", "crc32")})
+    checkpoint.write(
+        tmp_path / "other.safetensors", tensors, {k: v for k, v in meta.items() if k not in ("format", "crc32")}
+    )
     with pytest.raises(InputError, match="other.safetensors: does not fit the network"):
         bdiff_np.load(tmp_path / "other.safetensors")
 
 
 def test_configuration_of_another_version(tmp_path, trained):
-    """A checkpoint whose configuration has a setting that this version does not know is a sentence that names the file, not a traceback."""
+    """A checkpoint whose configuration has a setting that this version does not know is a sentence that names the file,
+    not a traceback."""
     tensors, meta = checkpoint.read(rundir.checkpoint_path(newest(trained), 2))
     meta["config"]["model"]["heads"] = 8
-    checkpoint.write(tmp_path / "newer.safetensors", tensors, {k: v for k, v in meta.items() if k not in ("format", "crc32")})
+    checkpoint.write(
+        tmp_path / "newer.safetensors", tensors, {k: v for k, v in meta.items() if k not in ("format", "crc32")}
+    )
     with pytest.raises(InputError, match="newer.safetensors"):
         bdiff_np.load(tmp_path / "newer.safetensors")
 
 
-# Sampling -------------------------------------------------------------------------------------------------------------------------------
+# Sampling
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_rows_do_not_depend_on_how_many(trained):
@@ -230,7 +261,8 @@ def test_rows_do_not_depend_on_how_many(trained):
 
 
 def test_seeds_and_steps_give_other_rows(trained):
-    """Another seed gives other rows, fewer steps other rows again, and the seed decides those as well; rows among themselves differ."""
+    """Another seed gives other rows, fewer steps other rows again, and the seed decides those as well; rows among
+    themselves differ."""
     m = Model.load(trained)
     rows = [m.sample(200, seed=1), m.sample(200, seed=2), m.sample(200, seed=1, steps=5)]
     assert len({r.tobytes() for r in rows}) == 3
@@ -257,11 +289,13 @@ def test_steps_that_cannot_be_taken(steps):
         model(predict="x_prev").sample(1, steps=5)
 
 
-# Scores ---------------------------------------------------------------------------------------------------------------------------------
+# Scores
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_score_belongs_to_the_row(trained):
-    """A row's score depends neither on its place nor on the other rows: in another order the scores are in that order, to rounding."""
+    """A row's score depends neither on its place nor on the other rows: in another order the scores are in that order,
+    to rounding."""
     m = Model.load(trained)
     rows = np.random.default_rng(0).integers(0, 2, (9, D)).astype(np.uint8)
     scores = m.score(rows, evaluations=300)
@@ -273,7 +307,8 @@ def test_score_belongs_to_the_row(trained):
 
 
 def test_score_is_the_bound_of_a_row(trained):
-    """The mean score of rows is near their bound, and that of each row near the bound of it alone, within 4 standard errors of both."""
+    """The mean score of rows is near their bound, and that of each row near the bound of it alone, within 4 standard
+    errors of both."""
     m = Model.load(trained)
     for rows in (TRAIN.all(), HEARTBEATS, HEARTBEATS[3:]):
         found = evaluate.bound(m, Rows.from_bits(rows), evaluations=1 << 15)
@@ -292,7 +327,10 @@ def test_score_is_its_definition(trained):
         x0 = np.tile(row, (E, 1))
         x_t = bernoulli.q_sample(m.chain, x0, steps, words)
         logits = m.output(x_t, steps) + bernoulli.evidence(m.chain, "x0", x_t, steps)
-        nats = 20 / E * bernoulli.kl(m.chain, "x0", logits, x0, x_t, steps)[0].sum() + bernoulli.prior_kl(m.chain, row[None])[0]
+        nats = (
+            20 / E * bernoulli.kl(m.chain, "x0", logits, x0, x_t, steps)[0].sum()
+            + bernoulli.prior_kl(m.chain, row[None])[0]
+        )
         expected.append(nats / np.log(2))
     np.testing.assert_allclose(m.score(HEARTBEATS, seed=3, evaluations=E), expected, rtol=1e-5)
 
@@ -305,7 +343,8 @@ def test_score_tells_data_from_noise(trained):
 
 
 def test_score_of_a_fresh_model():
-    """With nothing learned, a row costs what independent bits of the stationary law cost, exactly in expectation: -log2 pi(row)."""
+    """With nothing learned, a row costs what independent bits of the stationary law cost, exactly in expectation: -log2
+    pi(row)."""
     rows = HEARTBEATS
     expected = -2 * np.log2(0.25) - 6 * np.log2(0.75)
     many = np.array([model().score(rows, seed=seed, evaluations=200) for seed in range(16)])

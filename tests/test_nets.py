@@ -1,4 +1,5 @@
-"""The network: every gradient is the derivative, the checker that says so can fail, and noise and time enter as documented."""
+"""The network: every gradient is the derivative, the checker that says so can fail, and noise and time enter as
+documented."""
 
 from __future__ import annotations
 
@@ -45,16 +46,23 @@ class Spoilt(WithKey):
         return grads
 
 
-# Layers ---------------------------------------------------------------------------------------------------------------------------------
+# Layers
+# ----------------------------------------------------------------------------------------------------------------------
 
 LAYERS = {
-    **{f"dense {a} film {f}": (lambda a=a, f=f: Dense("d", N_IN, N_OUT, a, f), N_OUT) for a in (*ACTIVATIONS, None) for f in (0, 4)},
+    **{
+        f"dense {a} film {f}": (lambda a=a, f=f: Dense("d", N_IN, N_OUT, a, f), N_OUT)
+        for a in (*ACTIVATIONS, None)
+        for f in (0, 4)
+    },
     "bumps": (lambda: BumpReadout("r", N_IN, N_OUT, 4), N_OUT),
     "steps": (lambda: StepReadout("s", N_IN, N_OUT, T), N_OUT),
     "norm": (lambda: LayerNorm("n", N_IN), N_IN),
     "dropout": (lambda: Dropout(0.4, 1), N_IN),
     "residual": (
-        lambda: Residual([LayerNorm("n", N_IN), Dense("a", N_IN, N_IN, "silu", 4), Dropout(0.4, 2), Dense("b", N_IN, N_IN)]),
+        lambda: Residual(
+            [LayerNorm("n", N_IN), Dense("a", N_IN, N_IN, "silu", 4), Dropout(0.4, 2), Dense("b", N_IN, N_IN)]
+        ),
         N_IN,
     ),
 }
@@ -62,7 +70,8 @@ LAYERS = {
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_layer_gradients(kind):
-    """dx and every parameter's gradient agree with central differences in random directions to 1e-8, dropout noise on."""
+    """dx and every parameter's gradient agree with central differences in random directions to 1e-8, dropout noise
+    on."""
     make, width = LAYERS[kind]
     layer, generator = make(), np.random.default_rng(1)
     params, grads = Params(ops, layer.shapes, np.float64), Params(ops, layer.shapes, np.float64)
@@ -113,7 +122,9 @@ def test_bump_readout_is_a_mixture_of_readouts():
     x, g = generator.normal(size=(B, N_IN)), generator.random((B, 3))
     W = params["r/W"].reshape(N_IN, 3, N_OUT)
     expected = sum(g[:, j, None] * (x @ W[:, j] + params["r/b"][j]) for j in range(3))
-    np.testing.assert_allclose(layer.forward(ops, params, x, Context(STEPS, g, None))[0], expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        layer.forward(ops, params, x, Context(STEPS, g, None))[0], expected, rtol=1e-12, atol=1e-12
+    )
 
 
 def test_step_readout_takes_the_weights_of_its_step():
@@ -132,18 +143,24 @@ def test_step_readout_takes_the_weights_of_its_step():
         np.testing.assert_allclose(grads["s/b"][t], (STEPS == t).sum(), rtol=1e-12)
 
 
-# The whole network ----------------------------------------------------------------------------------------------------------------------
+# The whole network
+# ----------------------------------------------------------------------------------------------------------------------
 
 GRID = list(product(ACTIVATIONS, ("fourier", "bumps", "readout"), (False, True), (0.0, 0.3)))
 
 
-def network(activation="silu", time="fourier", residual=False, dropout=0.0, hidden=(7, 7), D=5, T=12, dtype=np.float64, **more):
-    return model(dtype, D=D, T=T, activation=activation, time=time, residual=residual, dropout=dropout, hidden=hidden, **more)
+def network(
+    activation="silu", time="fourier", residual=False, dropout=0.0, hidden=(7, 7), D=5, T=12, dtype=np.float64, **more
+):
+    return model(
+        dtype, D=D, T=T, activation=activation, time=time, residual=residual, dropout=dropout, hidden=hidden, **more
+    )
 
 
 @pytest.mark.parametrize("activation, time, residual, dropout", GRID)
 def test_network_gradients(activation, time, residual, dropout):
-    """Every parameter of every kind of network passes: the logits alone, and the loss of both parametrisations; dropout noise on."""
+    """Every parameter of every kind of network passes: the logits alone, and the loss of both parametrisations; dropout
+    noise on."""
     for loss, predict in (("linear", "x0"), ("kl", "x0"), ("kl", "x_prev")):
         m = network(activation, time, residual, dropout, predict=predict)
         net = WithKey(m.net) if dropout else m.net
@@ -233,7 +250,8 @@ def test_network_reads_bits_as_signs():
 
 
 def test_first_weights_depend_on_the_seed_alone():
-    """One seed gives one set of parameters, another seed another; no two matrices are equal; standard deviations are gain / sqrt(n_in)."""
+    """One seed gives one set of parameters, another seed another; no two matrices are equal; standard deviations are
+    gain / sqrt(n_in)."""
     first, again, other = (network(hidden=(300, 300, 300)).net.init(seed) for seed in (0, 0, 1))
     for name in first:
         np.testing.assert_array_equal(first[name], again[name])
@@ -247,7 +265,8 @@ def test_first_weights_depend_on_the_seed_alone():
     assert not np.allclose(blocks["dense1/W"] / 2**0.5, blocks["mix1/W"] / 0.5)
 
 
-# Dropout --------------------------------------------------------------------------------------------------------------------------------
+# Dropout
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_dropout_is_off_without_a_key():
@@ -259,7 +278,8 @@ def test_dropout_is_off_without_a_key():
 
 
 def test_dropout_noise_is_addressed():
-    """The mask is a function of (seed, layer, step, row), not of the number of rows or the calls before; its shares are the rate's."""
+    """The mask is a function of (seed, layer, step, row), not of the number of rows or the calls before; its shares are
+    the rate's."""
 
     def draw(seed, index, step, rows):
         context = Context(None, None, Key(seed, rng.Q_NOISE, step))
@@ -290,12 +310,15 @@ def test_dropout_noise_is_not_that_of_q_sample():
     """Dropout's words come from streams of their own, whatever stream the step's key names."""
     x, key = np.ones((50, 40)), Key(1, rng.Q_NOISE, 1)
     mask = Dropout(0.5, 1).forward(ops, {}, x, Context(None, None, key))[0] != 0
-    np.testing.assert_array_equal(mask, Dropout(0.5, 1).forward(ops, {}, x, Context(None, None, Key(1, rng.TIME, 1)))[0] != 0)
+    np.testing.assert_array_equal(
+        mask, Dropout(0.5, 1).forward(ops, {}, x, Context(None, None, Key(1, rng.TIME, 1)))[0] != 0
+    )
     for stream in range(9):
         assert ((rng.words(Key(1, stream, 1), 50, 40) >= 2**31) == mask).mean() < 0.6
 
 
-# Time features --------------------------------------------------------------------------------------------------------------------------
+# Time features
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("T, count", [(1, 2), (5, 4), (2000, 16)])
@@ -309,7 +332,8 @@ def test_bumps_sum_to_one(T, count):
 
 
 def test_bump_widths():
-    """Neighbouring bumps are one standard deviation apart: a bump has e^(-1/2) of its own weight at the next one's centre."""
+    """Neighbouring bumps are one standard deviation apart: a bump has e^(-1/2) of its own weight at the next one's
+    centre."""
     g = mlp.time_table("bumps", make_chain("paper", 10, 0.5).alpha_bar, 6)
     np.testing.assert_allclose(g[4, 1] / g[4, 2], np.exp(-0.5), rtol=1e-12)
     np.testing.assert_allclose(g[4, 0] / g[4, 2], np.exp(-2), rtol=1e-12)
@@ -317,7 +341,8 @@ def test_bump_widths():
 
 @pytest.mark.parametrize("count", [2, 4, 16])
 def test_fourier_depends_on_the_signal_alone(count):
-    """Two chains whose signals agree at some steps have equal features there, and others elsewhere; none is constant but the first."""
+    """Two chains whose signals agree at some steps have equal features there, and others elsewhere; none is constant
+    but the first."""
     T = 50
     paper = make_chain("paper", T, 0.5).alpha_bar
     bent = np.where(np.arange(T + 1) % 2, paper - 0.003, paper)

@@ -22,15 +22,21 @@ def optimizer(total: int = 100, scale: float = 1.0, shapes=SHAPES, **values):
     return params, AdamW(ops, params, decays, settings(**values).training, total, scale)
 
 
-# Flat buffers ---------------------------------------------------------------------------------------------------------------------------
+# Flat buffers
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_views_share_the_buffer():
-    """Every name is a view of `flat`, in the order of the shapes, without gaps; a write to one side is seen on the other."""
+    """Every name is a view of `flat`, in the order of the shapes, without gaps; a write to one side is seen on the
+    other."""
     params = Params(ops, SHAPES)
-    assert list(params) == list(SHAPES) and params.flat.dtype == np.float32 and params.flat.size == 6 + 3 + 12 + 8 + 3 + 1
+    assert (
+        list(params) == list(SHAPES) and params.flat.dtype == np.float32 and params.flat.size == 6 + 3 + 12 + 8 + 3 + 1
+    )
     params.flat[...] = np.arange(params.flat.size)
-    np.testing.assert_array_equal(np.concatenate([view.ravel() for view in params.values()]), np.arange(params.flat.size))
+    np.testing.assert_array_equal(
+        np.concatenate([view.ravel() for view in params.values()]), np.arange(params.flat.size)
+    )
     for name, view in params.items():
         assert view.shape == SHAPES[name] and np.shares_memory(view, params.flat)
         view[...] = -1
@@ -56,11 +62,13 @@ def test_fill_refuses_what_does_not_fit():
             params.fill({"a": np.zeros(shape)})
 
 
-# Learning rate --------------------------------------------------------------------------------------------------------------------------
+# Learning rate
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_learning_rate_warms_up_and_falls():
-    """lr min(1, k / warm-up) times half a cosine: exact values at the start, in the middle and at the end, which is 0."""
+    """lr min(1, k / warm-up) times half a cosine: exact values at the start, in the middle and at the end, which is
+    0."""
     _, o = optimizer(100, lr=0.5, warmup_steps=10, lr_schedule="cosine")
     half = lambda k: 0.5 * (1 + math.cos(math.pi * k / 100))  # noqa: E731
     for step, factor in ((1, 0.1), (5, 0.5), (10, 1.0), (11, 1.0), (50, 1.0), (99, 1.0)):
@@ -69,7 +77,9 @@ def test_learning_rate_warms_up_and_falls():
     assert o.learning_rate(100) == 0 and o.learning_rate(150) == 0
 
 
-@pytest.mark.parametrize("warmup_steps, step, rate", [(4, 1, 0.125), (4, 3, 0.375), (4, 4, 0.5), (4, 1000, 0.5), (0, 1, 0.5), (1, 1, 0.5)])
+@pytest.mark.parametrize(
+    "warmup_steps, step, rate", [(4, 1, 0.125), (4, 3, 0.375), (4, 4, 0.5), (4, 1000, 0.5), (0, 1, 0.5), (1, 1, 0.5)]
+)
 def test_constant_learning_rate(warmup_steps, step, rate):
     """After the warm-up, or at once without one, the rate is lr for ever."""
     assert optimizer(100, lr=0.5, warmup_steps=warmup_steps, lr_schedule="constant")[1].learning_rate(step) == rate
@@ -87,12 +97,14 @@ def test_rate_of_each_step_is_used():
         np.testing.assert_allclose(before - params.flat, o.learning_rate(step), rtol=1e-6, atol=1e-12)
 
 
-# Steps ----------------------------------------------------------------------------------------------------------------------------------
+# Steps
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threshold, expected", [(None, 20.0), (25.0, 20.0), (20.0, 20.0), (5.0, 5.0)])
 def test_clipping_is_of_the_scaled_global_norm(threshold, expected):
-    """The gradient times `scale` is cut to the threshold; the first moment shows it. grad_norm is the norm before the cut."""
+    """The gradient times `scale` is cut to the threshold; the first moment shows it. grad_norm is the norm before the
+    cut."""
     params, o = optimizer(scale=4.0, clip_thresh=threshold)
     grads = Params(ops, SHAPES, np.float64)
     grads["b"][0], grads["W"][1, 2] = 3.0, -4.0  # norm 5, scaled 20
@@ -106,7 +118,8 @@ def test_clipping_is_of_the_scaled_global_norm(threshold, expected):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_diverged_changes_nothing(bad):
-    """A gradient that is not finite raises, naming the step; parameters, moments, average, step and grad_norm stay as they were."""
+    """A gradient that is not finite raises, naming the step; parameters, moments, average, step and grad_norm stay as
+    they were."""
     params, o = optimizer(weight_decay=0.1)
     grads = Params(ops, SHAPES, np.float64)
     grads.flat[...] = 1
@@ -124,17 +137,21 @@ def test_diverged_changes_nothing(bad):
 
 
 def test_only_matrices_decay():
-    """Without a gradient, matrices shrink by 1 - lr * weight_decay; biases, gains, shifts and tables of biases stay exactly."""
+    """Without a gradient, matrices shrink by 1 - lr * weight_decay; biases, gains, shifts and tables of biases stay
+    exactly."""
     params, o = optimizer(lr=0.25, warmup_steps=0, lr_schedule="constant", weight_decay=0.5)
     before = {name: view.copy() for name, view in params.items()}
     o.step(ops, params, Params(ops, SHAPES, np.float64))
     for name, view in params.items():
-        np.testing.assert_allclose(view, before[name] * (0.875 if name in ("W", "out/W") else 1), rtol=1e-15, err_msg=name)
+        np.testing.assert_allclose(
+            view, before[name] * (0.875 if name in ("W", "out/W") else 1), rtol=1e-15, err_msg=name
+        )
 
 
 @pytest.mark.parametrize("time, residual", [("fourier", False), ("bumps", True), ("readout", True)])
 def test_matrices_of_the_network_decay(time, residual):
-    """Of the built-in network these are all W, and nothing else: F, time's hold on the units, would decay before it is learned."""
+    """Of the built-in network these are all W, and nothing else: F, time's hold on the units, would decay before it is
+    learned."""
     m = model(np.float64, time=time, residual=residual, hidden=(6, 6), time_features=4)
     o = AdamW(m.ops, m.params, m.net.decays(), m.config.training, 10, 1.0)
     marked = Params(ops, m.net.shapes, np.float64)

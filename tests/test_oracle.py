@@ -1,4 +1,5 @@
-"""The oracle of a finite data set against brute force; the floor of the bound against enumeration and the specification's figures."""
+"""The oracle of a finite data set against brute force; the floor of the bound against enumeration and the
+specification's figures."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ HEARTBEAT = Heartbeat(5).rows(20)
 @pytest.mark.parametrize("pi", [0.5, 0.2, np.array([0.5, 0.2, 0.9, 0.4])], ids=["half", "scalar", "per bit"])
 @pytest.mark.parametrize("schedule", ["paper", "linear"])
 def test_oracle_is_bayes_over_the_population(pi, schedule):
-    """P(x_0 = 1 | x_t) per bit: weights q(x_t | row), one row and one bit at a time; infinite exactly where all rows agree."""
+    """P(x_0 = 1 | x_t) per bit: weights q(x_t | row), one row and one bit at a time; infinite exactly where all rows
+    agree."""
     chain = make_chain(schedule, 6, pi)
     population = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [1, 1, 0, 1], [0, 0, 0, 1], [1, 0, 0, 1]], np.uint8)
     x_t = np.random.default_rng(0).integers(0, 2, (30, 4)).astype(np.uint8)
@@ -45,19 +47,24 @@ def test_oracle_is_bayes_over_the_population(pi, schedule):
 
 
 def test_oracle_of_a_long_row_does_not_overflow():
-    """The likelihoods of two rows of 1000 ones, but for the last bit, are e^2944 times that of zeros: that bit's logit is still log 19."""
+    """The likelihoods of two rows of 1000 ones, but for the last bit, are e^2944 times that of zeros: that bit's logit
+    is still log 19."""
     population = np.ones((2, 1000), np.uint8)
     population[1, -1] = 0
-    found = bernoulli.oracle_logits(make_chain("paper", 10, 0.5), population, np.ones((1, 1000), np.uint8), np.array([1]))
+    found = bernoulli.oracle_logits(
+        make_chain("paper", 10, 0.5), population, np.ones((1, 1000), np.uint8), np.array([1])
+    )
     np.testing.assert_allclose(found[0, -1], math.log(0.95 / 0.05), rtol=1e-9)
     assert np.all(found[0, :-1] == np.inf)
 
 
-# Two bits that are equal: four states, so that everything can be enumerated ---------------------------------------------------------------
+# Two bits that are equal: four states, so that everything can be enumerated
+# ---------------------------------------------------------------
 
 
 def pair_cost(chain, t, shift=0.0):
-    """E KL_t in nats for rows {00, 11}, over both rows and all four x_t; `shift` (4, 2) is added to the oracle's logits."""
+    """E KL_t in nats for rows {00, 11}, over both rows and all four x_t; `shift` (4, 2) is added to the oracle's
+    logits."""
     steps, total = np.full(4, t), 0.0
     logits = bernoulli.oracle_logits(chain, PAIR, STATES, steps) + shift
     for row in PAIR:
@@ -90,7 +97,8 @@ def test_floor_of_pairs_is_their_enumeration(T, pi):
 
 @pytest.mark.parametrize("T, pi", [(1, 0.5), (10, 0.5), (10, 0.2)])
 def test_excess_and_floor_make_the_bound(T, pi):
-    """For logits that are off by up to 0.7, the excess is the enumerated bound less the floor, within 4 standard errors; of the oracle it is 0."""
+    """For logits that are off by up to 0.7, the excess is the enumerated bound less the floor, within 4 standard
+    errors; of the oracle it is 0."""
     chain, shift = make_chain("paper", T, pi), np.random.default_rng(2).normal(0, 0.4, (4, 2))
 
     def shifted(x_t, t):
@@ -100,11 +108,14 @@ def test_excess_and_floor_make_the_bound(T, pi):
     nats, error = bernoulli_floor.excess(chain, PAIR, shifted, seed=1)
     assert 0 < error < 0.05 * nats
     assert abs(nats - (bound - pair_floor(T, pi))) < 4 * error
-    assert bernoulli_floor.excess(chain, PAIR, lambda x_t, t: bernoulli.oracle_logits(chain, PAIR, x_t, t), evaluations=4096) == (0.0, 0.0)
+    assert bernoulli_floor.excess(
+        chain, PAIR, lambda x_t, t: bernoulli.oracle_logits(chain, PAIR, x_t, t), evaluations=4096
+    ) == (0.0, 0.0)
 
 
 def test_floors_standard_error_is_the_spread_over_seeds(monkeypatch):
-    """Over 100 seeds the errors in units of their standard error have mean 0 and a variance near 1 (16 groups: Student's t, 15/13)."""
+    """Over 100 seeds the errors in units of their standard error have mean 0 and a variance near 1 (16 groups:
+    Student's t, 15/13)."""
     monkeypatch.setattr(bernoulli_floor, "BATCH", 128)
     found = np.array([bernoulli_floor.floor(make_chain("paper", 10, 0.5), PAIR, seed, 16 * 128) for seed in range(100)])
     z = (found[:, 0] - pair_floor(10)) / found[:, 1]
@@ -114,7 +125,8 @@ def test_floors_standard_error_is_the_spread_over_seeds(monkeypatch):
 
 @pytest.mark.parametrize("t", [1, 2, 5, 10])
 def test_no_other_logits_cost_less_than_the_oracles(t):
-    """At every step any other answer costs more, and more the farther it is; twice as far about four times: a minimum, not a slope."""
+    """At every step any other answer costs more, and more the farther it is; twice as far about four times: a minimum,
+    not a slope."""
     chain, generator = make_chain("paper", 10, 0.3), np.random.default_rng(t)
     least = pair_cost(chain, t)
     for _ in range(10):
@@ -132,12 +144,14 @@ def test_floor_needs_a_chain_that_ends_without_signal():
     assert FAMILY.floor(chain, PAIR, "learned") is None
 
 
-# Heartbeats: columns of one phase are alike, so that counts of ones per phase are all that matters ----------------------------------------
+# Heartbeats: columns of one phase are alike, so that counts of ones per phase are all that matters
+# ----------------------------------------
 
 
 @lru_cache
 def heartbeat_costs(T, pi):
-    """E KL_t of the oracle, (T + 1,) nats, for 20 bits of period 5, exactly: over ones in the true phase (0..4) and in the four others."""
+    """E KL_t of the oracle, (T + 1,) nats, for 20 bits of period 5, exactly: over ones in the true phase (0..4) and in
+    the four others."""
     chain, period, beats = make_chain("paper", T, pi), 5, 4
     ways = np.array([math.comb(beats, k) for k in range(beats + 1)], float)
     others = list(combinations_with_replacement(range(beats + 1), period - 1))
@@ -162,14 +176,22 @@ def heartbeat_costs(T, pi):
                     here, elsewhere = m[:, c], np.delete(m, c, 1).sum(1)
                     right, wrong = (here, elsewhere) if v else (elsewhere, here)
                     q, not_q = (agree, not_agree) if v == (c == 0) else (disagree, not_disagree)
-                    for part, total in ((q, right * agree + wrong * disagree), (not_q, right * not_agree + wrong * not_disagree)):
-                        cost[1:] += bits * weight * np.where(part > 0, part * np.log(np.where(part > 0, part, 1) / total), 0)
+                    for part, total in (
+                        (q, right * agree + wrong * disagree),
+                        (not_q, right * not_agree + wrong * not_disagree),
+                    ):
+                        cost[1:] += (
+                            bits * weight * np.where(part > 0, part * np.log(np.where(part > 0, part, 1) / total), 0)
+                        )
     return cost
 
 
-@pytest.mark.parametrize("T, bits", [(10, 2.869), (20, 2.581), (50, 2.423), (100, 2.372), (1000, 2.327), (2000, 2.3244)])
+@pytest.mark.parametrize(
+    "T, bits", [(10, 2.869), (20, 2.581), (50, 2.423), (100, 2.372), (1000, 2.327), (2000, 2.3244)]
+)
 def test_heartbeats_cost_what_the_specification_says(T, bits):
-    """The enumerated floor of 20 bits, period 5, pi = 1/2 agrees with the table of 1.9, whose own error is 0.003 bits."""
+    """The enumerated floor of 20 bits, period 5, pi = 1/2 agrees with the table of 1.9, whose own error is 0.003
+    bits."""
     assert abs(heartbeat_costs(T, 0.5).sum() / LN2 - bits) < 0.003
 
 
@@ -182,7 +204,8 @@ def test_floor_of_heartbeats_is_their_enumeration(T, pi):
 
 
 def test_oracles_steps_are_their_enumeration():
-    """Mean KL of each step within 5 standard errors over 20 seeds, where it is not made of rare events, and the sum of all within 4."""
+    """Mean KL of each step within 5 standard errors over 20 seeds, where it is not made of rare events, and the sum of
+    all within 4."""
     chain = make_chain("paper", 20, 0.5)
 
     def oracle(x_t, t):
@@ -198,11 +221,14 @@ def test_oracles_steps_are_their_enumeration():
     assert abs(found.sum(1).mean() - exact.sum()) < 4 * found.sum(1).std(ddof=1) / 20**0.5
 
 
-# The floor as `evaluate` reports it -------------------------------------------------------------------------------------------------------
+# The floor as `evaluate` reports it
+# -------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("T, pi, bits", [(2000, 0.5, 2.392), (2000, 0.2, 2.3683), (100, 0.5, None), (10, 0.5, None)])
 def test_floor_of_the_papers_protocol_is_its_enumeration(T, pi, bits):
-    """All steps but the first, and the forward kernel for it: within 4 of the error that is reported, and the specification's figure."""
+    """All steps but the first, and the forward kernel for it: within 4 of the error that is reported, and the
+    specification's figure."""
     chain = make_chain("paper", T, pi)
     nats, error = FAMILY.floor(chain, HEARTBEAT, "paper")
     exact = heartbeat_costs(T, pi)[2:].sum() + bernoulli.fixed_last_step(chain, HEARTBEAT).mean()
@@ -212,7 +238,8 @@ def test_floor_of_the_papers_protocol_is_its_enumeration(T, pi, bits):
 
 @pytest.mark.parametrize("kind", ["learned", "paper"])
 def test_floor_of_many_rows_is_below_every_bound(kind):
-    """Where rows are too many for the oracle the floor is their entropy: 4096 rows of 12 bits at T = 1 cost 12 bits by either bound."""
+    """Where rows are too many for the oracle the floor is their entropy: 4096 rows of 12 bits at T = 1 cost 12 bits by
+    either bound."""
     population = ((np.arange(4096)[:, None] >> np.arange(12)) & 1).astype(np.uint8)
     nats, error = FAMILY.floor(make_chain("paper", 1, 0.5), population, kind)
     np.testing.assert_allclose(nats / LN2, 12, rtol=1e-12)

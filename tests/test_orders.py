@@ -14,7 +14,8 @@ def order(p: int, N: int) -> list[int]:
 
 @pytest.mark.parametrize("N", [1, 3, 7])
 def test_any_walk_through_the_sequence(N):
-    """Batches within a pass, over its end, over several; again and back: always the rows that stand there. Forward, no order is made twice."""
+    """Batches within a pass, over its end, over several; again and back: always the rows that stand there. Forward, no
+    order is made twice."""
     made = []
 
     def make(first, passes):

@@ -1,4 +1,5 @@
-"""The package as others meet it: what an import loads, where the kernels are, what an installation holds, what the README promises."""
+"""The package as others meet it: what an import loads, where the kernels are, what an installation holds, what the
+README promises."""
 
 from __future__ import annotations
 
@@ -20,7 +21,19 @@ from test_cli import examples, parse  # noqa: F401  (a fixture)
 import bdiff_np
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ["numpy", "numba", "llvmlite", "cupy", "matplotlib", "pydantic", "safetensors", "PIL", "yaml", "tqdm", "threadpoolctl"]
+HEAVY = [
+    "numpy",
+    "numba",
+    "llvmlite",
+    "cupy",
+    "matplotlib",
+    "pydantic",
+    "safetensors",
+    "PIL",
+    "yaml",
+    "tqdm",
+    "threadpoolctl",
+]
 SETUP = {
     keyword.arg: keyword.value
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")))
@@ -34,10 +47,17 @@ def setup_says(keyword: str):
 
 
 def python(code: str, *, path: list[Path], cwd: Path) -> str:
-    """What code prints in a fresh process that sees `path` and the libraries, but no editable bdiff_np: -S reads no .pth files."""
+    """What code prints in a fresh process that sees `path` and the libraries, but no editable bdiff_np: -S reads no
+    .pth files."""
     library = sysconfig.get_paths()["purelib"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), library]), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=cwd, env=environment, timeout=60)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*map(str, path), library]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=cwd, env=environment, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -45,7 +65,9 @@ def python(code: str, *, path: list[Path], cwd: Path) -> str:
 def tracked() -> list[Path]:
     """All files of the repository, those that are new and not ignored too; skips where there is no repository."""
     try:
-        done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], capture_output=True, cwd=ROOT)
+        done = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], capture_output=True, cwd=ROOT
+        )
     except OSError:
         pytest.skip("git is not installed")
     if done.returncode:
@@ -53,7 +75,8 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in os.fsdecode(done.stdout).split("\0") if name and (ROOT / name).is_file()]
 
 
-# Imports --------------------------------------------------------------------------------------------------------------------------------
+# Imports
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_import_loads_only_the_standard_library(tmp_path):
@@ -61,7 +84,9 @@ def test_import_loads_only_the_standard_library(tmp_path):
     assert python(code, path=[ROOT], cwd=tmp_path) == f"{bdiff_np.__version__} []"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["data", "--help"], ["sample", "-h"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["train", "--help"], ["data", "--help"], ["sample", "-h"]], ids=" ".join
+)
 def test_help_loads_no_large_library(tmp_path, words):
     """Help comes at once: NumPy, pydantic, matplotlib and the rest wait for a command that computes."""
     code = (
@@ -80,7 +105,10 @@ def test_the_probe_of_imports_sees_them(tmp_path):
     assert {"numpy", "pydantic"} <= set(ast.literal_eval(python(code, path=[ROOT], cwd=tmp_path)))
 
 
-KERNELS = "import sys, bdiff_np.kernels.bernoulli.bernoulli_numpy as k; print(k.__name__, k.__file__, 'kernels' in sys.modules)"
+KERNELS = (
+    "import sys, bdiff_np.kernels.bernoulli.bernoulli_numpy as k; print(k.__name__, k.__file__, 'kernels' in "
+    "sys.modules)"
+)
 
 
 def test_kernels_are_found_in_a_plain_checkout(tmp_path):
@@ -91,7 +119,8 @@ def test_kernels_are_found_in_a_plain_checkout(tmp_path):
 
 
 def test_kernels_are_found_where_there_are_no_symbolic_links(tmp_path):
-    """The package registers them itself then, and nothing else of the checkout with them; a link that git wrote as a file does no harm."""
+    """The package registers them itself then, and nothing else of the checkout with them; a link that git wrote as a
+    file does no harm."""
     shutil.copytree(ROOT / "bdiff_np", tmp_path / "bdiff_np", ignore=shutil.ignore_patterns("kernels", "__pycache__"))
     shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "bdiff_np" / "kernels").write_text("../kernels")
@@ -101,7 +130,10 @@ def test_kernels_are_found_where_there_are_no_symbolic_links(tmp_path):
 
 @pytest.mark.parametrize("name", ["bdiff_np.bdiff_np", "bdiff_np.cli.main", "bdiff_np.tests", "bdiff_np.dev"])
 def test_nothing_else_of_the_checkout_is_a_part_of_the_package(tmp_path, name):
-    code = f"import importlib.util, bdiff_np\ntry: print(importlib.util.find_spec({name!r}))\nexcept ModuleNotFoundError: print(None)"
+    code = (
+        f"import importlib.util, bdiff_np\ntry: print(importlib.util.find_spec({name!r}))\nexcept "
+        "ModuleNotFoundError: print(None)"
+    )
     assert python(code, path=[ROOT], cwd=tmp_path) == "None"
 
 
@@ -115,17 +147,27 @@ def test_kernels_are_not_taken_from_a_neighbour(tmp_path):
     assert python(code, path=[tmp_path / "site"], cwd=tmp_path) == "1"
 
 
-# Installation ---------------------------------------------------------------------------------------------------------------------------
+# Installation
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def package_folders() -> set[str]:
     """Of the package and, below kernels/, of its subjects."""
-    own = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "bdiff_np").rglob("*.py") if "kernels" not in p.parts}
-    return own | {"bdiff_np.kernels"} | {f"bdiff_np.kernels.{p.parent.name}" for p in (ROOT / "kernels").glob("*/__init__.py")}
+    own = {
+        ".".join(p.parent.relative_to(ROOT).parts)
+        for p in (ROOT / "bdiff_np").rglob("*.py")
+        if "kernels" not in p.parts
+    }
+    return (
+        own
+        | {"bdiff_np.kernels"}
+        | {f"bdiff_np.kernels.{p.parent.name}" for p in (ROOT / "kernels").glob("*/__init__.py")}
+    )
 
 
 def test_setup_lists_every_package():
-    """Each folder with Python files is a package that gets installed, and each listed one exists; kernels/ is mapped, not copied."""
+    """Each folder with Python files is a package that gets installed, and each listed one exists; kernels/ is mapped,
+    not copied."""
     namespace = runpy.run_path(str(ROOT / "setup.py"))
     packages = namespace["PACKAGES"]
     assert set(packages) == package_folders() and len(packages) == len(package_folders())
@@ -136,7 +178,8 @@ def test_setup_lists_every_package():
 
 
 def test_setup_agrees_with_the_package():
-    """One version; the marker of type hints is there; every library that the package imports is asked for, and no other; CuPy by both extras."""
+    """One version; the marker of type hints is there; every library that the package imports is asked for, and no
+    other; CuPy by both extras."""
     assert setup_says("version") == bdiff_np.__version__ and setup_says("name") == "bdiff_np"
     assert all((ROOT / "bdiff_np" / name).is_file() for name in setup_says("package_data")["bdiff_np"])
     asked = {re.match(r"[\w-]+", text).group() for text in setup_says("install_requires")}
@@ -154,7 +197,9 @@ def test_setup_agrees_with_the_package():
             )
             used |= {name.partition(".")[0] for name in names}
     used -= {"bdiff_np", *sys.stdlib_module_names}
-    assert "cupy" in used and all(any(text.startswith("cupy-") for text in setup_says("extras_require")[extra]) for extra in ("cuda12", "cuda13"))
+    assert "cupy" in used and all(
+        any(text.startswith("cupy-") for text in setup_says("extras_require")[extra]) for extra in ("cuda12", "cuda13")
+    )
     used -= {"cupy"}
     assert {called.get(name, name) for name in asked} == used
 
@@ -177,20 +222,25 @@ def copy_of_the_checkout(folder: Path) -> Path:
 
 
 def check_installed(library: Path, tmp_path: Path) -> None:
-    """An installation holds every module and py.typed, works without the checkout, and takes the kernels from inside itself."""
+    """An installation holds every module and py.typed, works without the checkout, and takes the kernels from inside
+    itself."""
     wanted = {p.relative_to(ROOT) for p in (ROOT / "bdiff_np").rglob("*.py")} | {Path("bdiff_np/py.typed")}
-    wanted |= {"bdiff_np" / p.relative_to(ROOT) for p in (ROOT / "kernels").rglob("*.*") if p.suffix in (".py", ".cu", ".cuh")}
+    wanted |= {
+        "bdiff_np" / p.relative_to(ROOT) for p in (ROOT / "kernels").rglob("*.*") if p.suffix in (".py", ".cu", ".cuh")
+    }
     have = {p.relative_to(library) for p in (library / "bdiff_np").rglob("*") if p.is_file() and p.suffix != ".pyc"}
     assert {p for p in wanted if p not in have} == set() and not (library / "kernels").exists()
     assert python(KERNELS, path=[library], cwd=tmp_path) == (
-        f"bdiff_np.kernels.bernoulli.bernoulli_numpy {library / 'bdiff_np' / 'kernels' / 'bernoulli' / 'bernoulli_numpy.py'} False"
+        "bdiff_np.kernels.bernoulli.bernoulli_numpy "
+        f"{library / 'bdiff_np' / 'kernels' / 'bernoulli' / 'bernoulli_numpy.py'} False"
     )
     code = "import bdiff_np.backends as m, bdiff_np.runfolder.run, bdiff_np.show.report; print(m.names())"
     assert "numpy" in ast.literal_eval(python(code, path=[library], cwd=tmp_path))
 
 
 def version(distribution: str) -> tuple[int, ...]:
-    """Of an installed distribution, () if it is not there. Nothing is imported: setuptools changes distutils when it is."""
+    """Of an installed distribution, () if it is not there. Nothing is imported: setuptools changes distutils when it
+    is."""
     try:
         return tuple(int(part) for part in re.findall(r"\d+", metadata.version(distribution))[:2])
     except metadata.PackageNotFoundError:
@@ -200,7 +250,16 @@ def version(distribution: str) -> tuple[int, ...]:
 @pytest.mark.skipif(not version("setuptools"), reason="setuptools is not installed here")
 def test_a_build_holds_everything(tmp_path):
     source = copy_of_the_checkout(tmp_path / "source")
-    command = [sys.executable, "setup.py", "-q", "build", "--build-base", str(tmp_path / "base"), "--build-lib", str(tmp_path / "lib")]
+    command = [
+        sys.executable,
+        "setup.py",
+        "-q",
+        "build",
+        "--build-base",
+        str(tmp_path / "base"),
+        "--build-lib",
+        str(tmp_path / "lib"),
+    ]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     check_installed(tmp_path / "lib", tmp_path)
@@ -225,14 +284,17 @@ def test_pip_installs_everything(tmp_path):
         "--no-index",
         "--disable-pip-version-check",
     ]
-    done = subprocess.run([*command, "--target", str(tmp_path / "lib"), "."], cwd=source, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, "--target", str(tmp_path / "lib"), "."], cwd=source, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     check_installed(tmp_path / "lib", tmp_path)
     (script,) = (tmp_path / "lib" / "bin").glob("bdiff*")
     assert "bdiff_np.cli" in script.read_text()
 
 
-# What is written ------------------------------------------------------------------------------------------------------------------------
+# What is written
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def blocks(text: str, language: str = "") -> list[str]:
@@ -252,7 +314,12 @@ def test_readme_shows_the_commands():
     assert "python3 dev.py train" in README and "python3 dev.py test" in README
 
 
-COMMANDS = [(page.name, words) for page in PAGES for block in blocks(page.read_text(encoding="utf-8")) for words in examples(block)]
+COMMANDS = [
+    (page.name, words)
+    for page in PAGES
+    for block in blocks(page.read_text(encoding="utf-8"))
+    for words in examples(block)
+]
 
 
 @pytest.mark.parametrize("page, words", COMMANDS, ids=lambda part: " ".join(part) if isinstance(part, list) else part)
@@ -266,11 +333,18 @@ def test_runs_named_in_the_pages_are_there_or_made(tmp_path):
     """A run folder in a command is one that is shipped, or the --out of a command on the same page."""
     for page in PAGES:
         lines = [words for name, words in COMMANDS if name == page.name]
-        made = {words[i + 1] for words in lines for i, word in enumerate(words[:-1]) if word == "--out" and words[0] == "data"}
+        made = {
+            words[i + 1]
+            for words in lines
+            for i, word in enumerate(words[:-1])
+            if word == "--out" and words[0] == "data"
+        }
         for words in lines:
             if words[0] in ("train", "check-net") and len(words) > 1 and words[1].startswith("runs/"):
                 shipped = any(file.is_relative_to(ROOT / words[1]) for file in tracked())
-                assert shipped or words[1] in made or words[1] in {"runs/X", "runs/mine"}, f"{page.name}: {' '.join(words)}"
+                assert shipped or words[1] in made or words[1] in {"runs/X", "runs/mine"}, (
+                    f"{page.name}: {' '.join(words)}"
+                )
 
 
 def test_python_of_the_readme_runs(trained):
@@ -278,7 +352,9 @@ def test_python_of_the_readme_runs(trained):
     shown = [block for block in blocks(README, "python") if "bdiff_np.load" in block]
     assert shown
     for block in shown:
-        code, count = re.subn(r"""bdiff_np\.load\(\s*(["'])[^"']*\1""", lambda _: f"bdiff_np.load({str(trained.run)!r}", block)
+        code, count = re.subn(
+            r"""bdiff_np\.load\(\s*(["'])[^"']*\1""", lambda _: f"bdiff_np.load({str(trained.run)!r}", block
+        )
         assert count == block.count("bdiff_np.load(")
         scope: dict = {}
         exec(compile(code, "README.md", "exec"), scope)
@@ -298,12 +374,19 @@ def test_python_api_of_the_docstring_runs(trained):
 MACHINE = re.compile(rb"(?<![\w.])/" + rb"(?:work|root|home|Users)/")
 TEMPORARY = re.compile(rb"(?<![\w.])/" + rb"tmp/")
 HOSTS = re.compile(
-    rb"pypi\." + rb"org|python" + rb"hosted|npmjs\." + rb"(?:org|com)|artifact" + rb"ory|index-" + rb"url|registry\." + rb"\w+\.\w+"
+    rb"pypi\."
+    + rb"org|python"
+    + rb"hosted|npmjs\."
+    + rb"(?:org|com)|artifact"
+    + rb"ory|index-"
+    + rb"url|registry\."
+    + rb"\w+\.\w+"
 )
 
 
 def test_no_machine_and_no_registry_is_named():
-    """No path of one machine, no package registry, in any file of the repository; paths of temporary files only in tests."""
+    """No path of one machine, no package registry, in any file of the repository; paths of temporary files only in
+    tests."""
     for file in tracked():
         content, name = file.read_bytes(), file.relative_to(ROOT)
         for pattern in (MACHINE, HOSTS, *([] if name.parts[0] == "tests" else [TEMPORARY])):

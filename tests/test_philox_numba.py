@@ -31,8 +31,11 @@ def blocks(key, first, n):
 @example(seed=2**63, stream=WORD - 1, step=WORD - 1, first=WORD - 50, n=20)
 @example(seed=1, stream=rng.Q_NOISE, step=2**32, first=2**32 - 3, n=6)
 def test_blocks_are_numpys(seed, stream, step, first, n):
-    """Block b of a key is what numpy.random.Philox draws from the counter (b, step, 0, 0): any seed, stream, step and block, also across 2**32."""
-    raw = np.random.Philox(key=np.array([seed, stream], u64), counter=np.array([first, step, 0, 0], u64)).random_raw(4 * n)
+    """Block b of a key is what numpy.random.Philox draws from the counter (b, step, 0, 0): any seed, stream, step and
+    block, also across 2**32."""
+    raw = np.random.Philox(key=np.array([seed, stream], u64), counter=np.array([first, step, 0, 0], u64)).random_raw(
+        4 * n
+    )
     np.testing.assert_array_equal(blocks(Key(seed, stream, step), first, n), np.reshape(raw, (n, 4)))
 
 

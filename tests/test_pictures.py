@@ -1,4 +1,5 @@
-"""Every picture is written whole, decodes, has the frames and the size it should, and leaves inputs and global state alone."""
+"""Every picture is written whole, decodes, has the frames and the size it should, and leaves inputs and global state
+alone."""
 
 from __future__ import annotations
 
@@ -91,11 +92,15 @@ def test_running_mean_keeps_constants_and_lines_and_the_first_value():
 
 
 @pytest.mark.parametrize("E", [0, 1, 2, 300])
-@pytest.mark.parametrize("names", [("train", "other"), ("train", "val", "other"), ("train", "val", "valid_unseen", "other")])
+@pytest.mark.parametrize(
+    "names", [("train", "other"), ("train", "val", "other"), ("train", "val", "valid_unseen", "other")]
+)
 def test_validation(tmp_path, E, names):
     path = tmp_path / "validation.png"
     shares = np.random.default_rng(0).dirichlet(np.ones(len(names)), E)
-    curves.validation(path, np.arange(1, E + 1), {name: shares[:, i] for i, name in enumerate(names)}, best_possible=0.996)
+    curves.validation(
+        path, np.arange(1, E + 1), {name: shares[:, i] for i, name in enumerate(names)}, best_possible=0.996
+    )
     (frame,), _ = frames_of(path)
     assert frame.shape == (570, 1080)
 
@@ -167,7 +172,8 @@ def test_samples(tmp_path, n, D, shape):
 
 
 def test_a_frame_shows_the_bits(tmp_path):
-    """Read back from the middle of its cells, each frame is the state it was given; the lines between cells are neither black nor white."""
+    """Read back from the middle of its cells, each frame is the state it was given; the lines between cells are neither
+    black nor white."""
     states = np.stack([bits(10, 20, seed=k) for k in range(5)])
     bits_pictures.reverse_trajectory(tmp_path / "r.gif", [2000, 1500, 1000, 500, 0], states, at())
     frames, _ = frames_of(tmp_path / "r.gif")
@@ -185,7 +191,9 @@ def test_images_are_drawn_pixel_by_pixel(tmp_path):
     np.testing.assert_array_equal(first[4::8, 4::8] < 128, rows[0].reshape(28, 28) == 1)
 
 
-@pytest.mark.parametrize("draw, frame_ms", [(bits_pictures.sample_evolution, 500), (bits_pictures.reverse_trajectory, 100)])
+@pytest.mark.parametrize(
+    "draw, frame_ms", [(bits_pictures.sample_evolution, 500), (bits_pictures.reverse_trajectory, 100)]
+)
 @pytest.mark.parametrize("E", [1, 2, 100, 300])
 def test_animations(tmp_path, draw, frame_ms, E):
     """At most 100 frames of one size, from the first to the last, the last one held."""
@@ -225,13 +233,16 @@ def test_animations_name_the_fault(tmp_path, titles, rows, shape, words):
 
 
 def test_inputs_and_global_state_are_left_alone(tmp_path):
-    """Read-only inputs will do, the user's matplotlib settings survive and do not show, and the same arrays give the same bytes."""
+    """Read-only inputs will do, the user's matplotlib settings survive and do not show, and the same arrays give the
+    same bytes."""
     import matplotlib
 
     def draw(folder):
         folder.mkdir()
         curves.loss_curve(folder / "a.png", *frozen(STEPS, LOSS), floor_bits=2.0)
-        curves.validation(folder / "b.png", *frozen([1, 2]), {"train": frozen([0.0, 1.0])[0], "other": frozen([1.0, 0.0])[0]})
+        curves.validation(
+            folder / "b.png", *frozen([1, 2]), {"train": frozen([0.0, 1.0])[0], "other": frozen([1.0, 0.0])[0]}
+        )
         curves.kl_per_step(folder / "c.png", *frozen(STEPS, LOSS), floor_kl_bits=frozen(LOSS)[0])
         bits_pictures.sample_evolution(folder / "d.gif", *frozen([1, 2], bits(2, 3, 4)), at())
         bits_pictures.samples(folder / "e.png", *frozen(bits(3, 4)), at())

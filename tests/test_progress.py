@@ -16,7 +16,10 @@ def test_lines_say_how_far(monkeypatch, capsys):
             bar.update()
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines() == ["sampling: 60%, about 20 s left; epoch 3", "sampling: 71%, about 14 s left; epoch 3"]
+    assert said.err.splitlines() == [
+        "sampling: 60%, about 20 s left; epoch 3",
+        "sampling: 71%, about 14 s left; epoch 3",
+    ]
 
 
 def test_short_work_is_silent(capsys):

@@ -20,15 +20,16 @@ from bdiff_np.runfolder.rows import rows_to_evaluate
 from bdiff_np.show import report
 
 BOUND = Bound(
-    bits_per_sequence=2.34567, nats_per_sequence=1.62589, standard_error_bits=0.01234, k_minus_null_bits=-1.5, n_sequences=4,
-    floor_bits=2.3, floor_standard_error_bits=0.002, bound="learned", steps=20,
+    bits_per_sequence=2.34567, nats_per_sequence=1.62589, standard_error_bits=0.01234, k_minus_null_bits=-1.5,
+    n_sequences=4, floor_bits=2.3, floor_standard_error_bits=0.002, bound="learned", steps=20,
 )  # fmt: skip
 
 
 def test_bound_in_words():
     assert report.bound(BOUND, "train rows") == (
         "bound      2.3457 +- 0.0123 bits/sequence (1.6259 nats), 4 train rows, T = 20, last step learned\n"
-        "floor      2.3000 +- 0.0020 bits: the least that any reverse chain with independent elements within a step can reach\n"
+        "floor      2.3000 +- 0.0020 bits: the least that any reverse chain with independent elements within a step "
+        "can reach\n"
         "K - L_null -1.5000 bits gained over rows drawn from the stationary law"
     )
 
@@ -43,12 +44,16 @@ def test_bound_without_a_floor_and_with_an_exact_one():
 
 
 CENSUS = {
-    "n": 200, "distinct": 9, "train": 0.5, "val": 0.125, "other": 0.375, "train_found": 3, "train_rows": 4, "val_found": 1, "val_rows": 2,
+    "n": 200, "distinct": 9, "train": 0.5, "val": 0.125, "other": 0.375, "train_found": 3, "train_rows": 4,
+    "val_found": 1, "val_rows": 2,
 }  # fmt: skip
 
 
 def test_census_in_words():
-    census, rule = Census(Rows.from_bits(np.eye(4, dtype=int))), {"valid": 0.75, "valid_unseen": 0.1, "valid_found": 6, "valid_rows": 8}
+    census, rule = (
+        Census(Rows.from_bits(np.eye(4, dtype=int))),
+        {"valid": 0.75, "valid_unseen": 0.1, "valid_found": 6, "valid_rows": 8},
+    )
     assert census.words(CENSUS | rule).splitlines() == [
         "samples    200: 50.00% training rows (3 of 4 different ones)",
         "           12.50% held-out rows (1 of 2)",
@@ -76,7 +81,12 @@ def test_plan_and_ending(trained):
 
 @pytest.mark.parametrize(
     "split, name, rows, population",
-    [("train", "train rows", 4, 4), ("val", "val rows", 1, 5), ("all", "train and val rows", 5, 5), (None, "val rows", 1, 5)],
+    [
+        ("train", "train rows", 4, 4),
+        ("val", "val rows", 1, 5),
+        ("all", "train and val rows", 5, 5),
+        (None, "val rows", 1, 5),
+    ],
 )
 def test_rows_to_evaluate(trained, split, name, rows, population):
     """The rows of a split, and all different rows that the law is known to give: with train's, those in view."""
@@ -97,7 +107,8 @@ def test_rows_of_a_file_to_evaluate(trained, tmp_path):
 
 
 def test_known_population():
-    """None without a rule; with one, every different row of both files once, as bits; None where rows break the rule or come unequally often."""
+    """None without a rule; with one, every different row of both files once, as bits; None where rows break the rule or
+    come unequally often."""
     train, val = Rows.from_bits(np.array([[1, 0], [1, 0], [0, 1], [0, 1]])), Rows.from_bits(np.array([[1, 1], [0, 1]]))
     rule = lambda k: BitsSettings(rule=Multiples(k=k))  # noqa: E731
     assert Rows.population(rule(2), train) is None
@@ -111,7 +122,8 @@ def test_make_data_says_what_it_made(tmp_path):
     said = make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=False, val_fraction=0.5, seed=0)
     assert (
         said
-        == f"{tmp_path / 'x'}: 3 rows in train.txt, 3 in val.txt, settings in config.yaml\ntrain it:  python cli.py train {tmp_path / 'x'}"
+        == f"{tmp_path / 'x'}: 3 rows in train.txt, 3 in val.txt, settings in config.yaml\ntrain it:  python cli.py "
+        f"train {tmp_path / 'x'}"
     )
     assert make_data(tmp_path / "x", "multiples", {"k": 3}, 4, force=True, val_fraction=0).splitlines()[0] == (
         f"{tmp_path / 'x'}: 6 rows in train.txt, no val.txt"  # the settings were there

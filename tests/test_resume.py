@@ -1,4 +1,5 @@
-"""A training that is killed, interrupted or diverges, and what --resume makes of it: bit for bit what an undisturbed run gives."""
+"""A training that is killed, interrupted or diverges, and what --resume makes of it: bit for bit what an undisturbed
+run gives."""
 
 from __future__ import annotations
 
@@ -84,10 +85,12 @@ SETTINGS = [
 ]
 
 
-# Killed ---------------------------------------------------------------------------------------------------------------------------------
+# Killed
+# ----------------------------------------------------------------------------------------------------------------------
 
-# Runs `train` again and again in forked children, each of which is killed: at a random time, or around a random one of its file
-# replacements, counted from the child's start. The last line printed is how many were killed before one came to its end.
+# Runs `train` again and again in forked children, each of which is killed: at a random time, or around a random one of
+# its file replacements, counted from the child's start. The last line printed is how many were killed before one came
+# to its end.
 KILLER = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -118,7 +121,8 @@ def fatal(source, target):
         os.kill(os.getpid(), signal.SIGKILL)
 
 def begun():
-    return any((r / "reverse_model.py").exists() and (r / "config.yaml").exists() for r in rundir.all_results(Path(folder)))
+    every = rundir.all_results(Path(folder))
+    return any((r / "reverse_model.py").exists() and (r / "config.yaml").exists() for r in every)
 
 killed, patience = 0, 0.05
 while True:
@@ -148,10 +152,12 @@ while True:
 @pytest.mark.parametrize("how", ["time", "before", "after"])
 @pytest.mark.parametrize("number", range(len(SETTINGS)))
 def test_killed_and_resumed(tmp_path, undisturbed, number, how):
-    """SIGKILL at random moments, or right before or after a file takes its name, again and again: the end is that of an undisturbed run."""
+    """SIGKILL at random moments, or right before or after a file takes its name, again and again: the end is that of an
+    undisturbed run."""
     expected = undisturbed(**SETTINGS[number])
     folder = make_run(tmp_path / "killed", **SETTINGS[number])
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # no thread that a fork could lose
+    # no thread that a fork could lose
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLER, folder, how, str(number)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -163,7 +169,8 @@ def test_killed_and_resumed(tmp_path, undisturbed, number, how):
 
 @pytest.mark.parametrize("write", [0, 1, 2])
 def test_killed_while_the_results_folder_is_made(tmp_path, monkeypatch, write):
-    """A run that dies before its first step is resumed with its own network or not at all; never with the built-in one in its place."""
+    """A run that dies before its first step is resumed with its own network or not at all; never with the built-in one
+    in its place."""
     folder = make_run(tmp_path / "run", NET, epochs=1)
     calls = 0
 
@@ -188,7 +195,8 @@ def test_killed_while_the_results_folder_is_made(tmp_path, monkeypatch, write):
         assert checkpoint.read(rundir.resolve(folder).checkpoint)[1]["net"] == "reverse_model.py"
 
 
-# Interrupted ----------------------------------------------------------------------------------------------------------------------------
+# Interrupted
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def interrupt(monkeypatch, step: int, times: int = 1) -> None:
@@ -223,7 +231,8 @@ def test_interrupted_and_resumed(tmp_path, undisturbed, monkeypatch, step, value
 
 
 def test_interrupted_between_epochs(tmp_path, undisturbed, monkeypatch):
-    """Ctrl-C while samples are drawn ends the epoch, with its line of metrics, and saves it though no checkpoint was due."""
+    """Ctrl-C while samples are drawn ends the epoch, with its line of metrics, and saves it though no checkpoint was
+    due."""
     folder = make_run(tmp_path / "run", save_every_n_epochs=4)
     original = sample.draw
 
@@ -246,7 +255,8 @@ def test_interrupted_between_epochs(tmp_path, undisturbed, monkeypatch):
 
 
 def test_interrupted_twice_leaves_at_once(tmp_path, undisturbed, monkeypatch):
-    """A second Ctrl-C does not wait for the pictures; the checkpoint before it is whole and the run goes on from there."""
+    """A second Ctrl-C does not wait for the pictures; the checkpoint before it is whole and the run goes on from
+    there."""
     folder = make_run(tmp_path / "run")
     with monkeypatch.context() as patch:
         interrupt(patch, 25, times=2)
@@ -260,7 +270,10 @@ def test_interrupted_run_has_its_pictures(tmp_path, monkeypatch):
     """Ctrl-C mid-epoch draws all pictures, also when not one epoch was completed."""
     monkeypatch.undo()
     monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
-    for step, curves in ((5, set()), (25, {"loss_curve.png", "validation.png", "sample_evolution_throughout_training.gif"})):
+    for step, curves in (
+        (5, set()),
+        (25, {"loss_curve.png", "validation.png", "sample_evolution_throughout_training.gif"}),
+    ):
         folder = make_run(tmp_path / str(step))
         with monkeypatch.context() as patch:
             interrupt(patch, step)
@@ -271,7 +284,8 @@ def test_interrupted_run_has_its_pictures(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("step", [15, 20, 25])
 def test_interrupted_run_concludes_with_the_chosen_epoch(tmp_path, monkeypatch, step):
-    """With select: best, results.json's bounds are those of the checkpoint that results.json chooses, though training went on after it."""
+    """With select: best, results.json's bounds are those of the checkpoint that results.json chooses, though training
+    went on after it."""
     folder = make_run(tmp_path / "run", select="best")
     interrupt(monkeypatch, step)
     assert invoke("train", folder).exit_code == 130
@@ -281,7 +295,8 @@ def test_interrupted_run_concludes_with_the_chosen_epoch(tmp_path, monkeypatch, 
     assert found["bounds"]["train"]["bits_per_sequence"] == bound.bits_per_sequence
 
 
-# What is resumed ------------------------------------------------------------------------------------------------------------------------
+# What is resumed
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -307,7 +322,12 @@ def test_damaged_checkpoint_is_passed_over(half, undisturbed, damage):
     content[-30] ^= 4
     last.write_bytes({"cut": content[:-1], "flip": content, "empty": b""}[damage])
     found = invoke("train", folder, "--resume")
-    assert found.exit_code == 0 and f"{last}: damaged" in found.stderr and "passed over" in found.stderr and "from step 30" in found.stderr
+    assert (
+        found.exit_code == 0
+        and f"{last}: damaged" in found.stderr
+        and "passed over" in found.stderr
+        and "from step 30" in found.stderr
+    )
     same_training(newest(folder), undisturbed())
 
 
@@ -331,7 +351,15 @@ def test_finished_run_stays_as_it_is(tmp_path, undisturbed):
     assert json.loads((results / "results.json").read_text()) == concluded
 
 
-EARLY = {"select": "best", "patience": 1, "epochs": 40, "lr": 0.3, "warmup_steps": 0, "lr_schedule": "constant", "ema": 0.0}
+EARLY = {
+    "select": "best",
+    "patience": 1,
+    "epochs": 40,
+    "lr": 0.3,
+    "warmup_steps": 0,
+    "lr_schedule": "constant",
+    "ema": 0.0,
+}
 
 
 def test_early_stop(undisturbed):
@@ -372,7 +400,8 @@ def test_the_configuration_is_that_of_the_results(half, undisturbed):
 
 
 def test_own_network_is_resumed(half, undisturbed):
-    """A run with a reverse_model.py goes on with the copy in its results, whatever became of the file in the run folder."""
+    """A run with a reverse_model.py goes on with the copy in its results, whatever became of the file in the run
+    folder."""
     folder = half(NET)
     (folder / "reverse_model.py").write_text("raise SystemExit('executed')\n")
     assert invoke("train", folder, "--resume").exit_code == 0
@@ -392,7 +421,9 @@ def test_changed_rows_are_refused(half):
     """A train.txt that is not the one the run began with."""
     folder = half()
     data.Rows.from_bits(1 - TRAIN.all()).write(folder / "train.txt")
-    assert refused(folder).startswith(f"{folder}: the rows of train or val have changed since model_epoch_4.safetensors was saved")
+    assert refused(folder).startswith(
+        f"{folder}: the rows of train or val have changed since model_epoch_4.safetensors was saved"
+    )
 
 
 def test_changed_held_out_rows_are_refused(half):
@@ -432,7 +463,8 @@ def test_changed_network_is_refused(half):
     assert "does not fit the network" in refused(folder)
 
 
-# Diverged -------------------------------------------------------------------------------------------------------------------------------
+# Diverged
+# ----------------------------------------------------------------------------------------------------------------------
 
 POISONED = NET.replace("x, h, inner = tape", "x, h, inner = tape; self.calls = getattr(self, 'calls', 0) + 1").replace(
     "dlogits.sum(0)}", 'dlogits.sum(0) * (float("nan") if self.calls > LIMIT else 1)}'
@@ -441,14 +473,20 @@ POISONED = NET.replace("x, h, inner = tape", "x, h, inner = tape; self.calls = g
 
 @pytest.mark.parametrize("limit, good", [(5, None), (25, "model_epoch_2.safetensors")])
 def test_nan_stops_with_the_cause(tmp_path, undisturbed, limit, good):
-    """A gradient that is not a number ends the run with exit code 1 and one sentence; the last good checkpoint is that of a sound run."""
+    """A gradient that is not a number ends the run with exit code 1 and one sentence; the last good checkpoint is that
+    of a sound run."""
     folder = make_run(tmp_path / "run", POISONED.replace("LIMIT", str(limit)))
     found = invoke("train", folder)
     assert found.exit_code == 1 and "Traceback" not in found.stderr
     last = found.stderr.strip().splitlines()[-1]
-    assert f"stopped in epoch {limit // 10 + 1}: the gradient of step {limit + 1} is not a number" in last and "training.lr" in last
+    assert (
+        f"stopped in epoch {limit // 10 + 1}: the gradient of step {limit + 1} is not a number" in last
+        and "training.lr" in last
+    )
     if good is None:
-        assert "there is no checkpoint yet, and nothing is left behind" in last and not list((folder / "results").iterdir())
+        assert "there is no checkpoint yet, and nothing is left behind" in last and not list(
+            (folder / "results").iterdir()
+        )
         return
     kept = rundir.checkpoints(newest(folder))
     assert str(newest(folder) / "checkpoints" / good) in last and list(kept) == [1, 2]

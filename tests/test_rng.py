@@ -1,4 +1,5 @@
-"""Noise: the words against Philox4x64-10 written out in Python's integers, their addresses, and what is made of them."""
+"""Noise: the words against Philox4x64-10 written out in Python's integers, their addresses, and what is made of
+them."""
 
 from __future__ import annotations
 
@@ -34,8 +35,18 @@ def row_of_words(key, count, row):
 
 def test_definition_is_the_published_one():
     """The known answers of Random123 for philox4x64-10: all bits 0, and all bits 1."""
-    assert philox((0, 0, 0, 0), (0, 0)) == [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
-    assert philox((MASK,) * 4, (MASK,) * 2) == [0x87B092C3013FE90B, 0x438C3C67BE8D0224, 0x9CC7D7C69CD777B6, 0xA09CAEBF594F0BA0]
+    assert philox((0, 0, 0, 0), (0, 0)) == [
+        0x16554D9ECA36314C,
+        0xDB20FE9D672D0FDC,
+        0xD7E772CEE186176B,
+        0x7E68B68AEC7BA23B,
+    ]
+    assert philox((MASK,) * 4, (MASK,) * 2) == [
+        0x87B092C3013FE90B,
+        0x438C3C67BE8D0224,
+        0x9CC7D7C69CD777B6,
+        0xA09CAEBF594F0BA0,
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 20, 65])
@@ -65,17 +76,36 @@ def test_words_do_not_depend_on_how_rows_are_split(cuts):
 
 
 def test_no_two_addresses_share_a_word():
-    """Every seed, stream, step and row has words of its own: 9 streams, 3 steps, 2 seeds, 8 rows of 4 words of 64 bits, all different."""
-    streams = [rng.INIT, rng.SHUFFLE, rng.TIME, rng.Q_NOISE, rng.DROPOUT, rng.PRIOR, rng.P_NOISE, rng.EVAL_TIME, rng.EVAL_NOISE]
+    """Every seed, stream, step and row has words of its own: 9 streams, 3 steps, 2 seeds, 8 rows of 4 words of 64 bits,
+    all different."""
+    streams = [
+        rng.INIT,
+        rng.SHUFFLE,
+        rng.TIME,
+        rng.Q_NOISE,
+        rng.DROPOUT,
+        rng.PRIOR,
+        rng.P_NOISE,
+        rng.EVAL_TIME,
+        rng.EVAL_NOISE,
+    ]
     assert len(set(streams)) == 9 and max(streams) < 256  # dropout layers take streams from DROPOUT + 256 upwards
-    words = [rng.words(Key(seed, stream, step), 8, 8).view(np.uint64) for seed in (0, 1) for stream in streams for step in (0, 1, 2)]
+    words = [
+        rng.words(Key(seed, stream, step), 8, 8).view(np.uint64)
+        for seed in (0, 1)
+        for stream in streams
+        for step in (0, 1, 2)
+    ]
     assert len(np.unique(np.concatenate(words))) == 2 * 9 * 3 * 8 * 4
 
 
-# Steps of the chain -----------------------------------------------------------------------------------------------------------------------
+# Steps of the chain
+# ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n, T", [(1, 1), (1, 2000), (7, 3), (8, 2000), (20, 10), (64, 2000), (2000, 2000), (33, 100_000)])
+@pytest.mark.parametrize(
+    "n, T", [(1, 1), (1, 2000), (7, 3), (8, 2000), (20, 10), (64, 2000), (2000, 2000), (33, 100_000)]
+)
 def test_stratified_steps_are_their_formula(n, T):
     """t_i = 1 + floor(T (u + i) / n) in exact fractions, u = word / 2**32."""
     for step in range(20):
@@ -99,13 +129,17 @@ def test_stratified_steps_cover_the_chain_evenly(n, T):
 
 @pytest.mark.parametrize("n", [1, 3, 16])
 def test_stratified_steps_are_uniform(n):
-    """Over 8000 keys the steps of a batch are uniform on 1..10 together: no count is 4 standard errors away (those of single draws)."""
+    """Over 8000 keys the steps of a batch are uniform on 1..10 together: no count is 4 standard errors away (those of
+    single draws)."""
     keys = 8000
-    counts = np.bincount(np.concatenate([rng.stratified_t(Key(7, rng.TIME, k), n, 10) for k in range(keys)]), minlength=11)[1:]
+    counts = np.bincount(
+        np.concatenate([rng.stratified_t(Key(7, rng.TIME, k), n, 10) for k in range(keys)]), minlength=11
+    )[1:]
     assert np.all(np.abs(counts - keys * n / 10) < 4 * (keys * n * 0.09) ** 0.5)
 
 
-# Orders and normal numbers ----------------------------------------------------------------------------------------------------------------
+# Orders and normal numbers
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_permutation_orders_the_words():
@@ -119,7 +153,8 @@ def test_permutation_orders_the_words():
 
 
 def test_permutations_are_uniform():
-    """Each of the 24 orders of 4 things comes up in 1/24 of 4800 keys: Pearson's statistic, 23 degrees of freedom, below 5 sigma."""
+    """Each of the 24 orders of 4 things comes up in 1/24 of 4800 keys: Pearson's statistic, 23 degrees of freedom,
+    below 5 sigma."""
     counts = Counter(tuple(rng.permutation(Key(0, rng.SHUFFLE, k), 4).tolist()) for k in range(4800))
     assert len(counts) == 24
     assert sum((c - 200) ** 2 / 200 for c in counts.values()) < 23 + 5 * 46**0.5
@@ -136,7 +171,8 @@ def test_normal_numbers_are_box_muller():
 
 
 def test_normal_numbers_are_normal():
-    """Four moments and the largest gap to the normal distribution function, each within 4 standard errors, of 200,000 numbers."""
+    """Four moments and the largest gap to the normal distribution function, each within 4 standard errors, of 200,000
+    numbers."""
     n = 200_000
     z = rng.normal(Key(0, rng.INIT, 0), (n,))
     assert np.isfinite(z).all()

@@ -1,4 +1,5 @@
-"""Structs that the host hands to a kernel by value: laid out as the compiler of the kernel lays them out, and filled in without a slip."""
+"""Structs that the host hands to a kernel by value: laid out as the compiler of the kernel lays them out, and filled in
+without a slip."""
 
 from __future__ import annotations
 
@@ -16,9 +17,14 @@ def test_the_layout_is_the_compilers(file, name, type_):
     """Size, and place and size of each member."""
     found = layout(file, name)
     places = "".join(f"*out++ = __builtin_offsetof(S, {m}), *out++ = sizeof(S::{m});\n" for m in found.names)
-    code = source("device.cuh") + "\n" + source(file) + f"""
+    code = (
+        source("device.cuh")
+        + "\n"
+        + source(file)
+        + f"""
 typedef {type_} S;
 extern "C" __global__ void places(u32 *out) {{ *out++ = sizeof(S); {places} }}"""
+    )
     out = np.zeros(1 + 2 * len(found.names), np.uint32)
     compile.RawModule(code=code).get_function("places")((1,), (1,), (out,))
     members = [number for name in found.names for number in (found.fields[name][1], found.fields[name][0].itemsize)]
@@ -34,8 +40,15 @@ def test_what_a_struct_is_filled_with():
         values = {name: None if field[0].metadata else 3 for name, field in walk.fields.items()}
         x = cp.zeros(4, np.uint8)
         filled = struct(walk, **values | {"x": x, "seed": 2**64 - 1})
-        assert filled.shape == (1,) and filled["x"] == x.data.ptr and filled["seed"] == 2**64 - 1 and filled["params"] == 0
-        for wrong in ({"params": x}, {"params": np.zeros(4, np.float32)}, {"params": cp.zeros((4, 4), np.float32)[:, ::2]}, {"y": 3}):
+        assert (
+            filled.shape == (1,) and filled["x"] == x.data.ptr and filled["seed"] == 2**64 - 1 and filled["params"] == 0
+        )
+        for wrong in (
+            {"params": x},
+            {"params": np.zeros(4, np.float32)},
+            {"params": cp.zeros((4, 4), np.float32)[:, ::2]},
+            {"y": 3},
+        ):
             with pytest.raises(TypeError, match="of the struct"):
                 struct(walk, **values | wrong)
         with pytest.raises(TypeError, match="members of the struct: .'x'"):

@@ -32,12 +32,14 @@ def training(rows: Rows | None = None, dtype=np.float32, **values) -> Training:
     return Training(build(settings(**values), rows.D, np.asarray(0.25), dtype=dtype), rows)
 
 
-# Batches --------------------------------------------------------------------------------------------------------------------------------
+# Batches
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("N, size", [(10, 4), (10, 10), (10, 3), (10, 1), (7, 5), (1, 1), (3, 64)])
 def test_each_pass_covers_every_row_once(N, size):
-    """The rows of successive batches, end to end, are passes over the data: each a permutation, though batches straddle two of them."""
+    """The rows of successive batches, end to end, are passes over the data: each a permutation, though batches straddle
+    two of them."""
     job = training(numbered(N), batch_size=size)
     b = min(N, size)
     assert job.batch_rows == b
@@ -58,7 +60,8 @@ def test_each_pass_has_an_order_of_its_own():
 
 
 def test_a_batch_is_a_function_of_the_step():
-    """Batches asked for out of turn, twice, or by another training of the same seed are the same: a resumed run meets the same rows."""
+    """Batches asked for out of turn, twice, or by another training of the same seed are the same: a resumed run meets
+    the same rows."""
     job, other = training(batch_size=4), training(batch_size=4)
     in_turn = [job.batch(step) for step in range(1, 30)]
     for step in (29, 3, 3, 17, 1):
@@ -80,7 +83,8 @@ def test_repeated_rows():
 
 @pytest.mark.parametrize("T, size", [(20, 10), (7, 10), (50, 10), (1, 4)])
 def test_timesteps_are_spread(T, size):
-    """Timestep i of B lies in its share of 1..T, from 1 + floor(T i / B) to ceil(T (i + 1) / B), and all steps are equally frequent."""
+    """Timestep i of B lies in its share of 1..T, from 1 + floor(T i / B) to ceil(T (i + 1) / B), and all steps are
+    equally frequent."""
     job = training(batch_size=size, T=T)
     drawn = np.array([job.batch(step)[1] for step in range(1, 801)])
     i = np.arange(size)
@@ -90,7 +94,8 @@ def test_timesteps_are_spread(T, size):
 
 
 def test_rows_and_timesteps_are_independent():
-    """Every row meets early and late steps alike, though timesteps rise along the batch: the mean of t per row is that of all."""
+    """Every row meets early and late steps alike, though timesteps rise along the batch: the mean of t per row is that
+    of all."""
     job = training(batch_size=10, T=50)
     total = np.zeros(10)
     for step in range(1, 1001):
@@ -116,7 +121,8 @@ def test_length_of_an_epoch(N, values, steps):
     assert job.steps_per_epoch == steps and job.total_steps == 3 * steps
 
 
-# Steps ----------------------------------------------------------------------------------------------------------------------------------
+# Steps
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -131,7 +137,8 @@ def test_length_of_an_epoch(N, values, steps):
     ],
 )
 def test_step_is_its_five_lines(values):
-    """Twelve steps give bit for bit what the five lines give that are written out here, with the keys and the scale of the derivation."""
+    """Twelve steps give bit for bit what the five lines give that are written out here, with the keys and the scale of
+    the derivation."""
     job, rows = training(batch_size=4, seed=5, **values), numbered(10)
     m = model(**{"batch_size": 4, "seed": 5, **values})
     auxiliary = values.get("bce_weight", 0.0)
@@ -160,7 +167,8 @@ def test_step_is_its_five_lines(values):
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_gradient_is_that_of_the_bound_per_bit(predict):
-    """The optimiser meets the derivative of T mean KL / D: a finite difference of the float64 definition agrees to 1e-6."""
+    """The optimiser meets the derivative of T mean KL / D: a finite difference of the float64 definition agrees to
+    1e-6."""
     job = training(dtype=np.float64, batch_size=4, predict=predict, hidden=(6,), num_sample_steps=2, clip_thresh=None)
     for _ in range(5):
         job.step()
@@ -192,7 +200,8 @@ def test_gradient_is_that_of_the_bound_per_bit(predict):
 
 
 def test_diverged_step_is_not_taken(monkeypatch):
-    """A gradient that is not a number raises and leaves step, weights and average, so that the same step can be tried again."""
+    """A gradient that is not a number raises and leaves step, weights and average, so that the same step can be tried
+    again."""
     job, twin = training(batch_size=4), training(batch_size=4)
     for _ in range(3):
         job.step(), twin.step()
@@ -211,17 +220,21 @@ def test_diverged_step_is_not_taken(monkeypatch):
     np.testing.assert_array_equal(job.model.params.flat, twin.model.params.flat)
 
 
-# Seeds ----------------------------------------------------------------------------------------------------------------------------------
+# Seeds
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def weights(steps: int = 25, **values) -> tuple[np.ndarray, list[float]]:
     job = training(batch_size=4, dropout=0.2, hidden=(8, 8), **values)
     losses = [job.step() for _ in range(steps)]
-    return np.concatenate([job.model.params.flat, job.optimizer.ema.flat, job.optimizer.m.flat, job.optimizer.v.flat]), losses
+    return np.concatenate(
+        [job.model.params.flat, job.optimizer.ema.flat, job.optimizer.m.flat, job.optimizer.v.flat]
+    ), losses
 
 
 def test_one_seed_one_result():
-    """Two trainings with one seed are bit-identical in losses, weights, moments and average; another seed gives another training."""
+    """Two trainings with one seed are bit-identical in losses, weights, moments and average; another seed gives another
+    training."""
     (a, losses), (b, again), (c, others) = weights(seed=1), weights(seed=1), weights(seed=2)
     np.testing.assert_array_equal(a, b)
     assert losses == again and not set(losses) & set(others) and not np.array_equal(a, c)
@@ -233,7 +246,8 @@ def test_largest_seed():
 
 
 def test_restore_goes_on_exactly():
-    """Tensors of step 7, put into a fresh training, lead to the same weights at step 20; the tensors are no views that go on changing."""
+    """Tensors of step 7, put into a fresh training, lead to the same weights at step 20; the tensors are no views that
+    go on changing."""
     job, fresh = training(batch_size=4), training(batch_size=4, seed=0)
     for _ in range(7):
         job.step()
@@ -243,7 +257,11 @@ def test_restore_goes_on_exactly():
         assert job.step() == fresh.step()
     for name, array in job.tensors().items():
         np.testing.assert_array_equal(array, fresh.tensors()[name])
-    assert saved.keys() == {f"{kind}/{name}" for kind in ("params", "ema") for name in job.model.net.shapes} | {"m", "v", "pi"}
+    assert saved.keys() == {f"{kind}/{name}" for kind in ("params", "ema") for name in job.model.net.shapes} | {
+        "m",
+        "v",
+        "pi",
+    }
 
 
 @pytest.mark.parametrize("change", ["missing", "shape", "moment"])
@@ -261,12 +279,14 @@ def test_restore_refuses_another_network(change):
         job.restore(tensors, 3)
 
 
-# Learning -------------------------------------------------------------------------------------------------------------------------------
+# Learning
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("predict", ["x0", "x_prev"])
 def test_training_learns_heartbeats(predict):
-    """400 steps take the bound on four heartbeats of 8 bits from 6.49 bits, that of independent bits, to 0.35 bits above the floor."""
+    """400 steps take the bound on four heartbeats of 8 bits from 6.49 bits, that of independent bits, to 0.35 bits
+    above the floor."""
     rows = Rows.from_bits(HEARTBEATS)
     values = {"T": 50, "epochs": 4, "steps_per_epoch": 100, "num_sample_steps": 50, "hidden": (24,), "time_features": 8}
     job = Training(model(predict=predict, **values), rows)
@@ -275,12 +295,17 @@ def test_training_learns_heartbeats(predict):
     for _ in range(400):
         job.step()
     after = measure()
-    assert before.bits_per_sequence == pytest.approx(-2 * math.log2(0.25) - 6 * math.log2(0.75), abs=4 * before.standard_error_bits)
+    assert before.bits_per_sequence == pytest.approx(
+        -2 * math.log2(0.25) - 6 * math.log2(0.75), abs=4 * before.standard_error_bits
+    )
     assert after.bits_per_sequence < after.floor_bits + 0.35
-    assert after.bits_per_sequence > after.floor_bits - 4 * (after.standard_error_bits + after.floor_standard_error_bits)
+    assert after.bits_per_sequence > after.floor_bits - 4 * (
+        after.standard_error_bits + after.floor_standard_error_bits
+    )
 
 
-# Law and fingerprint --------------------------------------------------------------------------------------------------------------------
+# Law and fingerprint
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_stationary_law():
@@ -296,6 +321,12 @@ def test_fingerprint_tells_rows_apart():
     rows = numbered(10, 5)
     changed = rows.all()
     changed[3, 2] ^= 1
-    others = [rows, Rows.from_bits(changed), Rows.from_bits(rows.all()[::-1]), Rows.from_bits(rows.all()[:9]), Rows(rows.packed, 6)]
+    others = [
+        rows,
+        Rows.from_bits(changed),
+        Rows.from_bits(rows.all()[::-1]),
+        Rows.from_bits(rows.all()[:9]),
+        Rows(rows.packed, 6),
+    ]
     assert len({r.fingerprint() for r in others}) == len(others)
     assert rows.fingerprint() == Rows.from_bits(rows.all()).fingerprint()

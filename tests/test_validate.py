@@ -12,7 +12,9 @@ from bdiff_np.data.census import Census
 from bdiff_np.data.generators import make_rule
 
 RULES = {
-    "heartbeat": lambda row, k: len(row) >= k and any(row == "".join("01"[i % k == p] for i in range(len(row))) for p in range(k)),
+    "heartbeat": lambda row, k: (
+        len(row) >= k and any(row == "".join("01"[i % k == p] for i in range(len(row))) for p in range(k))
+    ),
     "repeating": lambda row, k: len(row) % k == 0 and row == row[:k] * (len(row) // k),
     "multiples": lambda row, k: int(row, 2) % k == 0,
 }
@@ -28,7 +30,12 @@ def by_hand(samples, train, val, valid=None) -> dict:
     n = len(samples)
     kind = ["train" if row in train else "val" if row in (val or []) else "other" for row in samples]
     found = {name: kind.count(name) / n if n else 0.0 for name in ("train", "val", "other")}
-    found |= {"n": n, "distinct": len(set(samples)), "train_rows": len(set(train)), "train_found": len(set(train) & set(samples))}
+    found |= {
+        "n": n,
+        "distinct": len(set(samples)),
+        "train_rows": len(set(train)),
+        "train_found": len(set(train) & set(samples)),
+    }
     only_val = {row for row in (val or []) if row not in train}
     found |= {"val_rows": len(only_val), "val_found": len(only_val & set(samples))}
     if valid is not None:
@@ -53,7 +60,8 @@ def cases(draw):
 @given(cases())
 @settings(max_examples=300, deadline=None)
 def test_census_is_counting_by_hand(case):
-    """Duplicates count as often as they occur in shares and once in coverage; a row in both files is train's; no samples are no shares."""
+    """Duplicates count as often as they occur in shares and once in coverage; a row in both files is train's; no
+    samples are no shares."""
     D, samples, train, val, name, k = case
     rule = make_rule(name, **{PARAMETER[name]: k}) if name else None
     valid = {row for row in (f"{i:0{D}b}" for i in range(2**D)) if RULES[name](row, k)} if name else None
@@ -68,11 +76,14 @@ def test_census_is_counting_by_hand(case):
 
 def test_census_of_a_worked_example():
     """All four kinds of sample at once, in figures that can be checked by eye."""
-    samples = ["0101", "0101", "1010", "1111", "0001"]  # twice a training row, a held-out one, valid but unseen, invalid
-    found = Census(packed(["0101", "0000"], 4), packed(["1010", "0101"], 4), make_rule("repeating", block=2))(packed(samples, 4))
+    # twice a training row, a held-out one, valid but unseen, invalid
+    samples = ["0101", "0101", "1010", "1111", "0001"]
+    found = Census(packed(["0101", "0000"], 4), packed(["1010", "0101"], 4), make_rule("repeating", block=2))(
+        packed(samples, 4)
+    )
     assert found == {
-        "n": 5, "distinct": 4, "train": 0.4, "val": 0.2, "other": 0.4, "train_found": 1, "train_rows": 2, "val_found": 1, "val_rows": 1,
-        "valid": 0.8, "valid_unseen": 0.2, "valid_found": 3, "valid_rows": 4,
+        "n": 5, "distinct": 4, "train": 0.4, "val": 0.2, "other": 0.4, "train_found": 1, "train_rows": 2,
+        "val_found": 1, "val_rows": 1, "valid": 0.8, "valid_unseen": 0.2, "valid_found": 3, "valid_rows": 4,
     }  # fmt: skip
 
 

@@ -23,11 +23,29 @@ TRAIN, VAL = Rows.from_bits(HEARTBEATS[:3]), Rows.from_bits(HEARTBEATS[3:])
 
 def settings(**values) -> config.Config:
     """A small configuration, changed by names such as T=7, lr=0.1, batch_size=2."""
-    chosen = {"T": 20, "hidden": (8,), "time_features": 4, "epochs": 6, "steps_per_epoch": 10, "warmup_steps": 5, "lr": 0.02}
-    chosen |= {"bce_weight": 0.0, "weight_decay": 0.0, "ema": 0.999, "clip_thresh": 1.0, "activation": "silu", "time": "fourier"}
+    chosen = {
+        "T": 20,
+        "hidden": (8,),
+        "time_features": 4,
+        "epochs": 6,
+        "steps_per_epoch": 10,
+        "warmup_steps": 5,
+        "lr": 0.02,
+    }
+    chosen |= {
+        "bce_weight": 0.0,
+        "weight_decay": 0.0,
+        "ema": 0.999,
+        "clip_thresh": 1.0,
+        "activation": "silu",
+        "time": "fourier",
+    }
     chosen |= {"num_val_samples": 16, "num_examples": 3, "save_every_n_epochs": 1, "batch_size": 2} | values
     schema = config.schema()
-    sections = {name: {k: v for k, v in chosen.items() if k in section.model_fields} for name, section in schema.sections.items()}
+    sections = {
+        name: {k: v for k, v in chosen.items() if k in section.model_fields}
+        for name, section in schema.sections.items()
+    }
     assert sum(map(len, sections.values())) == len(chosen), "a name that no section has"
     return schema.Config(**sections)
 
@@ -57,7 +75,9 @@ def definition(job: Training, step: int) -> dict[str, np.ndarray]:
     dlogits = bernoulli.kl(chain, config.model.predict, logits, x0, x_t, t)[1]
     dlogits += config.training.bce_weight / chain.T * (bernoulli.sigmoid(logits) - x0)
     # of the bound in nats per bit: T times the mean over the batch, over D
-    return {name: g * chain.T / x0.size for name, g in exact.net.backward(exact.ops, exact.params, tape, dlogits).items()}
+    return {
+        name: g * chain.T / x0.size for name, g in exact.net.backward(exact.ops, exact.params, tape, dlogits).items()
+    }
 
 
 def make_run(folder: Path, code: str | None = None, **values) -> Path:
@@ -65,7 +85,9 @@ def make_run(folder: Path, code: str | None = None, **values) -> Path:
     folder.mkdir(parents=True)
     TRAIN.write(folder / "train.txt")
     VAL.write(folder / "val.txt")
-    (folder / "config.yaml").write_text(config.dump(settings(**{"rule": {"name": "heartbeat", "period": PERIOD}, **values})))
+    (folder / "config.yaml").write_text(
+        config.dump(settings(**{"rule": {"name": "heartbeat", "period": PERIOD}, **values}))
+    )
     if code is not None:
         (folder / "reverse_model.py").write_text(code)
     return folder

@@ -1,7 +1,8 @@
 """Back ends, and the two contracts through which the rest of the program knows them.
 
 A back end <name> is
-    backends/<name>_backend.py     BACKEND, an object of a class derived from `Backend`: what is known of it before anything of it is loaded
+    backends/<name>_backend.py     BACKEND, an object of a class derived from `Backend`: what is known of it before
+    anything of it is loaded
     backends/<name>_ops.py              a module with the operations of `Ops`, or whatever `Backend.load` gives
 and is found by `--backend <name>` (a hyphen in the name is an underscore in the file's).
 """
@@ -19,11 +20,12 @@ from bdiff_np.errors import InputError, Unavailable
 
 
 class Ops(Protocol):
-    """The operations that networks and the optimiser are written in; numpy_ops.py says what each does. They know nothing of any family.
+    """The operations that networks and the optimiser are written in; numpy_ops.py says what each does. They know
+    nothing of any family.
 
-    A forward operation returns (result, tape); its backward takes that tape. Inputs are never written, but for `out=`, for gradients that go into an
-    argument named d..., and for `adamw`, whose purpose it is. On a device operations are asynchronous: a result is
-    there when it is read, by `to_host`.
+    A forward operation returns (result, tape); its backward takes that tape. Inputs are never written, but for `out=`,
+    for gradients that go into an argument named d..., and for `adamw`, whose purpose it is. On a device operations are
+    asynchronous: a result is there when it is read, by `to_host`.
     """
 
     name: str
@@ -81,7 +83,8 @@ class Estimate(NamedTuple):
 class Backend:
     """What is known of a back end before anything of it is loaded. Methods have the default that stands here.
 
-    order : its place in lists. packages : what it is made of, as people call it -> the names under which pip may know it
+    order : its place in lists. packages : what it is made of, as people call it -> the names under which pip may know
+        it
     """
 
     name: str
@@ -101,7 +104,8 @@ class Backend:
         return f"{pip()} install --force-reinstall {self.name}"
 
     def propose(self, work: Work, best: Estimate) -> Estimate:
-        """For `--backend auto`: itself where it is faster than the best so far, else the best with a reason that says why not."""
+        """For `--backend auto`: itself where it is faster than the best so far, else the best with a reason that says
+        why not."""
         return best
 
 
@@ -118,5 +122,6 @@ def find(name: str) -> Backend:
 
 
 def load_ops(name: str) -> Any:
-    """The operations of a back end. Raises InputError for a name that this version has not, Unavailable where it cannot run."""
+    """The operations of a back end. Raises InputError for a name that this version has not, Unavailable where it cannot
+    run."""
     return find(name).load()

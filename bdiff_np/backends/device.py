@@ -41,7 +41,11 @@ class Operations:
     def layer_norm_backward(self, dy, tape, dgain, dshift):
         x, gain, moments = tape
         B, H = x.shape
-        dx, sums, both = self.arrays.empty(x.shape, x.dtype), room(self.arrays, B, 2 * H, x.dtype), self.arrays.empty(2 * H, x.dtype)
+        dx, sums, both = (
+            self.arrays.empty(x.shape, x.dtype),
+            room(self.arrays, B, 2 * H, x.dtype),
+            self.arrays.empty(2 * H, x.dtype),
+        )
         self.dense.layer_norm_backward(self.arrays.asarray(dy), x, gain, moments, dx, sums)
         self._total(sums, both)
         dgain[:], dshift[:] = both[:H], both[H:]
@@ -53,13 +57,20 @@ class Operations:
         return mask
 
     def norm(self, flat, halted=None):
-        squares, found, zeros = self.arrays.empty(pieces(flat.size), flat.dtype), self.arrays.empty(1, flat.dtype), self.arrays.zeros
+        squares, found, zeros = (
+            self.arrays.empty(pieces(flat.size), flat.dtype),
+            self.arrays.empty(1, flat.dtype),
+            self.arrays.zeros,
+        )
         self.dense.sum_parts(Parts(flat, 1, flat.size), None, squares)
         self.dense.norm(squares, found, zeros(2, np.uint64), zeros(1, np.int32) if halted is None else halted)
         return found
 
     def adamw(self, params, grads, m, v, ema, decayed, norm, *, clip, **numbers) -> None:
-        table, decayed = self.arrays.asarray(np.array([rates(**numbers)], params.dtype)), self.arrays.asarray(decayed, np.uint8)
+        table, decayed = (
+            self.arrays.asarray(np.array([rates(**numbers)], params.dtype)),
+            self.arrays.asarray(decayed, np.uint8),
+        )
         self.dense.adamw(params, grads, m, v, ema, decayed, norm, table, clip, self.arrays.zeros(2, np.uint64))
 
     def _total(self, sums: Parts, out) -> None:

@@ -12,7 +12,8 @@ from bdiff_np.errors import Unavailable
 
 
 def examine() -> dict:
-    """Python, the NVIDIA driver, and each back end: {"available", "reason", "cure", "versions"}; reason and cure are None where it works."""
+    """Python, the NVIDIA driver, and each back end: {"available", "reason", "cure", "versions"}; reason and cure are
+    None where it works."""
     driver = gpu.driver()
     return {
         "python": platform.python_version(),

@@ -1,4 +1,5 @@
-"""Whether there is an NVIDIA GPU that the GPU back ends can use; if not, why not and what cures it. Standard library only."""
+"""Whether there is an NVIDIA GPU that the GPU back ends can use; if not, why not and what cures it. Standard library
+only."""
 
 from __future__ import annotations
 
@@ -18,14 +19,16 @@ from bdiff_np.backends.tryout import try_out
 from bdiff_np.errors import Unavailable
 
 OLDEST = 12000  # the driver's CUDA version, 1000 times the major one, from which on there are wheels of CuPy for it
-OLDEST_CARD, OLDEST_OF_13 = 70, 75  # compute capabilities: what a waiting block needs (device.cuh), and what CUDA 13 still compiles for
+# compute capabilities: what a waiting block needs (device.cuh), and what CUDA 13 still compiles for
+OLDEST_CARD, OLDEST_OF_13 = 70, 75
 MAJOR, MINOR = 75, 76  # the driver's numbers for the two halves of a card's compute capability
 
 
 class Driver(NamedTuple):
     """What the driver says of itself.
 
-    version : 13000 for CUDA 13.0, None where there is no driver. devices : names of the GPUs. fault : why there are none
+    version : 13000 for CUDA 13.0, None where there is no driver. devices : names of the GPUs. fault : why there are
+        none
     capability : compute capability of the first GPU, 90 for 9.0
     """
 
@@ -85,7 +88,8 @@ def install() -> str:
 class GPUBackend(Backend):
     """A back end on an NVIDIA GPU.
 
-    module : what it is made of, as it is imported. wheels : packages of PyPI that hold it, no two of which may be installed
+    module : what it is made of, as it is imported. wheels : packages of PyPI that hold it, no two of which may be
+        installed
     """
 
     module: str
@@ -97,7 +101,8 @@ class GPUBackend(Backend):
         return ops
 
     def reinstall(self) -> str:
-        """The command that mends an installation, whatever is wrong with it: wheels that are there, of other CUDA versions too, go first."""
+        """The command that mends an installation, whatever is wrong with it: wheels that are there, of other CUDA
+        versions too, go first."""
         wheels = [wheel for wheel in self.wheels if _installed(wheel)]
         return (f"{pip()} uninstall -y {' '.join(wheels)} && " if wheels else "") + install()
 
@@ -105,19 +110,32 @@ class GPUBackend(Backend):
         """Why it cannot run here, or None if it can, as far as can be told without starting it."""
         name, found = self.name, driver()
         if find_spec(self.module) is None:
-            cure = install() if found.devices else f"on a machine with an NVIDIA GPU: {install()}; here, take the back end numba"
-            return Unavailable(name, f"{name} is not installed" + ("" if found.devices else f", and {found.fault}"), cure)
+            cure = (
+                install()
+                if found.devices
+                else f"on a machine with an NVIDIA GPU: {install()}; here, take the back end numba"
+            )
+            return Unavailable(
+                name, f"{name} is not installed" + ("" if found.devices else f", and {found.fault}"), cure
+            )
         if not found.devices:
             if "CUDA_VISIBLE_DEVICES" in os.environ and found.version is not None:
                 return Unavailable(name, found.fault, "unset CUDA_VISIBLE_DEVICES, or take the back end numba")
-            cure = "take the back end numba, or, if there is a GPU, install NVIDIA's driver for CUDA 12 or newer (start a container with --gpus all)"
+            cure = (
+                "take the back end numba, or, if there is a GPU, install NVIDIA's driver for CUDA 12 or newer "
+                "(start a container with --gpus all)"
+            )
             return Unavailable(name, found.fault, cure)
         if found.version is not None and found.version < OLDEST:
             known = f"{found.version // 1000}.{found.version % 1000 // 10}"
             return Unavailable(name, f"the driver is for CUDA {known}", "update it to one for CUDA 12 or newer")
         if found.capability < OLDEST_CARD:
             has, needs = (f"{number // 10}.{number % 10}" for number in (found.capability, OLDEST_CARD))
-            return Unavailable(name, f"{found.devices[0]} has compute capability {has}, and {needs} is the least", "take the back end numba")
+            return Unavailable(
+                name,
+                f"{found.devices[0]} has compute capability {has}, and {needs} is the least",
+                "take the back end numba",
+            )
         return None
 
     def require(self) -> None:

@@ -1,7 +1,7 @@
 """What is known of the back end Numba before it is loaded.
 
-It saves the better part of NumPy's time and costs its set-up, about a second where its kernels have been compiled before and up to half a minute
-where not (benchmarks/RESULTS.md).
+It saves the better part of NumPy's time and costs its set-up, about a second where its kernels have been compiled
+before and up to half a minute where not (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What is known of the back end Numba-CUDA before it is loaded. `auto` never takes it: CuPy is faster wherever it runs."""
+"""What is known of the back end Numba-CUDA before it is loaded. `auto` never takes it: CuPy is faster wherever it
+runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The shared operations on Numba: NumPy's arrays and matrix products, everything between them compiled into single passes.
+"""The shared operations on Numba: NumPy's arrays and matrix products, everything between them compiled into single
+passes.
 
 The first use of an operation on a machine compiles it, in about a second each; the result is kept on disk.
 """
@@ -30,13 +31,15 @@ from bdiff_np.kernels.dense.dense_codes import CODES, Rates, rates
 try:
     from bdiff_np.kernels.dense import dense_numba as dense
 except ImportError as fault:
-    raise Unavailable("numba", f"Numba cannot be imported ({fault})", "pip install numba, or take --backend numpy") from fault
+    raise Unavailable(
+        "numba", f"Numba cannot be imported ({fault})", "pip install numba, or take --backend numpy"
+    ) from fault
 
 name, on_device = "numba", False
 
 __all__ = [
-    "activate", "activate_backward", "adamw", "allow_tf32", "asarray", "check_net", "empty", "keep_mask", "layer_norm", "layer_norm_backward",
-    "matmul", "norm", "reserve", "threads", "to_host", "versions", "wait", "where", "zeros",
+    "activate", "activate_backward", "adamw", "allow_tf32", "asarray", "check_net", "empty", "keep_mask", "layer_norm",
+    "layer_norm_backward", "matmul", "norm", "reserve", "threads", "to_host", "versions", "wait", "where", "zeros",
 ]  # fmt: skip
 
 
@@ -79,7 +82,9 @@ def layer_norm_backward(dy, tape, dgain, dshift) -> np.ndarray:
 
 def keep_mask(key, shape, rate, dtype) -> np.ndarray:
     words, mask, kept = rng.words(key, *shape), np.empty(shape, dtype), np.dtype(dtype).type(1 / (1 - rate))
-    dense.keep_mask(np.ascontiguousarray(words).reshape(-1), np.uint32(min(round(rate * 2**32), 2**32 - 1)), kept, mask.reshape(-1))
+    dense.keep_mask(
+        np.ascontiguousarray(words).reshape(-1), np.uint32(min(round(rate * 2**32), 2**32 - 1)), kept, mask.reshape(-1)
+    )
     return mask
 
 

@@ -10,13 +10,15 @@ import numpy as np
 from bdiff_np import rng
 
 name, on_device = "numpy", False
-NARROW = 256  # width up to which a second thread loses more on a busy machine than it gains on an idle one (benchmarks/RESULTS.md)
+# width up to which a second thread loses more on a busy machine than it gains on an idle one (benchmarks/RESULTS.md)
+NARROW = 256
 ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "sigmoid")
 
 
 @contextmanager
 def threads(width: int):
-    """While it lasts, BLAS uses one thread for nets up to NARROW wide, which on a busy machine is several times faster."""
+    """While it lasts, BLAS uses one thread for nets up to NARROW wide, which on a busy machine is several times
+    faster."""
     if width > NARROW:
         yield
         return
@@ -32,7 +34,8 @@ def _controller():
 
 
 def reserve(need: int, what: str, cure: str) -> None:
-    """Raises InputError, before anything is allocated, where `need` bytes for `what` are more than a GPU has free; on the host nothing is checked."""
+    """Raises InputError, before anything is allocated, where `need` bytes for `what` are more than a GPU has free; on
+    the host nothing is checked."""
 
 
 def asarray(host: np.ndarray, dtype=None) -> np.ndarray:
@@ -81,7 +84,9 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.nd
     return np.matmul(a, b, out=out)
 
 
-def activate(z: np.ndarray, bias: np.ndarray, activation: str | None, film: np.ndarray | None = None) -> tuple[np.ndarray, tuple]:
+def activate(
+    z: np.ndarray, bias: np.ndarray, activation: str | None, film: np.ndarray | None = None
+) -> tuple[np.ndarray, tuple]:
     """act((z + bias) * (1 + scale) + shift): what follows a matrix product, in one operation. Derivation, section 12.
 
     z : (B, H). bias : (H,). activation : one of ACTIVATIONS, or None for the identity.
@@ -162,7 +167,9 @@ def layer_norm_backward(dy: np.ndarray, tape: tuple, dgain: np.ndarray, dshift: 
 
 def keep_mask(key: rng.Key, shape: tuple[int, int], rate: float, dtype) -> np.ndarray:
     """Dropout's factor (B, H): 0 with probability rate, else 1 / (1 - rate), from the random words of a key."""
-    return (rng.words(key, *shape) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))).astype(dtype) * np.dtype(dtype).type(1 / (1 - rate))
+    return (rng.words(key, *shape) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))).astype(dtype) * np.dtype(
+        dtype
+    ).type(1 / (1 - rate))
 
 
 def norm(flat: np.ndarray, halted: np.ndarray | None = None):
@@ -185,10 +192,14 @@ def clipped(scale: float, norm: float, clip: float) -> float:
     return scale * (1.0 if norm * scale <= clip else clip / (norm * scale))
 
 
-def adamw(params, grads, m, v, ema, decayed, norm, *, clip, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> None:
-    """One AdamW step (Loshchilov and Hutter 2019) with its moving average of the weights, on flat buffers of one dtype, in place.
+def adamw(
+    params, grads, m, v, ema, decayed, norm, *, clip, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step
+) -> None:
+    """One AdamW step (Loshchilov and Hutter 2019) with its moving average of the weights, on flat buffers of one dtype,
+    in place.
 
-    decayed : (P,) 1 where weight decay applies, else 0. norm : of the gradient, as `norm` gives it; where it is not finite, nothing happens
+    decayed : (P,) 1 where weight decay applies, else 0. norm : of the gradient, as `norm` gives it; where it is not
+        finite, nothing happens
     clip : largest length of the scaled gradient, inf for any. scale : factor on the gradient. step : counted from 1
     """
     if not np.isfinite(norm * scale):

@@ -14,7 +14,8 @@ tried: WeakSet = WeakSet()  # back ends that were tried out and work
 
 
 def try_out(ops, reinstall: Callable[[], str]) -> None:
-    """A product and a kernel of our own, once for each back end. Raises Unavailable with what a library, a compiler or the driver said.
+    """A product and a kernel of our own, once for each back end. Raises Unavailable with what a library, a compiler or
+    the driver said.
 
     reinstall : gives the command that mends the installation
     """
@@ -31,13 +32,16 @@ def try_out(ops, reinstall: Callable[[], str]) -> None:
 
 
 def check(ops) -> None:
-    """A product of two matrices and the length of a buffer that was filled, on any back end. Raises ArithmeticError for a wrong result."""
+    """A product of two matrices and the length of a buffer that was filled, on any back end. Raises ArithmeticError for
+    a wrong result."""
     a = np.array([[3, 4], [0, 1]], np.float32)
     filled = Params(ops, {"a": (2, 2)}).fill({"a": a})
     product = ops.to_host(ops.matmul(filled["a"], ops.asarray(np.ascontiguousarray(a.T))))
     length = np.asarray(ops.to_host(ops.norm(filled.flat))).item()
     if product.tolist() != [[25, 4], [4, 1]] or abs(length - 26**0.5) > 1e-5:
-        raise ArithmeticError(f"a product is {product.tolist()}, not [[25, 4], [4, 1]], or a length {length}, not the root of 26")
+        raise ArithmeticError(
+            f"a product is {product.tolist()}, not [[25, 4], [4, 1]], or a length {length}, not the root of 26"
+        )
 
 
 def _first(fault: Exception) -> str:

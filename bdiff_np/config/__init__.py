@@ -1,8 +1,8 @@
 """config.yaml: what can be set, and every fault of it at once, each as file:line:column.
 
-The settings stand in the module that they describe (bdiff_np/settings.py); here those of the configured family, net and kind of data are put together
-with the optimiser's and the training's own. `load` reads a file and the options `--set section.key=value`; `dump` writes the resolved configuration,
-which `load` reads back to an equal one.
+The settings stand in the module that they describe (bdiff_np/settings.py); here those of the configured family, net and
+kind of data are put together with the optimiser's and the training's own. `load` reads a file and the options `--set
+section.key=value`; `dump` writes the resolved configuration, which `load` reads back to an equal one.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Config:
 
     Raises
     ------
-    InputError : one line per fault, all of them, as `config.yaml:11:15: training.batch_size: ...`; a fault of an option begins with
-        `--set ...`. A text that is not YAML has one fault, the first.
+    InputError : one line per fault, all of them, as `config.yaml:11:15: training.batch_size: ...`; a fault of an option
+        begins with `--set ...`. A text that is not YAML has one fault, the first.
     """
     sections = config_lines.read(os.fspath(path), sets, _schema_of)
     return schema(sections["model"].family, sections["model"].net).Config(**sections)
@@ -106,7 +106,10 @@ def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Config:
 def _schema_of(model: Mapping[str, Any]) -> tuple[Schema, list[tuple[tuple[str, str], str]]]:
     """The schema that a raw section `model` asks for, and faults of the names in it, each with its path."""
     asked, faults = {}, []
-    for field, (package, attribute, ending) in {"family": ("diffusion", "FAMILY", "_family"), "net": ("nets", "NET", "")}.items():
+    for field, (package, attribute, ending) in {
+        "family": ("diffusion", "FAMILY", "_family"),
+        "net": ("nets", "NET", ""),
+    }.items():
         name = model.get(field)
         if isinstance(name, str) and name.isidentifier() and name.islower():  # other names are refused as such
             try:
@@ -118,13 +121,15 @@ def _schema_of(model: Mapping[str, Any]) -> tuple[Schema, list[tuple[tuple[str, 
 
 
 def validate(raw: Mapping[str, Any]) -> Config:
-    """The configuration that a checkpoint holds. Raises ValueError (pydantic's, or InputError for a family or a net that is not there)."""
+    """The configuration that a checkpoint holds. Raises ValueError (pydantic's, or InputError for a family or a net
+    that is not there)."""
     model = raw.get("model", {})
     return schema(model.get("family", "bernoulli"), model.get("net", "mlp")).Config.model_validate(raw)
 
 
 def place(path: str | os.PathLike[str], setting: str) -> str:
-    """Where a setting such as "data.shape" stands in the file, as file:line:column; the file alone where it does not stand there."""
+    """Where a setting such as "data.shape" stands in the file, as file:line:column; the file alone where it does not
+    stand there."""
     try:
         found = yaml_lines.parse(open(path, encoding="utf-8-sig").read()).values.get(tuple(setting.split(".")))
     except (OSError, ValueError):

@@ -1,6 +1,8 @@
-"""A YAML file and `--set` options held against pydantic sections: every fault in plain words, at the line and column where it stands.
+"""A YAML file and `--set` options held against pydantic sections: every fault in plain words, at the line and column
+where it stands.
 
-It knows no field by name: the schema is an argument, and what a message says a field takes is read from the field's type and limits.
+It knows no field by name: the schema is an argument, and what a message says a field takes is read from the field's
+type and limits.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ SchemaOf = Callable[[Mapping[str, Any]], tuple[Any, Iterable[tuple[Path, str]]]]
 
 
 class Place(NamedTuple):
-    """Where a value was given. Places sort as a reader meets them: the file by line and column, then the options in their order."""
+    """Where a value was given. Places sort as a reader meets them: the file by line and column, then the options in
+    their order."""
 
     line: float
     column: int
@@ -47,7 +50,8 @@ def read(name: str, sets: Sequence[str], schema: SchemaOf) -> dict[str, Any]:
 
 
 def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """What a field takes, in plain words: `expects(field.annotation, field.metadata)` gives "a whole number, at least 1, or null"."""
+    """What a field takes, in plain words: `expects(field.annotation, field.metadata)` gives "a whole number, at least
+    1, or null"."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return expects(args[0], [limit for part in args[1:] for limit in getattr(part, "metadata", [part])])
@@ -59,8 +63,17 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is tuple:
         return f"a list of {'one or more' if args[-1] is Ellipsis else len(args)} entries, each {expects(args[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "{" + ", ".join(f"{k}: {f.default if k == 'name' else 'N'}" for k, f in annotation.model_fields.items()) + "}"
-    text = {bool: "true or false", int: "a whole number", float: "a number", str: "a name of small letters, digits and _"}[annotation]
+        return (
+            "{"
+            + ", ".join(f"{k}: {f.default if k == 'name' else 'N'}" for k, f in annotation.model_fields.items())
+            + "}"
+        )
+    text = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a name of small letters, digits and _",
+    }[annotation]
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     limits = [f"{words[w]} {getattr(m, w)}" for m in metadata for w in words if hasattr(m, w)]
     limits += ["even" for m in metadata if getattr(m, "multiple_of", None) == 2]
@@ -73,7 +86,8 @@ class _Reading:
     def __init__(self, name: str, sets: Sequence[str], schema: SchemaOf) -> None:
         self.name = name
         self.faults: list[tuple[Place, str]] = []
-        self.suspects: set[Path] = set()  # fields at fault, or meant by a misspelt key: no rule of two fields is held against them
+        # fields at fault, or meant by a misspelt key: no rule of two fields is held against them
+        self.suspects: set[Path] = set()
         try:
             document = yaml_lines.parse(self._text())
         except yaml_lines.YamlFault as e:
@@ -84,11 +98,15 @@ class _Reading:
             self._fault(self._at(place), path, reason)
         self.raw: dict[str, Any] = {} if document.data is None else document.data
         if not isinstance(self.raw, dict):
-            raise InputError(f"{self._value_place(()).label}: must hold the sections {', '.join(SECTIONS)} (got {_shown(self.raw)})")
+            raise InputError(
+                f"{self._value_place(()).label}: must hold the sections {', '.join(SECTIONS)} (got {_shown(self.raw)})"
+            )
         for section in SECTIONS:
             value = self.raw.get(section)
             if not isinstance(value, dict | None):
-                self._fault(self._value_place((section,)), (section,), f"must be a section of keys (got {_shown(value)})")
+                self._fault(
+                    self._value_place((section,)), (section,), f"must be a section of keys (got {_shown(value)})"
+                )
             self.raw[section] = value if isinstance(value, dict) else {}
         for order, text in enumerate(sets):
             self._set(text, Place(OPTION, order, f"--set {text}"))
@@ -115,10 +133,13 @@ class _Reading:
         try:
             return section.model_validate(raw)
         except ValidationError as e:
-            # Misspelt keys come before missing ones, a list's entries before the list: the later of each pair is then left unsaid.
+            # Misspelt keys come before missing ones, a list's entries before the list: the later of each pair is then
+            # left unsaid.
             for error in sorted(e.errors(), key=lambda error: (error["type"] != "extra_forbidden", -len(error["loc"]))):
                 self._schema_fault((name,), section, error["loc"], error["type"], error["input"])
-        return section.model_validate({key: value for key, value in raw.items() if (name, key) not in {path[:2] for path in self.suspects}})
+        return section.model_validate(
+            {key: value for key, value in raw.items() if (name, key) not in {path[:2] for path in self.suspects}}
+        )
 
     def _schema_fault(self, prefix: Path, section: type[BaseModel], loc: Path, kind: str, value: Any) -> None:
         """Say in plain words what pydantic found at `loc`, which names branches of unions beside keys and indices."""
@@ -143,8 +164,12 @@ class _Reading:
         self._fault(self._value_place(path), path, f"missing; it must be {wanted}" if missing else got)
 
     def _unknown(self, path: Path, known: Any) -> None:
-        """Fault of a key that is not in the schema, with the key that was probably meant, which is then not held to be left out."""
-        key, owners = str(path[-1]), {field: name for name, section in self.sections.items() for field in section.model_fields}
+        """Fault of a key that is not in the schema, with the key that was probably meant, which is then not held to be
+        left out."""
+        key, owners = (
+            str(path[-1]),
+            {field: name for name, section in self.sections.items() for field in section.model_fields},
+        )
         hint = f"known here: {', '.join(known)}"
         if key in ("backend", "device", "gpu"):
             hint = "the back end is chosen on the command line, by --backend"
@@ -189,7 +214,9 @@ class _Reading:
         try:
             content = FilePath(self.name).read_bytes()
         except FileNotFoundError:
-            raise InputError(f"{self.name}: there is no such file; create it (an empty one takes all defaults)") from None
+            raise InputError(
+                f"{self.name}: there is no such file; create it (an empty one takes all defaults)"
+            ) from None
         except IsADirectoryError:
             raise InputError(f"{self.name}: this is a folder; name the config.yaml in it") from None
         except OSError as e:
@@ -199,7 +226,9 @@ class _Reading:
         except UnicodeDecodeError as e:
             before = e.object[: e.start]
             place = self._at((before.count(b"\n") + 1, len(before.rpartition(b"\n")[2].decode("utf-8")) + 1))
-            raise InputError(f"{place.label}: not UTF-8 text (byte 0x{e.object[e.start]:02x}); save the file as UTF-8") from None
+            raise InputError(
+                f"{place.label}: not UTF-8 text (byte 0x{e.object[e.start]:02x}); save the file as UTF-8"
+            ) from None
 
     def _at(self, place: yaml_lines.Place) -> Place:
         return Place(*place, f"{self.name}:{place[0]}:{place[1]}")
@@ -219,7 +248,11 @@ class _Reading:
 
 def _kinds(field: FieldInfo) -> dict[Any, type[BaseModel]]:
     """The branches of a union told apart by one key, by the value of that key."""
-    return {kind.model_fields[str(field.discriminator)].default: kind for kind in get_args(field.annotation) if kind is not type(None)}
+    return {
+        kind.model_fields[str(field.discriminator)].default: kind
+        for kind in get_args(field.annotation)
+        if kind is not type(None)
+    }
 
 
 def _entry(annotation: Any) -> Any:

@@ -10,9 +10,22 @@ from bdiff_np.config import config_lines
 
 def reference() -> str:
     """The settings of the default family and net, of training and of data."""
-    lines = ["# Settings", "", "What `config.yaml` can say. Each has a default; `--set section.name=value` overrules the file for one training."]
+    lines = [
+        "# Settings",
+        "",
+        "What `config.yaml` can say. Each has a default; `--set section.name=value` overrules the file for one "
+        "training.",
+    ]
     for section, schema in config.schema().sections.items():
-        lines += ["", f"## {section}", "", (schema.__doc__ or "").strip(), "", "| name | value | default | meaning |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {section}",
+            "",
+            (schema.__doc__ or "").strip(),
+            "",
+            "| name | value | default | meaning |",
+            "|---|---|---|---|",
+        ]
         for name, field in schema.model_fields.items():
             values = config_lines.expects(field.annotation, field.metadata).replace("|", "or")
             default = json.dumps(field.default) if not isinstance(field.default, str) else field.default

@@ -26,9 +26,9 @@ class TrainingSettings(Settings):
     epochs: Count = 100
     """Number of epochs."""
     steps_per_epoch: Count | None = None
-    """Optimiser steps per epoch; null: every row meets T timesteps, ceil(rows / batch_size) * ceil(T / num_sample_steps), 1000 at most."""
+    """Optimiser steps per epoch; null: ceil(rows / batch_size) * ceil(T / num_sample_steps), 1000 at most."""
     tf32: bool = False
-    """Whether a GPU may round what it multiplies to 10 bits of mantissa (TF32) in nets wider than 128: faster, less exact."""
+    """Whether a GPU may multiply with 10 bits of mantissa (TF32) in nets wider than 128: faster, less exact."""
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Seed of all random words."""
     save_every_n_epochs: Count = 10
@@ -44,7 +44,7 @@ class TrainingSettings(Settings):
     select: Literal["last", "best"] = "last"
     """Which checkpoint the run stands for; best has the least validation bound."""
     patience: Count | None = None
-    """Epochs without a better validation bound after which training stops; null never stops early. Only with select best."""
+    """Epochs without a better validation bound before training stops; null: never. Only with select best."""
 
     @classmethod
     def disagreements(cls, model, training, data) -> Disagreements:

@@ -1,8 +1,9 @@
-"""YAML with places: every key and value of a small text knows its line and column, and what YAML lets pass silently is a fault.
+"""YAML with places: every key and value of a small text knows its line and column, and what YAML lets pass silently is
+a fault.
 
-The dialect is plain: null, true, false, decimal numbers (1e-3 among them), words, lists and mappings. yes, no, on, off, 1:30 and 010 are
-words, which the schema then refuses, where YAML 1.1 makes True, False, 90 and 8 of them. Anchors, aliases and tags are refused: nothing
-here needs them, and an alias can make a short text grow without bound.
+The dialect is plain: null, true, false, decimal numbers (1e-3 among them), words, lists and mappings. yes, no, on, off,
+1:30 and 010 are words, which the schema then refuses, where YAML 1.1 makes True, False, 90 and 8 of them. Anchors,
+aliases and tags are refused: nothing here needs them, and an alias can make a short text grow without bound.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ class YamlFault(ValueError):
 
 @dataclass
 class Document:
-    """A parsed text. `faults` holds what the parser can step over: (path, place, reason); the value it keeps is the first one given."""
+    """A parsed text. `faults` holds what the parser can step over: (path, place, reason); the value it keeps is the
+    first one given."""
 
     data: Any = None
     keys: dict[Path, Place] = field(default_factory=dict)  # where the key of a mapping entry stands
-    values: dict[Path, Place] = field(default_factory=dict)  # where a value begins; () is the root, absent in an empty text
+    # where a value begins; () is the root, absent in an empty text
+    values: dict[Path, Place] = field(default_factory=dict)
     faults: list[tuple[Path, Place, str]] = field(default_factory=list)
 
 
@@ -51,7 +54,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if getattr(event, "anchor", None) or getattr(event, "tag", None):
-            reason = "anchors (&), aliases (*) and tags (!) are not used here; write the value itself, or put it in quotes"
+            reason = (
+                "anchors (&), aliases (*) and tags (!) are not used here; write the value itself, or put it in quotes"
+            )
             raise yaml.MarkedYAMLError(problem=reason, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
@@ -63,14 +68,19 @@ class _Dumper(yaml.SafeDumper):
 for _tag, _pattern, _first in _SCALARS:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
-_Dumper.add_representer(tuple, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True))
+_Dumper.add_representer(
+    tuple, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
 
 
 # PyYAML's words -> ours; {line} is where the unfinished thing began.
 _REASONS = (
     (r"found character '\\t'", "a tab stands here; indent and separate with spaces"),
     (r"found character '(.)'", "a value cannot begin with '{0}'; put it in quotes"),
-    (r"mapping values are not allowed", "this ':' is not expected; is a ':' missing in the line above, or is the indentation wrong?"),
+    (
+        r"mapping values are not allowed",
+        "this ':' is not expected; is a ':' missing in the line above, or is the indentation wrong?",
+    ),
     (r"could not find expected ':'", "the key begun in line {line} has no ':' after it"),
     (r"expected <block end>", "the indentation does not fit the lines above"),
     (r"expected ',' or '(.)'", "the list or mapping begun in line {line} is not closed; '{0}' or a comma is missing"),
@@ -101,7 +111,8 @@ def parse(text: str) -> Document:
 
 
 def dump(data: Any) -> str:
-    """YAML text of mappings, lists and scalars, in the order given; tuples become lists in one line. `parse` reads it back."""
+    """YAML text of mappings, lists and scalars, in the order given; tuples become lists in one line. `parse` reads it
+    back."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 

@@ -1,7 +1,7 @@
 """Kinds of data, and the contract through which the rest of the program knows them.
 
-A kind <name> is data/<name>.py with DATA, a class derived from `Data`, and is found by the name that a family gives as `Family.data`. Pictures of its
-examples, if there are any, are drawn by show/<name>_pictures.py.
+A kind <name> is data/<name>.py with DATA, a class derived from `Data`, and is found by the name that a family gives as
+`Family.data`. Pictures of its examples, if there are any, are drawn by show/<name>_pictures.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Data:
     ENDINGS: tuple[str, ...]  # of its files' names, the preferred one first
     D: int
 
-    # In memory --------------------------------------------------------------------------------------------------------------------------
+    # In memory
+    # ------------------------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_array(cls, array: np.ndarray, name: str = "rows") -> Data:
@@ -64,15 +65,18 @@ class Data:
     def resident(self, ops):
         """The data where a back end reads it: something with len and take(index (B,)) -> (B, D) on the back end.
 
-        For the fused paths of a GPU it has `array` too, all of the data there, in a form that kernels of the families of this kind read.
+        For the fused paths of a GPU it has `array` too, all of the data there, in a form that kernels of the families
+        of this kind read.
         """
         return OnDevice(self, ops) if ops.on_device else self
 
-    # In files ---------------------------------------------------------------------------------------------------------------------------
+    # In files
+    # ------------------------------------------------------------------------------------------------------------------
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Data:
-        """The examples of a file. Raises InputError, one sentence with file, line and column, for everything that is not as it should be."""
+        """The examples of a file. Raises InputError, one sentence with file, line and column, for everything that is
+        not as it should be."""
         raise NotImplementedError
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -92,11 +96,13 @@ class Data:
         """Half a sentence that compares samples (B, D) with these examples; empty for none."""
         return ""
 
-    # What is known of it ------------------------------------------------------------------------------------------------------------------
+    # What is known of it
+    # ------------------------------------------------------------------------------------------------------------------
 
     @classmethod
     def check_known(cls, known: np.ndarray, n: int, D: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which elements of n examples are known, (n, D) bool, and what they are, (n, D). known : as the kind lets a user say it, (D,) or (n, D)
+        """Which elements of n examples are known, (n, D) bool, and what they are, (n, D). known : as the kind lets a
+        user say it, (D,) or (n, D)
 
         Raises InputError for a shape or a value that does not fit.
         """
@@ -108,11 +114,13 @@ class Data:
 
     @classmethod
     def population(cls, settings, *files: Any) -> np.ndarray | None:
-        """All examples, (N, D), that the law of the data gives with equal probability; None where it is not known. files : Data, or None"""
+        """All examples, (N, D), that the law of the data gives with equal probability; None where it is not known.
+        files : Data, or None"""
         return None
 
     def census(self, val: Any, settings):
-        """What tells whether samples are like these examples, the training data, and the held-out ones (Data or None): see census.Census.
+        """What tells whether samples are like these examples, the training data, and the held-out ones (Data or None):
+        see census.Census.
 
         None where the kind has no such figures.
         """
@@ -133,7 +141,8 @@ class OnDevice:
 
 
 def find_file(kind: type[Data], folder: str | os.PathLike[str], split: str) -> Path | None:
-    """The file of a split, "train" or "val", in a run folder: its name with one of the kind's endings. None where there is no "val".
+    """The file of a split, "train" or "val", in a run folder: its name with one of the kind's endings. None where there
+    is no "val".
 
     Raises
     ------
@@ -144,22 +153,28 @@ def find_file(kind: type[Data], folder: str | os.PathLike[str], split: str) -> P
         raise InputError(f"{run}: there is no such run folder; {kind.example} {run}")
     found = [run / (split + ending) for ending in kind.ENDINGS if (run / (split + ending)).exists()]
     if len(found) > 1:
-        raise InputError(f"{run}: {' and '.join(file.name for file in found)} both claim to be the {split} rows; keep one of them")
+        raise InputError(
+            f"{run}: {' and '.join(file.name for file in found)} both claim to be the {split} rows; keep one of them"
+        )
     if split == "train" and not found:
         others = ", ".join(ending for ending in kind.ENDINGS[1:] if not ending.endswith(".gz"))
         others += ", .gz" * any(ending.endswith(".gz") for ending in kind.ENDINGS)
-        raise InputError(f"{run}: has no train{kind.ENDINGS[0]} (nor {others}); put your rows there, or {kind.example} {run}")
+        raise InputError(
+            f"{run}: has no train{kind.ENDINGS[0]} (nor {others}); put your rows there, or {kind.example} {run}"
+        )
     return found[0] if found else None
 
 
 def read_run(kind: type[Data], folder: str | os.PathLike[str]) -> tuple[Data, Data | None]:
-    """Training data of a run folder, and its held-out data or None. Raises InputError as `find_file` and `read` do, and for two lengths."""
+    """Training data of a run folder, and its held-out data or None. Raises InputError as `find_file` and `read` do, and
+    for two lengths."""
     train_file, val_file = find_file(kind, folder, "train"), find_file(kind, folder, "val")
     assert train_file is not None  # find_file has raised
     train = kind.read(train_file)
     val = kind.read(val_file) if val_file else None
     if val is not None and val.D != train.D:
         raise InputError(
-            f"{val_file}: rows have {val.D} {kind.elements}, those of {train_file} have {train.D}; make them of one length"
+            f"{val_file}: rows have {val.D} {kind.elements}, those of {train_file} have {train.D}; make them of one "
+            "length"
         )
     return train, val

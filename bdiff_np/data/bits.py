@@ -62,8 +62,8 @@ class Rows(data.Data):
     """N rows of D bits.
 
     packed : (N, ceil(D / 8)) uint8
-        As numpy.packbits makes it: the first bit is the highest of the first byte, and the last byte is filled up with zeros. One row has
-        one packed form, so that equal bytes mean equal rows.
+        As numpy.packbits makes it: the first bit is the highest of the first byte, and the last byte is filled up with
+        zeros. One row has one packed form, so that equal bytes mean equal rows.
     D : bits per row
     """
 
@@ -75,7 +75,8 @@ class Rows(data.Data):
 
     @classmethod
     def from_bits(cls, array: np.ndarray, name: str = "rows") -> Rows:
-        """Packs an (N, D) array of bool or any integer type. `name` stands in front of the message if a value is not 0 or 1."""
+        """Packs an (N, D) array of bool or any integer type. `name` stands in front of the message if a value is not 0
+        or 1."""
         return cls(bits_files.pack(array, name), array.shape[1])
 
     from_array = from_bits
@@ -105,12 +106,14 @@ class Rows(data.Data):
         return ones / len(self)
 
     def keys(self) -> np.ndarray:
-        """(N,) void: each row as one value, for numpy.isin, numpy.unique and sets of bytes. Comparable between Rows of one D."""
+        """(N,) void: each row as one value, for numpy.isin, numpy.unique and sets of bytes. Comparable between Rows of
+        one D."""
         packed = np.ascontiguousarray(self.packed)
         return packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
 
     def resident(self, ops):
-        name = f"bdiff_np.kernels.bernoulli.bernoulli_{ops.name.replace('-', '_')}"  # all families of bits share its launch
+        # all families of bits share its launch
+        name = f"bdiff_np.kernels.bernoulli.bernoulli_{ops.name.replace('-', '_')}"
         return Resident(ops, import_module(name), self) if ops.on_device and find_spec(name) else super().resident(ops)
 
     @classmethod
@@ -137,7 +140,9 @@ class Rows(data.Data):
         """known : (D,) or (n, D), 0 or 1 where a bit is known, -1 where it is not"""
         known = np.asarray(known)
         if known.shape not in ((D,), (n, D)):
-            raise InputError(f"what is known of {n} rows of {D} bits has shape {known.shape}; give ({D},) or ({n}, {D})")
+            raise InputError(
+                f"what is known of {n} rows of {D} bits has shape {known.shape}; give ({D},) or ({n}, {D})"
+            )
         if not np.isin(known, (-1, 0, 1)).all():
             raise InputError("what is known of a bit is 0, 1 or, where it is to be drawn, -1; another value was given")
         known = np.broadcast_to(known, (n, D))
@@ -145,7 +150,10 @@ class Rows(data.Data):
 
     def misfits(self, settings) -> Iterator[tuple[str, str]]:
         if settings.shape and settings.shape[0] * settings.shape[1] != self.D:
-            yield "data.shape", f"{settings.shape[0]} x {settings.shape[1]} is not {self.D}, the number of bits of a row"
+            yield (
+                "data.shape",
+                f"{settings.shape[0]} x {settings.shape[1]} is not {self.D}, the number of bits of a row",
+            )
         try:
             if (rule := make_rule(settings)) is not None:
                 rule.check(self.D)
@@ -154,14 +162,16 @@ class Rows(data.Data):
 
     @classmethod
     def population(cls, settings, *files: Rows | None) -> np.ndarray | None:
-        """All different rows of the files. None where no rule is known, where a row breaks it, or where some rows of a file come more often than
-        others: there is no such law then."""
+        """All different rows of the files. None where no rule is known, where a row breaks it, or where some rows of a
+        file come more often than others: there is no such law then."""
         given, rule = [rows for rows in files if rows is not None], make_rule(settings)
         if rule is None:
             return None
         for rows in given:
             _, times = np.unique(rows.keys(), return_counts=True)
-            if times.min() != times.max() or not all(rule.valid(rows.take(slice(k, k + 65536))).all() for k in range(0, len(rows), 65536)):
+            if times.min() != times.max() or not all(
+                rule.valid(rows.take(slice(k, k + 65536))).all() for k in range(0, len(rows), 65536)
+            ):
                 return None
         return cls(np.unique(np.concatenate([rows.packed for rows in given]), axis=0), given[0].D).all()
 

@@ -1,7 +1,7 @@
 """Files of bits, checked to the last character.
 
-Text files hold one row per line, digits 0 and 1 with nothing, blanks or commas between them; .npy files hold an (N, D) array. Every fault
-is reported as file:line:column with what stands there and how to mend it.
+Text files hold one row per line, digits 0 and 1 with nothing, blanks or commas between them; .npy files hold an (N, D)
+array. Every fault is reported as file:line:column with what stands there and how to mend it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def pack(bits: np.ndarray, name: str) -> np.ndarray:
     if bits.ndim != 2 or bits.shape[1] == 0:
         raise InputError(f"{name}: the array has shape {bits.shape}; rows are an (N, D) array with D >= 1")
     if bits.dtype.kind not in "biu":
-        raise InputError(f"{name}: the array has dtype {bits.dtype}; rows are bool or integer, e.g. array.astype(numpy.uint8)")
+        raise InputError(
+            f"{name}: the array has dtype {bits.dtype}; rows are bool or integer, e.g. array.astype(numpy.uint8)"
+        )
     if bits.dtype == np.bool_:
         bits = bits.view(np.uint8)  # a bool array read from a file can hold any byte
     N, D = bits.shape
@@ -44,7 +46,9 @@ def pack(bits: np.ndarray, name: str) -> np.ndarray:
         if beyond.any():
             i, j = np.argwhere(beyond)[0]
             value = bits[part][i, j]
-            raise InputError(f"{name}:{part.start + i + 1}:{j + 1}: the value {value} is not a bit; every value must be 0 or 1")
+            raise InputError(
+                f"{name}:{part.start + i + 1}:{j + 1}: the value {value} is not a bit; every value must be 0 or 1"
+            )
         packed[part] = np.packbits(np.asarray(bits[part]), axis=1)
     return packed
 
@@ -56,15 +60,17 @@ def slices(N: int, D: int) -> Iterator[slice]:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
-    """The rows of a file, packed as `pack` does it, and D. A name that ends in .npy holds an array, every other one text; .gz means compressed.
+    """The rows of a file, packed as `pack` does it, and D. A name that ends in .npy holds an array, every other one
+    text; .gz means compressed.
 
-    Passed over in silence: Windows line ends, a missing last newline, a byte order mark, blanks around and between bits, blank lines at
-    the end of the file.
+    Passed over in silence: Windows line ends, a missing last newline, a byte order mark, blanks around and between
+    bits, blank lines at the end of the file.
 
     Raises
     ------
-    InputError : the file is missing or unreadable, empty, damaged, not text, holds another character than 0 and 1, a blank line between
-        rows, a row of another length, or an array of another dtype, shape or value. The message gives file:line:column.
+    InputError : the file is missing or unreadable, empty, damaged, not text, holds another character than 0 and 1, a
+        blank line between rows, a row of another length, or an array of another dtype, shape or value. The message
+        gives file:line:column.
     """
     name = os.fspath(path)
     lower = name.lower()
@@ -83,7 +89,9 @@ def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
         try:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error) as fault:
-            raise InputError(f"{name}: is not gzip, or damaged ({fault}); compress it again, or drop .gz from its name") from fault
+            raise InputError(
+                f"{name}: is not gzip, or damaged ({fault}); compress it again, or drop .gz from its name"
+            ) from fault
     return _parse_text(raw, name)
 
 
@@ -94,7 +102,8 @@ def check_name(path: str | os.PathLike[str]) -> None:
 
 
 def check_out(path: str | os.PathLike[str]) -> None:
-    """Raises InputError for a name that `write` should not write to: one with an ending that means something else than rows."""
+    """Raises InputError for a name that `write` should not write to: one with an ending that means something else than
+    rows."""
     check_name(path)
     name = os.path.basename(os.fspath(path)).lower()
     if "." in name.lstrip(".") and not name.endswith(ENDINGS):
@@ -102,7 +111,8 @@ def check_out(path: str | os.PathLike[str]) -> None:
 
 
 def _parse_text(raw: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Without blanks and with one kind of line end, a faultless file is a table of equal lines, checked by a few passes over its bytes."""
+    """Without blanks and with one kind of line end, a faultless file is a table of equal lines, checked by a few passes
+    over its bytes."""
     raw = raw.removeprefix(codecs.BOM_UTF8)
     plain = raw.replace(b"\r\n", b"\n").translate(None, b" \t").rstrip(b"\r\n") + b"\n"
     if len(plain) == 1:
@@ -135,14 +145,23 @@ def _first_fault(raw: bytes, name: str) -> InputError:
             row = comma_row.match(line)
             end = row.end() if row else line.index(b",")
             if end < len(line):
-                missing = "a bit is missing beside this comma" if line[end : end + 1] == b"," else "a comma is missing before this bit"
-                return InputError(f"{name}:{number}:{end + 1}: {missing}, but line 1 has commas; put one between each two bits")
+                missing = (
+                    "a bit is missing beside this comma"
+                    if line[end : end + 1] == b","
+                    else "a comma is missing before this bit"
+                )
+                return InputError(
+                    f"{name}:{number}:{end + 1}: {missing}, but line 1 has commas; put one between each two bits"
+                )
         bits = line.count(b"0") + line.count(b"1")
         D = D or bits
         if bits != D:
             columns = [bit.start() for bit in re.finditer(rb"[01]", line)]
             column = columns[D] if bits > D else columns[-1] + 1
-            return InputError(f"{name}:{number}:{column + 1}: this row has length {bits}, but line 1 has length {D}; make all rows as long")
+            return InputError(
+                f"{name}:{number}:{column + 1}: this row has length {bits}, but line 1 has length {D}; make all rows "
+                "as long"
+            )
     raise AssertionError(f"{name}: refused, yet without a fault")
 
 
@@ -155,8 +174,14 @@ def _describe(rest: bytes) -> str:
             character = rest[:size].decode()
         except UnicodeDecodeError:
             continue
-        return f"the character {character!r} is not a bit; a row holds only 0 and 1, with nothing, blanks or commas between them; no header"
-    return f"the byte 0x{rest[0]:02x} is not text (UTF-8); save the rows as plain text, or name the file by its true format (.gz, .npy)"
+        return (
+            f"the character {character!r} is not a bit; a row holds only 0 and 1, with nothing, blanks or commas "
+            "between them; no header"
+        )
+    return (
+        f"the byte 0x{rest[0]:02x} is not text (UTF-8); save the rows as plain text, or name the file by its true "
+        "format (.gz, .npy)"
+    )
 
 
 def _read_npy(name: str) -> tuple[np.ndarray, int]:
@@ -167,9 +192,14 @@ def _read_npy(name: str) -> tuple[np.ndarray, int]:
     except OSError:
         raise
     except Exception as fault:  # a damaged header surfaces as almost any error of its parser
-        raise InputError(f"{name}: is not a whole .npy array of numbers ({fault}); save it again with numpy.save") from fault
+        raise InputError(
+            f"{name}: is not a whole .npy array of numbers ({fault}); save it again with numpy.save"
+        ) from fault
     if size != array.offset + array.nbytes:
-        raise InputError(f"{name}: has {size} bytes, but its header asks for {array.offset + array.nbytes}; save it again with numpy.save")
+        raise InputError(
+            f"{name}: has {size} bytes, but its header asks for {array.offset + array.nbytes}; save it again with "
+            "numpy.save"
+        )
     packed = pack(array, name)
     if not len(packed):
         raise InputError(f"{name}: has no rows, its shape is {array.shape}")
@@ -177,7 +207,8 @@ def _read_npy(name: str) -> tuple[np.ndarray, int]:
 
 
 def text(bits: np.ndarray, separator: str = "") -> str:
-    """(B, D) bits as lines of 0 and 1, each ended by a newline, with `separator`, one character or none, between the bits."""
+    """(B, D) bits as lines of 0 and 1, each ended by a newline, with `separator`, one character or none, between the
+    bits."""
     B, D = bits.shape
     stride = 1 + len(separator)
     width = stride * (D - 1) + 1
@@ -188,7 +219,8 @@ def text(bits: np.ndarray, separator: str = "") -> str:
 
 
 def write(path: str | os.PathLike[str], bits: np.ndarray) -> None:
-    """Writes (N, D) uint8 so that `read` reads them back: .npy as they are, .csv with commas, else plain digits; .gz compresses."""
+    """Writes (N, D) uint8 so that `read` reads them back: .npy as they are, .csv with commas, else plain digits; .gz
+    compresses."""
     check_name(path)
     lower = os.fspath(path).lower()
     if lower.endswith(".npy"):

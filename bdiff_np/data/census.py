@@ -8,7 +8,8 @@ import numpy as np
 class Census:
     """Counts what samples are: `census(samples)`, as often as needed, for one set of files.
 
-    train, val : the files' rows, of a kind of data that has keys(). rule : a rule of `generators`, if the data obeys one
+    train, val : the files' rows, of a kind of data that has keys(). rule : a rule of `generators`, if the data obeys
+        one
     """
 
     names = ("train", "val", "other", "valid_unseen")  # the figures that metrics.csv follows over the epochs
@@ -56,12 +57,17 @@ class Census:
     def words(self, found: dict) -> str:
         """The same for people."""
         c = found
-        lines = [f"samples    {c['n']}: {c['train']:.2%} training rows ({c['train_found']} of {c['train_rows']} different ones)"]
+        lines = [
+            f"samples    {c['n']}: {c['train']:.2%} training rows ({c['train_found']} of {c['train_rows']} different "
+            "ones)"
+        ]
         if c["val_rows"]:
             lines.append(f"           {c['val']:.2%} held-out rows ({c['val_found']} of {c['val_rows']})")
         if "valid" in c:
             drawn = f"{c['valid_found']} of {c['valid_rows']} valid rows drawn"
-            lines.append(f"           {c['valid_unseen']:.2%} valid but in neither file, {1 - c['valid']:.2%} invalid; {drawn}")
+            lines.append(
+                f"           {c['valid_unseen']:.2%} valid but in neither file, {1 - c['valid']:.2%} invalid; {drawn}"
+            )
         else:
             lines.append(f"           {c['other']:.2%} others; {c['distinct']} different rows in all")
         return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Rules that rows can obey, and example data made from them.
 
-A rule knows all of its valid rows by number, without listing them, so that one definition serves the generators, the check of samples
-and the exact optimum of a data set. Adding a rule is a class here and its line in RULES.
+A rule knows all of its valid rows by number, without listing them, so that one definition serves the generators, the
+check of samples and the exact optimum of a data set. Adding a rule is a class here and its line in RULES.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from bdiff_np.data.bits import Rows
 from bdiff_np.errors import InputError
 
-# Notation: B rows, D bits. A row's number runs from 0 to count(D) - 1 and can exceed 64 bits: numbers are Python integers.
+# Notation: B rows, D bits. A row's number runs from 0 to count(D) - 1 and can exceed 64 bits: numbers are Python
+# integers.
 
 MOST_ROWS = 1 << 22  # what is listed or drawn at once; beyond it, a subset is drawn
 
@@ -59,7 +60,8 @@ class Rule(ABC):
         count = self.count(D)
         if count > MOST_ROWS:
             raise InputError(
-                f"{self.name}: {_figure(count)} rows of length {D} are valid, more than the {MOST_ROWS} that are listed at once;"
+                f"{self.name}: {_figure(count)} rows of length {D} are valid, more than the {MOST_ROWS} that are "
+                "listed at once;"
                 " take a smaller length, or draw a part of them (--rows; num_rows in Python)"
             )
         return self.rows_at(D, range(count))
@@ -75,7 +77,10 @@ class Heartbeat(Rule):
     def check(self, D: int) -> None:
         super().check(D)
         if D < self.period:
-            raise InputError(f"heartbeat: the period {self.period} is longer than a row of {D} bits; take at least {self.period} bits")
+            raise InputError(
+                f"heartbeat: the period {self.period} is longer than a row of {D} bits; take at least {self.period} "
+                "bits"
+            )
 
     def count(self, D: int) -> int:
         self.check(D)
@@ -93,7 +98,8 @@ class Heartbeat(Rule):
 
 @dataclass(frozen=True)
 class Repeating(Rule):
-    """Any `block` bits, repeated to the end. The block, read as a number with its first bit highest, is the row's number."""
+    """Any `block` bits, repeated to the end. The block, read as a number with its first bit highest, is the row's
+    number."""
 
     name = "repeating"
     block: int
@@ -101,7 +107,10 @@ class Repeating(Rule):
     def check(self, D: int) -> None:
         super().check(D)
         if D % self.block:
-            raise InputError(f"repeating: a row of {D} bits is not a whole number of blocks of {self.block}; take a multiple as length")
+            raise InputError(
+                f"repeating: a row of {D} bits is not a whole number of blocks of {self.block}; take a multiple as "
+                "length"
+            )
 
     def count(self, D: int) -> int:
         self.check(D)
@@ -155,7 +164,9 @@ def make_rule(name: str, **parameters: Any) -> Rule:
     """
     if name not in RULES:
         near = difflib.get_close_matches(str(name), RULES, n=1)
-        raise InputError(f"there is no rule {name!r}; {f'did you mean {near[0]!r}?' if near else 'there are ' + ', '.join(RULES)}")
+        raise InputError(
+            f"there is no rule {name!r}; {f'did you mean {near[0]!r}?' if near else 'there are ' + ', '.join(RULES)}"
+        )
     wanted = [field.name for field in dataclasses.fields(RULES[name])]
     if set(parameters) != set(wanted):
         raise InputError(f"{name}: takes {', '.join(wanted)}, not {', '.join(parameters) or 'nothing'}")
@@ -163,16 +174,25 @@ def make_rule(name: str, **parameters: Any) -> Rule:
 
 
 def generate(
-    rule: Rule, D: int, *, val_fraction: float = 0.05, seed: int = 0, num_rows: int | None = None, hold_out: Iterable[int] | None = None
+    rule: Rule,
+    D: int,
+    *,
+    val_fraction: float = 0.05,
+    seed: int = 0,
+    num_rows: int | None = None,
+    hold_out: Iterable[int] | None = None,
 ) -> tuple[Rows, Rows | None]:
-    """Training and validation rows of a rule: disjoint, and together all valid rows, or `num_rows` different ones drawn at random.
+    """Training and validation rows of a rule: disjoint, and together all valid rows, or `num_rows` different ones drawn
+    at random.
 
     Parameters
     ----------
     val_fraction : share of the rows that is held out, rounded to whole rows; the first ones of the shuffled order.
-    seed : 0..2^64 - 1. The order comes from the words of numpy.random.Philox(key=[seed, 0]), so it is the same with every NumPy.
+    seed : 0..2^64 - 1. The order comes from the words of numpy.random.Philox(key=[seed, 0]), so it is the same with
+        every NumPy.
     num_rows : how many rows to draw; needed where a rule has more than MOST_ROWS.
-    hold_out : instead of a share, exactly these rows, counted from 1 (for a heartbeat: the column of the first 1). Nothing is shuffled.
+    hold_out : instead of a share, exactly these rows, counted from 1 (for a heartbeat: the column of the first 1).
+        Nothing is shuffled.
 
     Returns
     -------
@@ -180,14 +200,17 @@ def generate(
 
     Raises
     ------
-    InputError : an impossible length, share, number of rows or choice of rows; no row left to train on; too many rows to list.
+    InputError : an impossible length, share, number of rows or choice of rows; no row left to train on; too many rows
+        to list.
     """
     count = rule.count(D)
     if hold_out is not None:
         if num_rows is not None:
             raise InputError(f"{rule.name}: hold_out names rows among all of them, so num_rows cannot be given with it")
         bits = rule.rows(D)
-        out = np.array(sorted({_whole(rule.name, "hold_out", number, 1, count) - 1 for number in hold_out}), dtype=np.int64)
+        out = np.array(
+            sorted({_whole(rule.name, "hold_out", number, 1, count) - 1 for number in hold_out}), dtype=np.int64
+        )
         order = np.concatenate([out, np.delete(np.arange(count), out)])
         held = len(out)
     else:
@@ -219,7 +242,8 @@ def _distinct(words: np.random.Philox, count: int, n: int) -> list[int]:
         return _shuffled(words, count)[:n].tolist()
     size = count.bit_length()
     drawn: dict[int, None] = {}
-    while len(drawn) < n:  # a number is refused with probability below one half, and drawn twice with probability below one quarter
+    # a number is refused with probability below one half, and drawn twice with probability below one quarter
+    while len(drawn) < n:
         parts = words.random_raw((n - len(drawn)) * -(-size // 64)).astype("<u8").tobytes()
         step = 8 * -(-size // 64)
         for start in range(0, len(parts), step):
@@ -236,13 +260,20 @@ def _repeats(bits: np.ndarray, period: int) -> np.ndarray:
 def _digits(numbers: Iterable[int], D: int) -> np.ndarray:
     """The D binary digits of each number, highest first, (B, D) uint8. Goes through bytes, so that D may pass 64."""
     size = -(-D // 8)
-    packed = np.frombuffer(b"".join(number.to_bytes(size, "big") for number in numbers), dtype=np.uint8).reshape(-1, size)
+    packed = np.frombuffer(b"".join(number.to_bytes(size, "big") for number in numbers), dtype=np.uint8).reshape(
+        -1, size
+    )
     return np.ascontiguousarray(np.unpackbits(packed, axis=1)[:, 8 * size - D :])
 
 
 def _whole(rule: str, what: str, value: Any, low: int, high: int | None = None) -> int:
     """`value` as a Python integer, or InputError."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low or (high is not None and value > high):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, np.integer))
+        or value < low
+        or (high is not None and value > high)
+    ):
         bounds = f"at least {low}" if high is None else f"from {low} to {_figure(high)}"
         raise InputError(f"{rule}: {what} is {value!r}; it must be a whole number, {bounds}")
     return int(value)

@@ -1,9 +1,11 @@
 """Families of diffusion, and the contract through which the rest of the program knows them.
 
 A family <name> is
-    diffusion/<name>_family.py     FAMILY, an object of a class derived from `Family`; the mathematics may stand in files beside it
+    diffusion/<name>_family.py     FAMILY, an object of a class derived from `Family`; the mathematics may stand in
+    files beside it
     kernels/<name>/<name>_numpy.py      `Kernels` on NumPy, and <name>_<back end>.py for each back end that has its own
-and is found by `model.family: <name>`. Of a family's mathematics the float64 functions are the definition; every kernel is tested against them.
+and is found by `model.family: <name>`. Of a family's mathematics the float64 functions are the definition; every kernel
+is tested against them.
 """
 
 from __future__ import annotations
@@ -48,13 +50,16 @@ class Kernels(Protocol):
     what the network puts out, M = D Family.outputs. Random words belong to (key, first_row + row): see rng.py.
     """
 
-    law: Any = None  # what the fused paths of kernels/training read of the chain; None where the family does not fill them on this back end
+    # what the fused paths of kernels/training read of the chain; None where the family does not fill them on this back
+    # end
+    law: Any = None
 
     def q_sample(self, x0, t, key: Key, first_row: int = 0):
         """x_t ~ q(x_t | x_0), (B, D)."""
 
     def kl_grad(self, out, x0, x_t, t, value: bool = True) -> tuple[Any, Any]:
-        """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) in nats, (B,), None unless `value`; and its gradient by `out`, (B, M)."""
+        """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) in nats, (B,), None unless `value`; and its gradient by `out`,
+        (B, M)."""
 
     def p_sample(self, out, x_t, t, key: Key, first_row: int = 0):
         """x_{t-1} ~ p(x_{t-1} | x_t), (B, D)."""
@@ -83,7 +88,8 @@ class Task(NamedTuple):
 
 
 class Family:
-    """What the program asks of a family. Methods without a body must be written; the others have the default that stands here.
+    """What the program asks of a family. Methods without a body must be written; the others have the default that
+    stands here.
 
     Arrays of examples are on the host: x0 (B, D), t (B,) of 1..T. Values are in nats.
     """
@@ -92,14 +98,16 @@ class Family:
     data: str  # kind of data that it takes: the name of a file in data/
     Settings: type[settings.Settings]  # its settings in the section `model`; they have T
     Training: type[settings.Settings] = settings.Settings  # its settings in the section `training`
-    bounds: Mapping[str, int] = {"learned": 1}  # kind of bound -> the first step t whose KL it takes; `exact_terms` has the rest
+    # kind of bound -> the first step t whose KL it takes; `exact_terms` has the rest
+    bounds: Mapping[str, int] = {"learned": 1}
 
     def outputs(self, D: int) -> int:
         """How many numbers the network puts out for an example of D elements."""
         return D
 
     def make_chain(self, settings, data) -> Chain:
-        """The forward process. settings : section `model`. data : the training data (data.Data), from which a state such as pi may be taken."""
+        """The forward process. settings : section `model`. data : the training data (data.Data), from which a state
+        such as pi may be taken."""
         raise NotImplementedError
 
     def state(self, chain) -> dict[str, np.ndarray]:
@@ -111,14 +119,17 @@ class Family:
         raise NotImplementedError
 
     def kernel_options(self, settings, training=None) -> dict[str, Any]:
-        """Keywords for `Kernels`. settings : section `model`. training : section `training` when the gradient is to be followed, else None"""
+        """Keywords for `Kernels`. settings : section `model`. training : section `training` when the gradient is to be
+        followed, else None"""
         return {}
 
     def all_steps(self, settings) -> str | None:
-        """Why a model with these settings can walk all of its steps alone, in a few words; None where it can leave some out."""
+        """Why a model with these settings can walk all of its steps alone, in a few words; None where it can leave some
+        out."""
         return None
 
-    # The definition -------------------------------------------------------------------------------------------------------------------
+    # The definition
+    # ------------------------------------------------------------------------------------------------------------------
 
     def q_sample(self, chain, x0: np.ndarray, t: np.ndarray, words: np.ndarray) -> np.ndarray:
         """x_t ~ q(x_t | x_0), (B, D), from random words (B, D) uint32."""
@@ -136,40 +147,55 @@ class Family:
         """x_0 and x_t (rows, D) at which check-net differentiates: any pair that can occur."""
         raise NotImplementedError
 
-    # What a user reads ------------------------------------------------------------------------------------------------------------------
+    # What a user reads
+    # ------------------------------------------------------------------------------------------------------------------
 
     def baseline(self, data) -> tuple[str, float] | None:
         """A level for the loss curve, its name and nats per example: what a simple model of the data pays."""
         return None
 
     def floor(self, chain, population: np.ndarray, kind: str = "learned", seed: int = 0) -> tuple[float, float] | None:
-        """The lowest bound that any network can reach, and its standard error, where the law of the data is uniform over `population` (N, D)."""
+        """The lowest bound that any network can reach, and its standard error, where the law of the data is uniform
+        over `population` (N, D)."""
         return None
 
     def floor_per_step(
-        self, chain, settings, population: np.ndarray, out: Callable[[np.ndarray, np.ndarray], np.ndarray], evaluations: int, seed: int = 0
+        self,
+        chain,
+        settings,
+        population: np.ndarray,
+        out: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        evaluations: int,
+        seed: int = 0,
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Mean KL of each step, (T,), of the network and of the best there can be, from the same draws. out(x_t, t) : the network's output, (B, M)"""
+        """Mean KL of each step, (T,), of the network and of the best there can be, from the same draws. out(x_t, t) :
+        the network's output, (B, M)"""
         return None
 
     def census(self, train, val, settings):
-        """What tells how good samples are (data.Census), or None. train, val : data.Data, val or None. settings : section `data`"""
+        """What tells how good samples are (data.Census), or None. train, val : data.Data, val or None. settings :
+        section `data`"""
         return train.census(val, settings)
 
 
-# Which kernels run on a back end ----------------------------------------------------------------------------------------------------------
+# Which kernels run on a back end
+# ----------------------------------------------------------------------------------------------------------
 
 
 @lru_cache
 def kernels(family: str, ops):
     """The module of a family's kernels for a back end: `Kernels` and `read`.
 
-    Where the back end has none, NumPy's run in their place, which stderr says once. The random words are the same, so the results are too.
+    Where the back end has none, NumPy's run in their place, which stderr says once. The random words are the same, so
+    the results are too.
     """
     name = f"bdiff_np.kernels.{family}.{family}_{ops.name.replace('-', '_')}"
     if importlib.util.find_spec(name):
         return importlib.import_module(name)
-    print(f"back end {ops.name} has no kernels for {family}: those of NumPy run in their place, which takes longer", file=sys.stderr)
+    print(
+        f"back end {ops.name} has no kernels for {family}: those of NumPy run in their place, which takes longer",
+        file=sys.stderr,
+    )
     module = importlib.import_module(f"bdiff_np.kernels.{family}.{family}_numpy")
     return HostKernels(module, ops) if ops.on_device else module
 
@@ -189,7 +215,9 @@ class HostKernels:
 
     def _moved(self, method):
         def call(*arguments, **options):
-            here = [self._ops.to_host(a) if hasattr(a, "shape") and not isinstance(a, np.ndarray) else a for a in arguments]
+            here = [
+                self._ops.to_host(a) if hasattr(a, "shape") and not isinstance(a, np.ndarray) else a for a in arguments
+            ]
             found = method(*here, **options)
             if isinstance(found, tuple):
                 return tuple(None if array is None else self._ops.asarray(array) for array in found)

@@ -1,10 +1,12 @@
-"""Bernoulli diffusion, complete, in plain float64 NumPy: the definition that every kernel and every back end is tested against.
+"""Bernoulli diffusion, complete, in plain float64 NumPy: the definition that every kernel and every back end is tested
+against.
 
-Notation (docs/derivation.md, section 1). B rows, D bits, T steps; x_t in {0, 1}; time runs t = 1..T and tables have T + 1 entries, entry 0 is
-the clean data. beta_t: probability that step t throws a bit away and redraws it from the stationary law B(pi). alpha_bar_t: probability
-that a bit was never redrawn up to t; beta_bar = 1 - alpha_bar. v = x_t is the value that a bit shows now; to flip is x_{t-1} != v. pi_v is the
-stationary probability of v. Probabilities of flips are built from products and sums of positive numbers only: nothing cancels, and so no
-clip and no eps is needed anywhere.
+Notation (docs/derivation.md, section 1). B rows, D bits, T steps; x_t in {0, 1}; time runs t = 1..T and tables have T +
+1 entries, entry 0 is the clean data. beta_t: probability that step t throws a bit away and redraws it from the
+stationary law B(pi). alpha_bar_t: probability that a bit was never redrawn up to t; beta_bar = 1 - alpha_bar. v = x_t
+is the value that a bit shows now; to flip is x_{t-1} != v. pi_v is the stationary probability of v. Probabilities of
+flips are built from products and sums of positive numbers only: nothing cancels, and so no clip and no eps is needed
+anywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import numpy as np
 
 WORD = 2**32  # a random word is uniform over 0 .. WORD - 1
 
-# Schedules ------------------------------------------------------------------------------------------------------------------------------
+# Schedules
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _from_beta(beta: np.ndarray) -> np.ndarray:
@@ -30,15 +33,17 @@ def _from_signal(signal: Callable[[np.ndarray], np.ndarray], T: int) -> np.ndarr
     return (value - value[-1]) / (value[0] - value[-1])
 
 
-# Each gives alpha_bar, (T + 1,) float64. linear and quadratic have the betas of DDPM (Ho et al. 2020; quadratic in its code), from 1e-4 to .02 for
-# T = 1000, scaled by 1000/T to keep the whole chain the same for every T; constant is ours. These three leave a trace of the signal, about
-# exp(-10), at T, which the bound accounts for; betas of very short chains stop at .999, so that no step but the last erases everything.
+# Each gives alpha_bar, (T + 1,) float64. linear and quadratic have the betas of DDPM (Ho et al. 2020; quadratic in its
+# code), from 1e-4 to .02 for T = 1000, scaled by 1000/T to keep the whole chain the same for every T; constant is ours.
+# These three leave a trace of the signal, about exp(-10), at T, which the bound accounts for; betas of very short
+# chains stop at .999, so that no step but the last erases everything.
 SCHEDULES: dict[str, Callable[[int], np.ndarray]] = {
     "paper": lambda T: 1.0 - np.arange(T + 1) / T,  # beta_t = 1/(T - t + 1): erases 1/T of the first signal each step
     "linear": lambda T: _from_beta(np.minimum(np.linspace(1e-4, 0.02, T) * 1000 / T, 0.999)),
     "quadratic": lambda T: _from_beta(np.minimum(np.linspace(1e-4**0.5, 0.02**0.5, T) ** 2 * 1000 / T, 0.999)),
     "constant": lambda T: _from_beta(np.full(T, min(10.0 / T, 0.999))),
-    "cosine": lambda T: _from_signal(lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2, T),  # Nichol and Dhariwal 2021
+    # Nichol and Dhariwal 2021
+    "cosine": lambda T: _from_signal(lambda u: np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2, T),
     "sigmoid": lambda T: _from_signal(lambda u: 1 / (1 + np.exp(6 * (2 * u - 1))), T),
 }
 
@@ -75,7 +80,8 @@ class Chain:
         return self.alpha_bar[t - 1, None], self.alpha_bar[t, None]
 
     def every(self, K: int) -> Chain:
-        """The same process seen at K of its T steps, evenly spread. Jumps t -> s are steps of another chain, by the same formulas."""
+        """The same process seen at K of its T steps, evenly spread. Jumps t -> s are steps of another chain, by the
+        same formulas."""
         if not 1 <= K <= self.T:
             raise ValueError(f"a chain of {self.T} steps has no {K}")
         kept = np.round(np.linspace(0, self.T, K + 1)).astype(np.int64)
@@ -90,13 +96,14 @@ def make_chain(schedule: str, T: int, pi: float | np.ndarray) -> Chain:
 def data_pi(mean: np.ndarray, N: int) -> np.ndarray:
     """Stationary law from the data's mean per bit, (D,), of N rows.
 
-    A bit that never varies keeps half an observation of doubt: with pi = 0 its noise could not be undone, and one other row would have
-    probability zero.
+    A bit that never varies keeps half an observation of doubt: with pi = 0 its noise could not be undone, and one other
+    row would have probability zero.
     """
     return np.clip(mean, 0.5 / N, 1 - 0.5 / N)
 
 
-# Forward process ------------------------------------------------------------------------------------------------------------------------
+# Forward process
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def q_marginal(chain: Chain, x0: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -106,7 +113,8 @@ def q_marginal(chain: Chain, x0: np.ndarray, t: np.ndarray) -> np.ndarray:
 
 
 def q_sample(chain: Chain, x0: np.ndarray, t: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """x_t ~ q(x_t | x_0), (B, D) uint8, from words (B, D) uint32. Integers only, so that every back end draws the same bits.
+    """x_t ~ q(x_t | x_0), (B, D) uint8, from words (B, D) uint32. Integers only, so that every back end draws the same
+    bits.
 
     Derivation, section 14. Each probability is off by less than 2**-31.
     """
@@ -122,7 +130,8 @@ def integer_law(chain: Chain) -> tuple[np.ndarray, np.ndarray]:
 
 
 class FlipLaw(NamedTuple):
-    """q(x_{t-1} != x_t | x_t, x_0) where x_0 agrees with x_t and where it does not; with what each leaves to 1, and their difference."""
+    """q(x_{t-1} != x_t | x_t, x_0) where x_0 agrees with x_t and where it does not; with what each leaves to 1, and
+    their difference."""
 
     agree: np.ndarray
     disagree: np.ndarray
@@ -155,7 +164,8 @@ def q_posterior(chain: Chain, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) ->
     return np.where(x_t != 0, stay, flip)
 
 
-# What a network's output means -----------------------------------------------------------------------------------------------------------
+# What a network's output means
+# -----------------------------------------------------------------------------------------------------------
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
@@ -170,9 +180,11 @@ def softplus(z: np.ndarray) -> np.ndarray:
 
 
 def evidence(chain: Chain, predict: str, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Logit of x_0 = 1 (predict x0) or of x_{t-1} = 1 (predict x_prev) that x_t's own bit gives, (B, D), for bits that are B(pi) a priori.
+    """Logit of x_0 = 1 (predict x0) or of x_{t-1} = 1 (predict x_prev) that x_t's own bit gives, (B, D), for bits that
+    are B(pi) a priori.
 
-    By reversibility it is the forward kernel read backwards, so that a network that adds nothing has the bound L_null. Derivation, sections 7, 8.
+    By reversibility it is the forward kernel read backwards, so that a network that adds nothing has the bound L_null.
+    Derivation, sections 7, 8.
     """
     ab_s, ab_t = chain.signal(t)
     signal = ab_t if predict == "x0" else ab_t / ab_s
@@ -184,20 +196,24 @@ def evidence(chain: Chain, predict: str, x_t: np.ndarray, t: np.ndarray) -> np.n
 def p_flip_logit(chain: Chain, predict: str, logits: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Logit of p(x_{t-1} != x_t | x_t), the learned reverse step, (B, D).
 
-    logits : (B, D), of x_0 = 1 (predict x0: the mixture of section 6) or of x_{t-1} = 1 (predict x_prev), evidence included
+    logits : (B, D), of x_0 = 1 (predict x0: the mixture of section 6) or of x_{t-1} = 1 (predict x_prev), evidence
+        included
     """
     shown = np.where(x_t != 0, 1.0, -1.0)
     if predict == "x_prev":
         return -shown * logits
     law = q_flip(chain, x_t, t)
-    stays, goes = -softplus(-shown * logits), -softplus(shown * logits)  # log probability that x_0 agrees, that it does not
+    # log probability that x_0 agrees, that it does not
+    stays, goes = -softplus(-shown * logits), -softplus(shown * logits)
     with np.errstate(divide="ignore"):
         flip = np.logaddexp(stays + np.log(law.agree), goes + np.log(law.disagree))
         stay = np.logaddexp(stays + np.log(law.not_agree), goes + np.log(law.not_disagree))
     return flip - stay
 
 
-def kl(chain: Chain, predict: str, logits: np.ndarray, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def kl(
+    chain: Chain, predict: str, logits: np.ndarray, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) and its gradient.
 
     Returns
@@ -218,11 +234,13 @@ def kl(chain: Chain, predict: str, logits: np.ndarray, x0: np.ndarray, x_t: np.n
         return value, -shown * (sigmoid(p_logit) - q)
     a, p, not_p = sigmoid(shown * logits), sigmoid(p_logit), sigmoid(-p_logit)
     with np.errstate(divide="ignore", invalid="ignore"):
-        told = np.where(last, 1.0, law.gap**2 * a * sigmoid(-shown * logits) / (p * not_p))  # C: how much the step tells about x_0
+        # C: how much the step tells about x_0
+        told = np.where(last, 1.0, law.gap**2 * a * sigmoid(-shown * logits) / (p * not_p))
     return value, told * (sigmoid(logits) - x0)
 
 
-# The bound on the log likelihood ---------------------------------------------------------------------------------------------------------
+# The bound on the log likelihood
+# ---------------------------------------------------------------------------------------------------------
 
 
 def binary_entropy(p: np.ndarray) -> np.ndarray:
@@ -247,12 +265,15 @@ def prior_kl(chain: Chain, x0: np.ndarray) -> np.ndarray:
 
 
 def fixed_last_step(chain: Chain, x0: np.ndarray) -> np.ndarray:
-    """E[-log p(x_0 | x_1)] in nats per row, (B,), when the last reverse step is not learned but the forward kernel (the paper's protocol).
+    """E[-log p(x_0 | x_1)] in nats per row, (B,), when the last reverse step is not learned but the forward kernel (the
+    paper's protocol).
 
-    For pi = 1/2, or in the mean when the data's mean is pi, this is H_q(X_1 | X_0), and the bound is the paper's eq. 14. Derivation, section 4.
+    For pi = 1/2, or in the mean when the data's mean is pi, this is H_q(X_1 | X_0), and the bound is the paper's eq.
+    14. Derivation, section 4.
     """
     r = q_marginal(chain, x0, np.ones(len(x0), int))  # P(x_1 = 1 | x_0)
-    back = [q_marginal(chain, np.full_like(x0, v), np.ones(len(x0), int)) for v in (0, 1)]  # the kernel from x_1 = v to a 1
+    # the kernel from x_1 = v to a 1
+    back = [q_marginal(chain, np.full_like(x0, v), np.ones(len(x0), int)) for v in (0, 1)]
     cost = [-np.log(np.where(x0 != 0, back[v], 1 - back[v])) for v in (0, 1)]
     return ((1 - r) * cost[0] + r * cost[1]).sum(1)
 
@@ -267,23 +288,27 @@ def bound(chain: Chain, x0: np.ndarray, kl: np.ndarray, last: str = "learned") -
 
 
 def exact_terms(chain: Chain, x0: np.ndarray, last: str = "learned") -> np.ndarray:
-    """The part of the bound that needs no model, in nats per row, (B,). K, the paper's figure, is minus the whole bound; K - L_null is
-    `null_bound` less the whole bound."""
+    """The part of the bound that needs no model, in nats per row, (B,). K, the paper's figure, is minus the whole
+    bound; K - L_null is `null_bound` less the whole bound."""
     return prior_kl(chain, x0) + (fixed_last_step(chain, x0) if last == "paper" else 0.0)
 
 
 def null_bound(chain: Chain, x0: np.ndarray) -> np.ndarray:
-    """-log of the stationary law in nats per row, (B,): what a model that knows nothing but pi pays. The mean of its negative is L_null."""
+    """-log of the stationary law in nats per row, (B,): what a model that knows nothing but pi pays. The mean of its
+    negative is L_null."""
     return -np.where(x0 != 0, np.log(chain.pi), np.log1p(-chain.pi)).sum(1)
 
 
-# The oracle ------------------------------------------------------------------------------------------------------------------------------
+# The oracle
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def oracle_logits(chain: Chain, population: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Logit of P(x_0 = 1 | x_t) when x_0 is uniform over the rows of `population`, (B, D); +-inf where all of them agree.
+    """Logit of P(x_0 = 1 | x_t) when x_0 is uniform over the rows of `population`, (B, D); +-inf where all of them
+    agree.
 
-    No reverse chain that treats bits as independent within a step can have a lower bound than the one with these logits. Derivation, section 10.
+    No reverse chain that treats bits as independent within a step can have a lower bound than the one with these
+    logits. Derivation, section 10.
 
     population : (N, D) bits
     """

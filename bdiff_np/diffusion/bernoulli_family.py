@@ -1,4 +1,5 @@
-"""Bernoulli diffusion as the program knows it: its settings, and the definition (bernoulli.py, bernoulli_floor.py) under the contract's names."""
+"""Bernoulli diffusion as the program knows it: its settings, and the definition (bernoulli.py, bernoulli_floor.py)
+under the contract's names."""
 
 from __future__ import annotations
 
@@ -40,12 +41,16 @@ class Training(Settings):
     @classmethod
     def disagreements(cls, model, training, data) -> Disagreements:
         if training.bce_weight and model.predict != "x0":
-            reason = f"must be 0 with model.predict: {model.predict}, for there is no x_0 to compare (got {training.bce_weight})"
+            reason = (
+                f"must be 0 with model.predict: {model.predict}, for there is no x_0 to compare (got "
+                f"{training.bce_weight})"
+            )
             yield (("training", "bce_weight"), ("model", "predict")), reason
 
 
 class Bernoulli(diffusion.Family):
-    """Diffusion of bits: each step throws some of them away and redraws them from B(pi) (Sohl-Dickstein et al. 2015). Methods: diffusion.Family."""
+    """Diffusion of bits: each step throws some of them away and redraws them from B(pi) (Sohl-Dickstein et al. 2015).
+    Methods: diffusion.Family."""
 
     name, data = "bernoulli", "bits"
     Settings, Training = Model, Training
@@ -86,7 +91,8 @@ class Bernoulli(diffusion.Family):
         return "independent bits", float(bernoulli.binary_entropy(data.mean()).sum())
 
     def floor(self, chain, population, kind="learned", seed=0):
-        """Up to LISTED rows it is the oracle's; beyond, the entropy log N without an error, below which nothing lies either."""
+        """Up to LISTED rows it is the oracle's; beyond, the entropy log N without an error, below which nothing lies
+        either."""
         if chain.alpha_bar[-1] > 0:
             return None
         if len(population) > LISTED:
@@ -94,7 +100,9 @@ class Bernoulli(diffusion.Family):
         nats, error = bernoulli_floor.floor(chain, population, seed)
         if kind == "paper":  # the same steps but the last, which costs what the forward kernel costs
             last, its_error = bernoulli_floor.last_step(chain, population, seed)
-            return nats - last + float(bernoulli.fixed_last_step(chain, population).mean()), float(np.hypot(error, its_error))
+            return nats - last + float(bernoulli.fixed_last_step(chain, population).mean()), float(
+                np.hypot(error, its_error)
+            )
         return nats, error
 
     def floor_per_step(self, chain, settings, population, out, evaluations, seed=0):

@@ -1,9 +1,9 @@
 """The exact floor of the bound: what the best factorised reverse chain would pay for a finite set of rows.
 
-Rows uniform over N different ones have log N nats of entropy, and no bound lies below. A chain of T steps pays a little more, since within a
-step it treats bits as independent. That little is estimated here on its own: in continuous time the oracle's cost is the entropy exactly
-(derivation, section 10), so the difference between its cost in T steps and in continuous time, taken on the same paths, is all that is left
-to chance. It is small, and so is its error.
+Rows uniform over N different ones have log N nats of entropy, and no bound lies below. A chain of T steps pays a little
+more, since within a step it treats bits as independent. That little is estimated here on its own: in continuous time
+the oracle's cost is the entropy exactly (derivation, section 10), so the difference between its cost in T steps and in
+continuous time, taken on the same paths, is all that is left to chance. It is small, and so is its error.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ def floor(chain: Chain, population: np.ndarray, seed: int = 0, evaluations: int 
     return float(np.log(N) + np.mean(means)), float(np.std(means, ddof=1) / len(means) ** 0.5)
 
 
-def excess(chain: Chain, population: np.ndarray, logits: Callable, seed: int = 0, evaluations: int = 1 << 17) -> tuple[float, float]:
+def excess(
+    chain: Chain, population: np.ndarray, logits: Callable, seed: int = 0, evaluations: int = 1 << 17
+) -> tuple[float, float]:
     """How far a model that predicts x_0 lies above the floor, in nats per row, and the standard error.
 
-    It is the mean KL from the oracle's reverse step to the model's. The noise of the floor itself is not in it, so small differences between
-    models show with few evaluations.
+    It is the mean KL from the oracle's reverse step to the model's. The noise of the floor itself is not in it, so
+    small differences between models show with few evaluations.
 
     population : (N, D) bits, different rows, all equally likely
     logits : (x_t (B, D), t (B,)) -> (B, D), of x_0 = 1, evidence included
@@ -59,8 +61,11 @@ def excess(chain: Chain, population: np.ndarray, logits: Callable, seed: int = 0
     return float(np.mean(means)), float(np.std(means, ddof=1) / len(means) ** 0.5)
 
 
-def kl_per_step(chain: Chain, population: np.ndarray, logits: Callable, seed: int = 0, each: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Mean KL of each step t = 1..T, of a model and of the oracle, each (T,) nats per row, from the same `each` draws of x_t per step.
+def kl_per_step(
+    chain: Chain, population: np.ndarray, logits: Callable, seed: int = 0, each: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean KL of each step t = 1..T, of a model and of the oracle, each (T,) nats per row, from the same `each` draws
+    of x_t per step.
 
     logits : as in `excess`
     """
@@ -77,7 +82,8 @@ def kl_per_step(chain: Chain, population: np.ndarray, logits: Callable, seed: in
 
 
 def last_step(chain: Chain, population: np.ndarray, seed: int = 0, groups: int = 16) -> tuple[float, float]:
-    """The oracle's E[-log p(x_0 | x_1)] in nats per row, and its standard error; at t = 1 nearly nothing is left to chance."""
+    """The oracle's E[-log p(x_0 | x_1)] in nats per row, and its standard error; at t = 1 nearly nothing is left to
+    chance."""
     generator = _noise(seed, rng.FLOOR_LAST)
     means = []
     for _ in range(groups):
@@ -93,7 +99,9 @@ def _noise(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(rng.philox(Key(seed, stream, 0)))
 
 
-def _draw(chain: Chain, population: np.ndarray, t: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw(
+    chain: Chain, population: np.ndarray, t: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """x_0 uniform over the population and x_t ~ q(x_t | x_0), each (B, D), for t (B,)."""
     x0 = population[generator.integers(len(population), size=len(t))]
     return x0, (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
@@ -110,7 +118,9 @@ def _kl_from_oracle(law, best: tuple[np.ndarray, np.ndarray], x_t: np.ndarray, l
     return total
 
 
-def _excess(chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _excess(
+    chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
     """Cost of step t in nats, (B,), less the continuous cost of the same stretch of time on the same path."""
     ab_s, ab_t = chain.signal(t)
     middle = ab_t + (ab_s - ab_t) * (1 - generator.random((len(t), 1)))  # a moment within the step, where alpha_bar > 0
@@ -119,7 +129,8 @@ def _excess(chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray,
     x_t = np.where(generator.random(x0.shape) < ab_t / middle, x, redrawn)
 
     pi_v = np.where(x != 0, chain.pi, 1 - chain.pi)
-    agree = pi_v * (1 - middle) * (1 - pi_v) / ((middle + (1 - middle) * pi_v) * middle)  # rates of a flip per unit of alpha_bar
+    # rates of a flip per unit of alpha_bar
+    agree = pi_v * (1 - middle) * (1 - pi_v) / ((middle + (1 - middle) * pi_v) * middle)
     disagree = (middle + (1 - middle) * (1 - pi_v)) / ((1 - middle) * middle)
     continuous = (ab_s - ab_t) * _spread(_agreement(middle, chain.pi, population, x), agree, disagree)
 
@@ -128,7 +139,9 @@ def _excess(chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray,
     return (step - continuous).sum(1)
 
 
-def _agreement(alpha_bar: np.ndarray, pi: np.ndarray, population: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _agreement(
+    alpha_bar: np.ndarray, pi: np.ndarray, population: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """P(x_0 = x | x) and P(x_0 != x | x) for each bit, (B, D), by the oracle, for rows with signal alpha_bar (B, 1)."""
     logit = np.where(x != 0, 1.0, -1.0) * oracle_at(alpha_bar, pi, population, x)
     return sigmoid(logit), sigmoid(-logit)

@@ -1,6 +1,8 @@
-"""Networks, and the contract through which the rest of the program knows them. Forward and backward are written by hand.
+"""Networks, and the contract through which the rest of the program knows them. Forward and backward are written by
+hand.
 
-A net <name> is nets/<name>.py with NET, a class derived from `Net`, and is found by `model.net: <name>`; a run folder may bring its own (custom.py).
+A net <name> is nets/<name>.py with NET, a class derived from `Net`, and is found by `model.net: <name>`; a run folder
+may bring its own (custom.py).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from bdiff_np.settings import Settings
 
 
 class Net:
-    """What the program asks of a network. Methods without a body must be written; the others have the default that stands here.
+    """What the program asks of a network. Methods without a body must be written; the others have the default that
+    stands here.
 
     shapes : parameter name -> shape, in the order of the flat buffer
     dtype : of parameters and outputs. D : elements of an example. width : units of the widest hidden layer
@@ -29,7 +32,8 @@ class Net:
     D: int
     width: int = 0
 
-    dense: list | None = None  # its layers (layers.Dense), where they are all there is to it: then the fused paths can take it
+    # its layers (layers.Dense), where they are all there is to it: then the fused paths can take it
+    dense: list | None = None
     features: np.ndarray  # with `dense`: (T + 1, F), what time tells the hidden layers; and
     odds: np.ndarray | None = None  # (T + 1,), what x_t is weighted by where it is read a second time
     on_host: bool = False  # written in NumPy alone: beside a GPU its arrays travel (on_host.py)
@@ -46,15 +50,18 @@ class Net:
         raise NotImplementedError
 
     def forward(self, ops, params: Params, x_t, t, key: Key | None = None) -> tuple[Any, Any]:
-        """Output (B, outputs) and the tape, for x_t (B, D) and t (B,). `key` is that of the noise of dropout: given in training alone."""
+        """Output (B, outputs) and the tape, for x_t (B, D) and t (B,). `key` is that of the noise of dropout: given in
+        training alone."""
         raise NotImplementedError
 
     def backward(self, ops, params: Params, tape, dout) -> Params:
-        """Gradients of all parameters from the output's, (B, outputs). The buffer is the network's own, good until the next call."""
+        """Gradients of all parameters from the output's, (B, outputs). The buffer is the network's own, good until the
+        next call."""
         raise NotImplementedError
 
     def backward_input(self, ops, params: Params, tape, dout):
-        """As `backward`, and the gradient of what the first layer multiplied: (gradients, dx). For families whose data is embedded."""
+        """As `backward`, and the gradient of what the first layer multiplied: (gradients, dx). For families whose data
+        is embedded."""
         raise NotImplementedError
 
     def decays(self) -> dict[str, bool]:

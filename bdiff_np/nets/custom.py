@@ -1,4 +1,5 @@
-"""A user's own network: the class ReverseModel of a reverse_model.py, fitted to what the training loop expects. See docs/custom_net.md."""
+"""A user's own network: the class ReverseModel of a reverse_model.py, fitted to what the training loop expects. See
+docs/custom_net.md."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ FILE = "reverse_model.py"
 
 
 class CustomNet(Net):
-    """Wraps an object with `shapes`, `init(generator)`, `forward(ops, params, x_t, t)` and `backward(ops, params, tape, dout)`.
+    """Wraps an object with `shapes`, `init(generator)`, `forward(ops, params, x_t, t)` and `backward(ops, params, tape,
+    dout)`.
 
     It may take by name, when it is made: D, T, alpha_bar, and what the family keeps of the process, such as pi.
     Raises InputError, naming the file, where the object does not keep to that.
@@ -40,7 +42,9 @@ class CustomNet(Net):
             if not hasattr(self.inner, name):
                 raise InputError(f"{path}: class ReverseModel has no `{name}`; docs/custom_net.md shows a whole one")
         if not isinstance(self.inner.shapes, dict):
-            raise InputError(f"{path}: `shapes` is {type(self.inner.shapes).__name__}, expected a dict: parameter name -> shape")
+            raise InputError(
+                f"{path}: `shapes` is {type(self.inner.shapes).__name__}, expected a dict: parameter name -> shape"
+            )
         self.shapes = {name: tuple(shape) for name, shape in self.inner.shapes.items()}
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
@@ -55,7 +59,10 @@ class CustomNet(Net):
         out, tape = answer
         expected = len(x_t), self.outputs
         if np.shape(out) != expected:
-            raise InputError(f"{self.path}: forward returned logits of shape {np.shape(out)}, expected {expected}: {self.outputs} for each row")
+            raise InputError(
+                f"{self.path}: forward returned logits of shape {np.shape(out)}, expected {expected}: {self.outputs} "
+                "for each row"
+            )
         return out.astype(self.dtype, copy=False), tape
 
     def backward(self, ops, params, tape, dout) -> Params:
@@ -67,23 +74,31 @@ class CustomNet(Net):
 
     def _check(self, method: str, arrays) -> None:
         if not isinstance(arrays, dict):
-            raise InputError(f"{self.path}: {method} returned {type(arrays).__name__}, expected a dict of arrays named as in `shapes`")
+            raise InputError(
+                f"{self.path}: {method} returned {type(arrays).__name__}, expected a dict of arrays named as in "
+                "`shapes`"
+            )
         for name, shape in self.shapes.items():
             if name not in arrays:
                 raise InputError(f"{self.path}: {method} returned nothing for parameter {name!r}")
             if np.shape(arrays[name]) != shape:
-                raise InputError(f"{self.path}: {method} returned shape {np.shape(arrays[name])} for parameter {name!r}, `shapes` says {shape}")
+                raise InputError(
+                    f"{self.path}: {method} returned shape {np.shape(arrays[name])} for parameter {name!r}, `shapes` "
+                    f"says {shape}"
+                )
         for name in arrays:
             if name not in self.shapes:
                 raise InputError(f"{self.path}: {method} returned {name!r}, which `shapes` does not have")
 
 
 def load_class(path: Path) -> type:
-    """Executes the file and returns its class ReverseModel. Call it only with a path inside a folder that the user named."""
+    """Executes the file and returns its class ReverseModel. Call it only with a path inside a folder that the user
+    named."""
     module = ModuleType("reverse_model")
     module.__file__ = str(path)
     try:
-        # Not an import: its cache of compiled files would miss an edit within the same second, and litter the run folder.
+        # Not an import: its cache of compiled files would miss an edit within the same second, and litter the run
+        # folder.
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except Exception as fault:
         raise InputError(f"{path}{_line(fault, path)}: {type(fault).__name__}: {fault}") from fault

@@ -1,4 +1,5 @@
-"""The layers that networks are built of. Each has `shapes`, `decayed` (names of the parameters that decay), `init`, `forward` and `backward`.
+"""The layers that networks are built of. Each has `shapes`, `decayed` (names of the parameters that decay), `init`,
+`forward` and `backward`.
 
     y, tape = layer.forward(ops, params, x, context)
     dx      = layer.backward(ops, params, grads, tape, dy)      # writes its own entries of grads
@@ -17,7 +18,8 @@ from bdiff_np.rng import Key
 
 
 class Context(NamedTuple):
-    """What layers need beside their input: t (B,), the time features (B, F), and the key of the noise of dropout, None when sampling."""
+    """What layers need beside their input: t (B,), the time features (B, F), and the key of the noise of dropout, None
+    when sampling."""
 
     t: np.ndarray
     features: np.ndarray
@@ -28,10 +30,13 @@ class Dense:
     """y = act((x W + b) * (1 + scale) + shift), where [scale, shift] = features F; without `film` y = act(x W + b).
 
     film : number of time features that scale and shift the units, 0 for none
-    gain : W starts normal with standard deviation gain / sqrt(n_in); F and b start at 0, so time has no influence at first
+    gain : W starts normal with standard deviation gain / sqrt(n_in); F and b start at 0, so time has no influence at
+        first
     """
 
-    def __init__(self, name: str, n_in: int, n_out: int, activation: str | None = None, film: int = 0, gain: float = 1.0):
+    def __init__(
+        self, name: str, n_in: int, n_out: int, activation: str | None = None, film: int = 0, gain: float = 1.0
+    ):
         self.name, self.activation, self.film, self.gain = name, activation, film, gain
         self.shapes: dict[str, tuple[int, ...]] = {f"{name}/W": (n_in, n_out), f"{name}/b": (n_out,)}
         self.decayed = (f"{name}/W",)
@@ -46,7 +51,9 @@ class Dense:
 
     def forward(self, ops, params, x, context):
         film = ops.matmul(context.features, params[f"{self.name}/F"]) if self.film else None
-        y, inner = ops.activate(ops.matmul(x, params[f"{self.name}/W"]), params[f"{self.name}/b"], self.activation, film)
+        y, inner = ops.activate(
+            ops.matmul(x, params[f"{self.name}/W"]), params[f"{self.name}/b"], self.activation, film
+        )
         return y, (x, inner, context.features)
 
     def backward(self, ops, params, grads, tape, dy, need_dx=True):
@@ -59,9 +66,11 @@ class Dense:
 
 
 class BumpReadout:
-    """y = sum_j g_j(t) (x W_j + b_j): read-out weights that are a smooth function of t. W is (n_in, J n_out), b is (J, n_out).
+    """y = sum_j g_j(t) (x W_j + b_j): read-out weights that are a smooth function of t. W is (n_in, J n_out), b is (J,
+    n_out).
 
-    The features are the bumps g (B, J), which sum to 1 (Sohl-Dickstein et al. 2015, appendix, "temporal dependence"). Starts at 0.
+    The features are the bumps g (B, J), which sum to 1 (Sohl-Dickstein et al. 2015, appendix, "temporal dependence").
+    Starts at 0.
     """
 
     def __init__(self, name: str, n_in: int, n_out: int, bumps: int):
@@ -85,7 +94,8 @@ class BumpReadout:
 
 
 class StepReadout:
-    """y = x W_t + b_t: a read-out of its own for every step, as in the reference. W is (T + 1, n_in, n_out); entry 0 is unused. Starts at 0."""
+    """y = x W_t + b_t: a read-out of its own for every step, as in the reference. W is (T + 1, n_in, n_out); entry 0 is
+    unused. Starts at 0."""
 
     def __init__(self, name: str, n_in: int, n_out: int, T: int):
         self.name = name
@@ -121,7 +131,10 @@ class LayerNorm:
         self.shapes, self.decayed = {f"{name}/gain": (n,), f"{name}/shift": (n,)}, ()
 
     def init(self, normal) -> dict[str, np.ndarray]:
-        return {f"{self.name}/gain": np.ones(self.shapes[f"{self.name}/gain"]), f"{self.name}/shift": np.zeros(self.shapes[f"{self.name}/shift"])}
+        return {
+            f"{self.name}/gain": np.ones(self.shapes[f"{self.name}/gain"]),
+            f"{self.name}/shift": np.zeros(self.shapes[f"{self.name}/shift"]),
+        }
 
     def forward(self, ops, params, x, context):
         return ops.layer_norm(x, params[f"{self.name}/gain"], params[f"{self.name}/shift"])

@@ -3,8 +3,8 @@
     out, tape = net.forward(ops, params, x_t, t)
     grads     = net.backward(ops, params, tape, dout)
 
-The family says how it reads x_t (`Task.read`) and what its outputs mean. The last layer starts at zero: an untrained network adds nothing to what the
-family knows without one (derivation, section 8).
+The family says how it reads x_t (`Task.read`) and what its outputs mean. The last layer starts at zero: an untrained
+network adds nothing to what the family knows without one (derivation, section 8).
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class MLPSettings(Settings):
     @classmethod
     def disagreements(cls, model, training, data) -> Disagreements:
         if model.residual and len(set(model.hidden)) > 1:
-            yield (("model", "hidden"), ("model", "residual")), f"widths must all be equal with residual: true (got {list(model.hidden)})"
+            yield (
+                (("model", "hidden"), ("model", "residual")),
+                f"widths must all be equal with residual: true (got {list(model.hidden)})",
+            )
 
 
 class MLP(Net):
@@ -52,9 +55,11 @@ class MLP(Net):
 
     task : diffusion.Task, of which the time features take the signal, alpha_bar (T + 1,)
     hidden : widths. activation : one of the back end's ACTIVATIONS
-    time : "fourier" (features scale and shift every hidden layer), "bumps" or "readout" (the last layer's weights depend on t)
-    odds_input : read x_t a second time, weighted by the log odds that it carries at t: then what its elements say of one another can be added up
-        by the first layer at every t, down to the smallest, where the odds grow without bound
+    time : "fourier" (features scale and shift every hidden layer), "bumps" or "readout" (the last layer's weights
+        depend on t)
+    odds_input : read x_t a second time, weighted by the log odds that it carries at t: then what its elements say of
+        one another can be added up by the first layer at every t, down to the smallest, where the odds grow without
+        bound
     residual : hidden[1:] become blocks x + W2 drop(act(film(W1 norm(x)))), all of width hidden[0]
     dropout : probability that a hidden unit is left out while training
     """
@@ -62,7 +67,9 @@ class MLP(Net):
     Settings = MLPSettings
     smaller = "take narrower layers (model.hidden)"
 
-    def __init__(self, task, *, hidden, activation, time, time_features, odds_input, residual, dropout, dtype=np.float32):
+    def __init__(
+        self, task, *, hidden, activation, time, time_features, odds_input, residual, dropout, dtype=np.float32
+    ):
         self.width, self.task, self.D, M, alpha_bar = max(hidden), task, task.D, task.outputs, task.chain.alpha_bar
         self.dtype, self.features = np.dtype(dtype), time_table(time, alpha_bar, time_features).astype(dtype)
         self.odds = (log_odds(alpha_bar) / 3).astype(dtype) if odds_input else None
@@ -102,7 +109,9 @@ class MLP(Net):
         return {name: name in layer.decayed for layer in self.layers for name in layer.shapes}
 
     def units(self) -> int:
-        return super().units() if self.dense is None else sum(layer.shapes[f"{layer.name}/W"][1] for layer in self.dense)
+        return (
+            super().units() if self.dense is None else sum(layer.shapes[f"{layer.name}/W"][1] for layer in self.dense)
+        )
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
         """First values of all parameters, float64, from the seed alone."""
@@ -145,8 +154,8 @@ class MLP(Net):
 def time_table(time: str, alpha_bar: np.ndarray, count: int) -> np.ndarray:
     """Time features, (T + 1, count) float64.
 
-    fourier : cosines of the signal alpha_bar, and of its log odds, which tell small t apart. They depend on the signal, not on T or on the
-        schedule, so that one network serves every chain.
+    fourier : cosines of the signal alpha_bar, and of its log odds, which tell small t apart. They depend on the signal,
+        not on T or on the schedule, so that one network serves every chain.
     bumps : Gaussian bumps over t / T that sum to 1.
     """
     T = len(alpha_bar) - 1
@@ -156,11 +165,14 @@ def time_table(time: str, alpha_bar: np.ndarray, count: int) -> np.ndarray:
         return g / g.sum(1, keepdims=True)
     odds = log_odds(alpha_bar) / np.log(1000.0)  # of the order of 1 for chains of tens to thousands of steps
     k = np.arange(count // 2)
-    return np.concatenate([np.cos(np.pi * k * alpha_bar[:, None]), odds[:, None], np.cos(np.pi * k[1:] * odds[:, None])], 1)
+    return np.concatenate(
+        [np.cos(np.pi * k * alpha_bar[:, None]), odds[:, None], np.cos(np.pi * k[1:] * odds[:, None])], 1
+    )
 
 
 def log_odds(alpha_bar: np.ndarray) -> np.ndarray:
-    """Log odds that a fair coin seen at t still shows its first side, (T + 1,). Entry 0 is never asked for; it is that of half the noise of t = 1."""
+    """Log odds that a fair coin seen at t still shows its first side, (T + 1,). Entry 0 is never asked for; it is that
+    of half the noise of t = 1."""
     lost = 1 - alpha_bar
     lost[0] = lost[1] / 2
     return np.log((1 + alpha_bar) / lost)

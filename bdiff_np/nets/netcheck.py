@@ -1,4 +1,5 @@
-"""Is a network's backward the derivative of its forward? Checked in float64, one parameter at a time, in random directions."""
+"""Is a network's backward the derivative of its forward? Checked in float64, one parameter at a time, in random
+directions."""
 
 from __future__ import annotations
 
@@ -10,12 +11,14 @@ from bdiff_np.nets import Net
 from bdiff_np.params import Params
 
 STEP = 1e-5  # of the central difference, in units of a parameter's own size
-TOLERANCE = 1e-5  # relative; a central difference in float64 is good to about 1e-8, a wrong formula is off by more than 1e-3
+# relative; a central difference in float64 is good to about 1e-8, a wrong formula is off by more than 1e-3
+TOLERANCE = 1e-5
 DIRECTIONS = 3
 
 
 class Check(NamedTuple):
-    """One parameter: the analytic and the numeric derivative in the worst of DIRECTIONS random directions, and their relative difference."""
+    """One parameter: the analytic and the numeric derivative in the worst of DIRECTIONS random directions, and their
+    relative difference."""
 
     name: str
     analytic: float

@@ -38,7 +38,8 @@ class Diverged(ArithmeticError):
 
 
 class AdamW:
-    """Holds what a training carries from step to step beside the parameters: both moments, the averaged weights and the step.
+    """Holds what a training carries from step to step beside the parameters: both moments, the averaged weights and the
+    step.
 
     decays : parameter name -> whether it decays (Net.decays). settings : the `training` section of the configuration
     total_steps : where the cosine ends
@@ -51,7 +52,8 @@ class AdamW:
         self.m, self.v, self.ema = (Params(ops, shapes, dtype) for _ in range(3))
         self.ema.flat[:] = params.flat
         decayed = np.repeat([decays[name] for name in shapes], [int(np.prod(shape)) for shape in shapes.values()])
-        self.decayed = ops.asarray(decayed.astype(np.uint8 if ops.on_device else dtype))  # bytes: a fourth of what a kernel has to read
+        # bytes: a fourth of what a kernel has to read
+        self.decayed = ops.asarray(decayed.astype(np.uint8 if ops.on_device else dtype))
         self.settings, self.total_steps, self.scale = settings, total_steps, scale
         self.taken = 0
         self._norm, self.halted = math.nan, ops.zeros(1, np.int32)
@@ -86,13 +88,24 @@ class AdamW:
     def step(self, ops, params: Params, grads: Params) -> None:
         """One step, in place on `params`. Raises Diverged, with nothing changed, if the gradient's norm is not finite.
 
-        On a device the host goes on before it knows the norm. A step whose norm is not finite changes nothing there, nor does any after it, and
-        Diverged comes from `settle`, UNREAD steps later at most.
+        On a device the host goes on before it knows the norm. A step whose norm is not finite changes nothing there,
+        nor does any after it, and Diverged comes from `settle`, UNREAD steps later at most.
         """
-        most, numbers = self.settings.clip_thresh, {name: float(value) for name, value in self.numbers(self.taken + 1).items()}
+        most, numbers = (
+            self.settings.clip_thresh,
+            {name: float(value) for name, value in self.numbers(self.taken + 1).items()},
+        )
         norm = ops.norm(grads.flat, self.halted)
         ops.adamw(
-            params.flat, grads.flat, self.m.flat, self.v.flat, self.ema.flat, self.decayed, norm, clip=math.inf if most is None else most, **numbers
+            params.flat,
+            grads.flat,
+            self.m.flat,
+            self.v.flat,
+            self.ema.flat,
+            self.decayed,
+            norm,
+            clip=math.inf if most is None else most,
+            **numbers,
         )
         self._unread.append(norm)
         self.taken += 1
@@ -100,7 +113,8 @@ class AdamW:
             self.settle()
 
     def settle(self) -> None:
-        """Looks at the norms of all steps up to now. Raises Diverged if one is not finite; then `taken` is that of the steps before it."""
+        """Looks at the norms of all steps up to now. Raises Diverged if one is not finite; then `taken` is that of the
+        steps before it."""
         unread, self._unread = [np.asarray(self._to_host(norm)).item() * self.scale for norm in self._unread], []
         good = next((k for k, norm in enumerate(unread) if not math.isfinite(norm)), len(unread))
         if good:

@@ -1,7 +1,8 @@
 """A checkpoint: one safetensors file that holds a training completely, written whole and checked when read.
 
-Tensors: params/NAME and ema/NAME (the averaged weights, which samples are drawn with), m and v (Adam's moments, flat), pi (the stationary law).
-Beside them one JSON text: format, step, epoch, the configuration, the number of bits, the network's file, a checksum. No code and no pickle.
+Tensors: params/NAME and ema/NAME (the averaged weights, which samples are drawn with), m and v (Adam's moments, flat),
+pi (the stationary law). Beside them one JSON text: format, step, epoch, the configuration, the number of bits, the
+network's file, a checksum. No code and no pickle.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def write(path: Path, tensors: dict[str, np.ndarray], meta: dict) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-    """Tensors and the JSON text. Raises InputError for a file that is missing, foreign, damaged or of a newer format."""
+    """Tensors and the JSON text. Raises InputError for a file that is missing, foreign, damaged or of a newer
+    format."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -50,15 +52,22 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
             text = (file.metadata() or {}).get(KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, TypeError) as fault:
-        raise InputError(f"{path}: damaged, or not a checkpoint ({fault}); use another checkpoint of the same run") from None
+        raise InputError(
+            f"{path}: damaged, or not a checkpoint ({fault}); use another checkpoint of the same run"
+        ) from None
     if text is None:
         raise InputError(f"{path}: a safetensors file, but not a checkpoint of bdiff_np")
     try:
         meta = json.loads(text)
         if meta["format"] != FORMAT:
-            raise InputError(f"{path}: has format {meta['format']}, this version reads {FORMAT}; use the version of bdiff_np that wrote it")
+            raise InputError(
+                f"{path}: has format {meta['format']}, this version reads {FORMAT}; use the version of bdiff_np that "
+                "wrote it"
+            )
         if meta.pop("crc32") != checksum(tensors, meta):
             raise InputError(f"{path}: damaged (its checksum differs); use another checkpoint of the same run")
     except (json.JSONDecodeError, KeyError, TypeError):
-        raise InputError(f"{path}: damaged (its description cannot be read); use another checkpoint of the same run") from None
+        raise InputError(
+            f"{path}: damaged (its description cannot be read); use another checkpoint of the same run"
+        ) from None
     return tensors, meta

@@ -12,7 +12,8 @@ EVALUATIONS = 1 << 19
 
 
 def conclude(run) -> dict:
-    """Writes results.json and the pictures of a run.Run; returns what results.json then holds besides the histories, and the samples as "rows"."""
+    """Writes results.json and the pictures of a run.Run; returns what results.json then holds besides the histories,
+    and the samples as "rows"."""
     settings, model, kind = run.settings, chosen_model(run), run.training.model.kind
     parts = {"train": (run.train_rows, kind.population(settings.data, run.train_rows))}
     if run.val_rows is not None:

@@ -1,4 +1,5 @@
-"""Files are written whole or not at all: a reader, or a run after a crash, sees the old file or the new one and never a part of one."""
+"""Files are written whole or not at all: a reader, or a run after a crash, sees the old file or the new one and never a
+part of one."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from bdiff_np.errors import InputError
 def write_whole(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
     """Replace or create the file `path` with `data`, in one indivisible act that is on the disk when this returns.
 
-    The bytes go to a temporary file in the same folder, which takes the name at the end; on any failure, Ctrl-C included, it is
-    removed and an earlier file stays as it was. Permissions follow the umask. A symbolic link is followed. A pipe or a device, such
-    as /dev/stdout, cannot be replaced and is written to as it is.
+    The bytes go to a temporary file in the same folder, which takes the name at the end; on any failure, Ctrl-C
+    included, it is removed and an earlier file stays as it was. Permissions follow the umask. A symbolic link is
+    followed. A pipe or a device, such as /dev/stdout, cannot be replaced and is written to as it is.
 
     Raises
     ------
@@ -42,7 +43,9 @@ def write_whole(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
     except FileNotFoundError as fault:
         raise InputError(f"{path}: cannot be written, there is no folder {target.parent}; make it first") from fault
     except OSError as fault:
-        raise InputError(f"{path}: cannot be written: {fault.strerror or fault}; free it or name another place") from fault
+        raise InputError(
+            f"{path}: cannot be written: {fault.strerror or fault}; free it or name another place"
+        ) from fault
     if os.name == "posix":
         with suppress(OSError):  # some file systems refuse to sync a folder; the file itself is safe by then
             folder = os.open(target.parent, os.O_RDONLY)

@@ -68,15 +68,21 @@ class History:
         }
 
     def load(self, results: Path, epochs: int) -> None:
-        """The first epochs of what a results folder holds. Raises InputError where something of it is missing or damaged."""
+        """The first epochs of what a results folder holds. Raises InputError where something of it is missing or
+        damaged."""
         found = rundir.read_results(results)
         try:
             self.examples = [np.array(rows, self.dtype) for rows in found["examples_per_epoch"][:epochs]]
             with open(results / "metrics.csv", encoding="utf-8", newline="") as file:
                 lines = list(csv.DictReader(file))[:epochs]
-            self.columns = {name: [(int if name in ("epoch", "step") else float)(line[name]) for line in lines] for name in self.names}
+            self.columns = {
+                name: [(int if name in ("epoch", "step") else float)(line[name]) for line in lines]
+                for name in self.names
+            }
             whole = len(self.examples) == len(lines) == epochs
         except (OSError, KeyError, TypeError, ValueError):
             whole = False
         if not whole:
-            raise InputError(f"{results}: metrics.csv or results.json is missing or damaged; start anew, without --resume")
+            raise InputError(
+                f"{results}: metrics.csv or results.json is missing or damaged; start anew, without --resume"
+            )

@@ -17,9 +17,16 @@ def make_data(out: Path, name: str, parameters: dict, length: int, *, force: boo
     train_rows, val_rows = generators.generate(rule, length, **options)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder")
-    others = [out / (split + ending) for split in ("train", "val") for ending in ENDINGS[1:] if (out / (split + ending)).exists()]
+    others = [
+        out / (split + ending)
+        for split in ("train", "val")
+        for ending in ENDINGS[1:]
+        if (out / (split + ending)).exists()
+    ]
     if others:
-        raise InputError(f"{others[0]}: is there already and would stand beside the new rows; name another folder, or move it away")
+        raise InputError(
+            f"{others[0]}: is there already and would stand beside the new rows; name another folder, or move it away"
+        )
     there = [p for p in (out / "train.txt", out / "val.txt") if p.exists()]
     if there and not force:
         raise InputError(f"{there[0]}: is there already; name another folder, or overwrite it with --force")
@@ -28,7 +35,9 @@ def make_data(out: Path, name: str, parameters: dict, length: int, *, force: boo
         if named is not None and named.model_dump() != {"name": name, **parameters}:
             other = ", ".join(f"{key}: {value}" for key, value in named.model_dump().items())
             where = config.place(out / "config.yaml", "data.rule")
-            raise InputError(f"{where}: data.rule: the settings there are for other rows ({other}); name another folder")
+            raise InputError(
+                f"{where}: data.rule: the settings there are for other rows ({other}); name another folder"
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
@@ -38,10 +47,16 @@ def make_data(out: Path, name: str, parameters: dict, length: int, *, force: boo
         val_rows.write(out / "val.txt")
     elif (out / "val.txt").exists():
         (out / "val.txt").unlink()
-    text = f"{out}: {len(train_rows)} rows in train.txt, {f'{len(val_rows)} in val.txt' if val_rows is not None else 'no val.txt'}"
+    text = (
+        f"{out}: {len(train_rows)} rows in train.txt, "
+        f"{f'{len(val_rows)} in val.txt' if val_rows is not None else 'no val.txt'}"
+    )
     if not (out / "config.yaml").exists():
         values = ", ".join(f"{key}: {value}" for key, value in parameters.items())
-        write_whole(out / "config.yaml", CONFIG.format(rule=f"name: {name}, {values}", repeats=max(1, 512 // len(train_rows))).encode())
+        write_whole(
+            out / "config.yaml",
+            CONFIG.format(rule=f"name: {name}, {values}", repeats=max(1, 512 // len(train_rows))).encode(),
+        )
         text += ", settings in config.yaml"
     return f"{text}\ntrain it:  python cli.py train {out}"
 

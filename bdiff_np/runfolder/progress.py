@@ -13,13 +13,23 @@ QUIET_SECONDS = 5.0  # between two lines where there is no terminal
 
 
 def progress(total: int, desc: str, initial: int = 0, leave: bool = True, quiet: float = QUIET_SECONDS):
-    """Something with update(n), set_postfix_str(text), close(), that can stand in a `with`: tqdm's bar, or `Lines` where stderr is no terminal."""
+    """Something with update(n), set_postfix_str(text), close(), that can stand in a `with`: tqdm's bar, or `Lines`
+    where stderr is no terminal."""
     if not sys.stderr.isatty():
         return Lines(total, desc, initial, quiet)
     from tqdm import tqdm
 
-    known = shutil.get_terminal_size((0, 0)).columns > 0  # some terminals have no width to tell, and a bar of width 0 would be none
-    return tqdm(total=total, desc=desc, initial=initial, leave=leave, file=sys.stderr, dynamic_ncols=known, ncols=None if known else 80)
+    # some terminals have no width to tell, and a bar of width 0 would be none
+    known = shutil.get_terminal_size((0, 0)).columns > 0
+    return tqdm(
+        total=total,
+        desc=desc,
+        initial=initial,
+        leave=leave,
+        file=sys.stderr,
+        dynamic_ncols=known,
+        ncols=None if known else 80,
+    )
 
 
 class Lines:
@@ -60,13 +70,15 @@ class Lines:
 
 
 def pace(count: int, seconds: float) -> int:
-    """How many steps to take in the next compiled call, `count` having taken so long: CALL_SECONDS' worth, and at most four times as many."""
+    """How many steps to take in the next compiled call, `count` having taken so long: CALL_SECONDS' worth, and at most
+    four times as many."""
     return max(1, min(4 * count, int(count * CALL_SECONDS / max(seconds, 1e-9))))
 
 
 @contextmanager
 def compiling(what: str, function: str | None) -> Iterator[None]:
-    """Around the first call of a compiled function, named file.function: tells why nothing happens for a while, if that is so; for None it is not."""
+    """Around the first call of a compiled function, named file.function: tells why nothing happens for a while, if that
+    is so; for None it is not."""
     from bdiff_np.kernels.shared.compiled import is_compiled
 
     if function is None or is_compiled(function):

@@ -12,7 +12,9 @@ from bdiff_np.model import Model
 from bdiff_np.runfolder import rundir
 
 
-def rows_to_evaluate(model: Model, found: rundir.Found, file: Path | None, split: str | None) -> tuple[str, Data, np.ndarray | None]:
+def rows_to_evaluate(
+    model: Model, found: rundir.Found, file: Path | None, split: str | None
+) -> tuple[str, Data, np.ndarray | None]:
     """Name and rows to evaluate, and all rows of their law where the model's configuration names one."""
     if file is not None and split is not None:
         raise InputError("give --data or --split, not both")
@@ -20,7 +22,9 @@ def rows_to_evaluate(model: Model, found: rundir.Found, file: Path | None, split
     if file is not None:
         name, rows = f"rows of {file}", model.kind.read(file)
         if rows.D != model.D:
-            raise InputError(f"{file}: has rows of {rows.D} {rows.elements}, the model was trained on rows of {model.D}")
+            raise InputError(
+                f"{file}: has rows of {rows.D} {rows.elements}, the model was trained on rows of {model.D}"
+            )
         return name, rows, None if found.run is None else population(settings, rows, rows_of_run(model, found)[0])
     train_rows, val_rows = rows_of_run(model, found)
     if split == "val" and val_rows is None:
@@ -37,5 +41,8 @@ def rows_to_evaluate(model: Model, found: rundir.Found, file: Path | None, split
 def rows_of_run(model: Model, found: rundir.Found) -> tuple[Data, Data | None]:
     """Training and held-out rows of the run that a target belongs to."""
     if found.run is None:
-        raise InputError(f"{found.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with --data")
+        raise InputError(
+            f"{found.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with "
+            "--data"
+        )
     return read_run(model.kind, found.run)

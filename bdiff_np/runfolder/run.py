@@ -1,4 +1,5 @@
-"""Training a run folder: epochs, samples on the way, checkpoints, metrics, pictures, Ctrl-C and resume. The steps themselves are train.py's."""
+"""Training a run folder: epochs, samples on the way, checkpoints, metrics, pictures, Ctrl-C and resume. The steps
+themselves are train.py's."""
 
 from __future__ import annotations
 
@@ -30,20 +31,26 @@ from bdiff_np.train import Training
 
 VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after each epoch
 
-BUILT_IN_START = '"""The network of this run is the built-in one'  # how a results folder's file begins that holds no code
-BUILT_IN = BUILT_IN_START + ''': bdiff_np/nets/{net}.py, with the settings under `model` in config.yaml.
+# how a results folder's file begins that holds no code
+BUILT_IN_START = '"""The network of this run is the built-in one'
+BUILT_IN = (
+    BUILT_IN_START
+    + ''': bdiff_np/nets/{net}.py, with the settings under `model` in config.yaml.
 
-A file of this name in the run folder, with a class ReverseModel of its own, would have replaced it; docs/custom_net.md shows how.
+A file of this name in the run folder, with a class ReverseModel of its own, would have replaced it;
+docs/custom_net.md shows how.
 """
 
 from bdiff_np.nets.{net} import NET  # noqa: F401
 '''
+)
 
 
 class Run:
     """One training of a run folder, new or resumed.
 
-    folder : the run folder. settings : its configuration, read from the file `source`. code : its own network's file, if any
+    folder : the run folder. settings : its configuration, read from the file `source`. code : its own network's file,
+        if any
     results : the results folder, once there is one
     """
 
@@ -54,9 +61,13 @@ class Run:
         self.train_rows, self.val_rows = read_run(kind_of(self.family), folder)
         faults = list(self._disagreements())
         if faults:
-            raise InputError("\n".join(f"{configuration.place(source, path)}: {path}: {reason}" for path, reason in faults))
+            raise InputError(
+                "\n".join(f"{configuration.place(source, path)}: {path}: {reason}" for path, reason in faults)
+            )
         chain = self.family.make_chain(settings.model, self.train_rows)
-        self._build = lambda name: Training(Model.build(settings, self.train_rows.D, chain, backend=name, code=code), self.train_rows)
+        self._build = lambda name: Training(
+            Model.build(settings, self.train_rows.D, chain, backend=name, code=code), self.train_rows
+        )
         self.auto, self.chosen_because = backend == AUTO, ""
         self.training = self._build("numpy" if self.auto else backend)
         if self.auto:
@@ -83,22 +94,29 @@ class Run:
         """Settings that the data does not fit: name and reason."""
         yield from self.train_rows.misfits(self.settings.data)
         if self.settings.training.select == "best" and self.val_rows is None:
-            yield "training.select", f"best needs held-out rows: put a val{self.train_rows.ENDINGS[0]} into {self.folder}, or say select: last"
+            yield (
+                "training.select",
+                f"best needs held-out rows: put a val{self.train_rows.ENDINGS[0]} into {self.folder}, or say select: "
+                "last",
+            )
 
     def compile(self) -> None:
-        """Compiles what a training uses and is not compiled yet, and says so on stderr; it comes with the first use otherwise."""
+        """Compiles what a training uses and is not compiled yet, and says so on stderr; it comes with the first use
+        otherwise."""
         self.training.compile()
         if self.training.fused is not None:
             sample.draw(self.training.averaged, 0)
 
-    # The loop ---------------------------------------------------------------------------------------------------------------------------
+    # The loop
+    # ------------------------------------------------------------------------------------------------------------------
 
     def train(self) -> str:
         """Runs to the end, to an early stop or to Ctrl-C; returns which: "finished", "early stop" or "interrupted"."""
         total = self.training.total_steps
         before = signal.getsignal(signal.SIGINT)
         signal.signal(signal.SIGINT, self._on_interrupt)
-        bar = progress(total, "training", self.training.optimizer.taken, quiet=3 * QUIET_SECONDS)  # lines of the epochs come first
+        # lines of the epochs come first
+        bar = progress(total, "training", self.training.optimizer.taken, quiet=3 * QUIET_SECONDS)
         self._clock = time.monotonic()
         try:
             while self.epoch < self.settings.training.epochs and not self._exhausted():
@@ -107,12 +125,22 @@ class Run:
                     self._save(self.epoch + 1)
                     return "interrupted"
                 self._end_epoch()
-                due = self.epoch % self.settings.training.save_every_n_epochs == 0 or self.epoch == self.settings.training.epochs
-                best = self.settings.training.select == "best" and self.history.best is not None and self.history.best[1] == self.epoch
-                stale = rundir.checkpoint_path(self.results, self.epoch).exists()  # of this epoch, interrupted and since completed
+                due = (
+                    self.epoch % self.settings.training.save_every_n_epochs == 0
+                    or self.epoch == self.settings.training.epochs
+                )
+                best = (
+                    self.settings.training.select == "best"
+                    and self.history.best is not None
+                    and self.history.best[1] == self.epoch
+                )
+                # of this epoch, interrupted and since completed
+                stale = rundir.checkpoint_path(self.results, self.epoch).exists()
                 if due or best or stale or self.stop or self._exhausted():
                     self._save(self.epoch)
-                if isinstance(bar, Lines) and (self.epoch == self.settings.training.epochs or bar.silence() > QUIET_SECONDS):
+                if isinstance(bar, Lines) and (
+                    self.epoch == self.settings.training.epochs or bar.silence() > QUIET_SECONDS
+                ):
                     bar.say(self.line())
                 if self.stop:
                     return "interrupted"
@@ -131,7 +159,8 @@ class Run:
         training, end = self.training, (self.epoch + 1) * self.training.steps_per_epoch
         start = time.perf_counter()
         try:
-            with training.model.threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the norm tells, in a sentence
+            # the norm tells, in a sentence
+            with training.model.threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 while training.optimizer.taken < end and not self.stop:
                     before, count = time.perf_counter(), min(self._at_once, end - training.optimizer.taken)
                     for loss in training.advance(count):
@@ -164,7 +193,9 @@ class Run:
         examples = sample.draw(model, t.num_examples, seed=t.seed, steps=steps)
         figures = {}
         if census:
-            drawn = sample.draw(model, t.num_val_samples, seed=t.seed + 1, steps=steps, batch=max(t.val_batch_size, 1024))
+            drawn = sample.draw(
+                model, t.num_val_samples, seed=t.seed + 1, steps=steps, batch=max(t.val_batch_size, 1024)
+            )
             figures = census(model.kind.from_array(drawn))
         val_bound = math.nan
         if self.val_rows is not None:
@@ -196,14 +227,16 @@ class Run:
         done = f"epoch {h['epoch']}/{self.settings.training.epochs}, step {h['step']}, {h['seconds']:.0f} s"
         return f"{done}: loss {h['loss_bits']:.4f} bits{val}{shares}"
 
-    # Files ------------------------------------------------------------------------------------------------------------------------------
+    # Files
+    # ------------------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Makes the results folder, with the resolved configuration and the network's file in it."""
         self.results = rundir.new_results(self.folder)
         code = self.code.read_bytes() if self.code else BUILT_IN.format(net=self.settings.model.net).encode()
         write_whole(self.results / CODE, code)
-        write_whole(self.results / "config.yaml", configuration.dump(self.settings).encode())  # last: with it the folder can be resumed
+        # last: with it the folder can be resumed
+        write_whole(self.results / "config.yaml", configuration.dump(self.settings).encode())
 
     def summary(self) -> dict:
         """What results.json holds after each checkpoint."""
@@ -216,7 +249,8 @@ class Run:
         }
 
     def _save(self, epoch: int) -> None:
-        # The histories first: a kill between the two leaves more history than checkpoint, which resume cuts off; never less.
+        # The histories first: a kill between the two leaves more history than checkpoint, which resume cuts off; never
+        # less.
         now = time.monotonic()
         self.wall_seconds, self._clock = self.wall_seconds + now - self._clock, now
         self.history.write_metrics(self.results)
@@ -225,8 +259,9 @@ class Run:
             "step": self.training.optimizer.taken, "epoch": self.epoch, "D": self.train_rows.D, "net": self.net_file,
             "config": self.settings.model_dump(mode="json"), "data": self._fingerprints(), "version": __version__,
             "backend": self.training.model.ops.name,
-            "loss_sum": self.loss_sum, "loss_count": self.loss_count, "seconds": self.seconds, "best": self.history.best,
-            "grad_norm": self.training.optimizer.grad_norm, "wall_seconds": self.wall_seconds,
+            "loss_sum": self.loss_sum, "loss_count": self.loss_count, "seconds": self.seconds,
+            "best": self.history.best, "grad_norm": self.training.optimizer.grad_norm,
+            "wall_seconds": self.wall_seconds,
         }  # fmt: skip
         checkpoint.write(rundir.checkpoint_path(self.results, epoch), self.training.tensors(), meta)
 
@@ -234,8 +269,10 @@ class Run:
         return [rows.fingerprint() for rows in (self.train_rows, self.val_rows) if rows is not None]
 
     def resume(self) -> None:
-        """Goes on from the newest checkpoint of the results folder that can be read, or from the start if there is none."""
-        for left in [*self.results.glob(".*.tmp"), *self.results.glob("checkpoints/.*.tmp")]:  # of a write that a kill cut off
+        """Goes on from the newest checkpoint of the results folder that can be read, or from the start if there is
+        none."""
+        # of a write that a kill cut off
+        for left in [*self.results.glob(".*.tmp"), *self.results.glob("checkpoints/.*.tmp")]:
             left.unlink()
         for path in reversed(rundir.checkpoints(self.results).values()):
             try:
@@ -246,9 +283,13 @@ class Run:
         else:
             return
         if meta["data"] != self._fingerprints():
-            raise InputError(f"{self.folder}: the rows of train or val have changed since {path.name} was saved; start anew, without --resume")
+            raise InputError(
+                f"{self.folder}: the rows of train or val have changed since {path.name} was saved; start anew, "
+                "without --resume"
+            )
         begun_on = meta.get("backend", "numpy")
-        if self.auto and begun_on != self.training.model.ops.name:  # another one rounds differently: to go on exactly takes the same
+        # another one rounds differently: to go on exactly takes the same
+        if self.auto and begun_on != self.training.model.ops.name:
             try:
                 self._use(begun_on)
                 self.chosen_because = "it was begun on it"
@@ -272,11 +313,18 @@ def config_file(folder: Path) -> Path:
 
 def prepare(folder: Path, settings: configuration.Config, *, backend: str) -> Run:
     """A new training, with nothing on disk yet. Raises InputError if an input is at fault."""
-    return Run(folder, settings, backend=backend, code=folder / CODE if (folder / CODE).is_file() else None, source=config_file(folder))
+    return Run(
+        folder,
+        settings,
+        backend=backend,
+        code=folder / CODE if (folder / CODE).is_file() else None,
+        source=config_file(folder),
+    )
 
 
 def resume(folder: Path, *, backend: str) -> Run:
-    """The newest training of a run folder, where it stopped, with the configuration and the network that it was begun with."""
+    """The newest training of a run folder, where it stopped, with the configuration and the network that it was begun
+    with."""
     every = [results for results in rundir.all_results(folder) if (results / "config.yaml").is_file()]
     if not every:
         raise InputError(f"{folder}: nothing to resume, there are no results; leave --resume out")

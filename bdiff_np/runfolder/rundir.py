@@ -1,7 +1,9 @@
 """A run's folder: where its results are, what they are called, and which checkpoint a name on the command line means.
 
-    runs/X/                      config.yaml, train.txt, val.txt and, if the run has a network of its own, reverse_model.py
-    runs/X/results/d_MM_DD_YYYY_t_HH_MM_SS/   one training: its config.yaml, checkpoints/, metrics.csv, results.json, pictures
+runs/X/                      config.yaml, train.txt, val.txt and, if the run has a network of its own,
+reverse_model.py
+runs/X/results/d_MM_DD_YYYY_t_HH_MM_SS/   one training: its config.yaml, checkpoints/, metrics.csv, results.json,
+pictures
 """
 
 from __future__ import annotations
@@ -109,12 +111,15 @@ class Found:
 def resolve(target: str | Path | None) -> Found:
     """The checkpoint that a target means. Raises InputError where it means none.
 
-    target : a checkpoint, a results folder, a run folder (its newest results that have a checkpoint), or None: the newest results under runs/
+    target : a checkpoint, a results folder, a run folder (its newest results that have a checkpoint), or None: the
+        newest results under runs/
     """
     if target is None:
         every = [r for run in Path("runs").glob("*") for r in all_results(run) if checkpoints(r)]
         if not every:
-            raise InputError("runs/: no results yet; train a run first, for example: python cli.py train runs/heartbeat_paper")
+            raise InputError(
+                "runs/: no results yet; train a run first, for example: python cli.py train runs/heartbeat_paper"
+            )
         newest = max(every, key=_time)
         return Found(_chosen(newest), newest, newest.parent.parent, "nothing")
     path = Path(target)

@@ -38,8 +38,8 @@ def samples(path: Path | str, rows: ArrayLike, settings: Any, *, title: str | No
     Parameters
     ----------
     rows : (n, D) of 0 and 1
-    settings : section `data`; its shape (h, w) with h w = D: draw each row as an image of that shape, side by side; otherwise, shape being
-        None, one row of bits below the other
+    settings : section `data`; its shape (h, w) with h w = D: draw each row as an image of that shape, side by side;
+        otherwise, shape being None, one row of bits below the other
     title : a line above the picture
 
     Raises
@@ -54,7 +54,8 @@ def samples(path: Path | str, rows: ArrayLike, settings: Any, *, title: str | No
 
 
 def sample_evolution(path: Path | str, epochs: ArrayLike, examples: ArrayLike, settings: Any) -> None:
-    """Animate (GIF, 2 frames a second) how the same few samples change over the epochs. The last frame is held for three seconds.
+    """Animate (GIF, 2 frames a second) how the same few samples change over the epochs. The last frame is held for
+    three seconds.
 
     Parameters
     ----------
@@ -70,11 +71,13 @@ def sample_evolution(path: Path | str, epochs: ArrayLike, examples: ArrayLike, s
 
 
 def reverse_trajectory(path: Path | str, times: ArrayLike, states: ArrayLike, settings: Any) -> None:
-    """Animate (GIF) one reverse pass, from noise to clean rows, in about ten seconds. The last frame is held for three more.
+    """Animate (GIF) one reverse pass, from noise to clean rows, in about ten seconds. The last frame is held for three
+    more.
 
     Parameters
     ----------
-    times : (K,) int, K >= 1, decreasing from T to 0: the time of each state. Of more than 100, 100 are shown, evenly spread.
+    times : (K,) int, K >= 1, decreasing from T to 0: the time of each state. Of more than 100, 100 are shown, evenly
+        spread.
     states : (K, n, D) of 0 and 1
     settings : see `samples`
 
@@ -86,10 +89,14 @@ def reverse_trajectory(path: Path | str, times: ArrayLike, states: ArrayLike, se
     _animate(path, titles, states, settings.shape, min(FRAME_MS, 10000 // min(MAX_FRAMES, max(1, len(titles)))))
 
 
-def _animate(path: Path | str, titles: list[str], rows: ArrayLike, shape: tuple[int, int] | None, frame_ms: int) -> None:
+def _animate(
+    path: Path | str, titles: list[str], rows: ArrayLike, shape: tuple[int, int] | None, frame_ms: int
+) -> None:
     rows = np.asarray(rows)
     if not len(titles) or len(titles) != len(rows):
-        raise ValueError(f"{len(titles)} titles for {len(rows)} frames: one for each, and at least one frame, are needed")
+        raise ValueError(
+            f"{len(titles)} titles for {len(rows)} frames: one for each, and at least one frame, are needed"
+        )
     chosen = np.unique(np.linspace(0, len(titles) - 1, min(MAX_FRAMES, len(titles))).round().astype(int))
     first, *rest = _frames(rows[chosen], [titles[i] for i in chosen], shape)
     duration = [frame_ms] * len(rest) + [LAST_FRAME_MS]
@@ -109,7 +116,9 @@ def _frames(rows: np.ndarray, titles: list[str], shape: tuple[int, int] | None) 
     if shape is not None and shape[0] * shape[1] != D:
         raise ValueError(f"an image of {shape[0]} x {shape[1]} does not hold the {D} bits of a row")
     fonts = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    title_font, note_font = (ImageFont.truetype(str(fonts / f"DejaVuSans{bold}.ttf"), size) for bold, size in (("-Bold", 22), ("", 15)))
+    title_font, note_font = (
+        ImageFont.truetype(str(fonts / f"DejaVuSans{bold}.ttf"), size) for bold, size in (("-Bold", 22), ("", 15))
+    )
     bits = f"{D} bit{'s' * (D > 1)}" if shape is None else f"{shape[0]} × {shape[1]} bits"
     note = f"{n} row{'s' * (n > 1)} of {bits}, black = 1"
 
@@ -150,7 +159,9 @@ def _board(rows: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
             return abs(math.log(c * tile_w / (-(-n // c) * tile_h) / 1.5)) + 3 * (-n % c) / n + 0.3 * (n % c > 0)
 
         columns = min(range(1, n + 1), key=ugliness)
-        cell_h = cell_w = max(1, min(24, BOARD_WIDTH // (columns * tile_w), BOARD_HEIGHT // (-(-n // columns) * tile_h)))
+        cell_h = cell_w = max(
+            1, min(24, BOARD_WIDTH // (columns * tile_w), BOARD_HEIGHT // (-(-n // columns) * tile_h))
+        )
         gap = 4
     across = -(-n // columns)
 
@@ -159,7 +170,9 @@ def _board(rows: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
     tiles = levels.reshape(-1, tile_h, tile_w).repeat(cell_h, axis=1).repeat(cell_w, axis=2)
     if shape is None and cell_w >= 4:
         tiles[:, :, cell_w - 1 : -1 : cell_w] = LINE
-    board = np.full((across * (tile_h * cell_h + gap) + gap, columns * (tile_w * cell_w + gap) + gap), LINE, dtype=np.uint8)
+    board = np.full(
+        (across * (tile_h * cell_h + gap) + gap, columns * (tile_w * cell_w + gap) + gap), LINE, dtype=np.uint8
+    )
     for i, tile in enumerate(tiles):
         y, x = gap + i // columns * (tile_h * cell_h + gap), gap + i % columns * (tile_w * cell_w + gap)
         board[y : y + tile_h * cell_h, x : x + tile_w * cell_w] = tile

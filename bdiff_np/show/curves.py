@@ -39,15 +39,17 @@ def loss_curve(
     null_bits: float | None = None,
     null_name: str = "null model",
 ) -> None:
-    """Draw the bound against the optimiser step; where the floor is known, a second panel shows the distance to it on a log scale.
+    """Draw the bound against the optimiser step; where the floor is known, a second panel shows the distance to it on a
+    log scale.
 
-    The upper axis is linear and cut above the part that matters: an untrained net may start ten or a thousand times higher, and then the
-    picture says where it started. The thick training line, and the figure at its end, are a running mean. Points that are not finite are
-    left out.
+    The upper axis is linear and cut above the part that matters: an untrained net may start ten or a thousand times
+    higher, and then the picture says where it started. The thick training line, and the figure at its end, are a
+    running mean. Points that are not finite are left out.
 
     Parameters
     ----------
-    step, loss_bits : (N,) optimiser steps, increasing, and the training bound in bits per sequence (noisy estimates); N may be 0
+    step, loss_bits : (N,) optimiser steps, increasing, and the training bound in bits per sequence (noisy estimates); N
+        may be 0
     val_step, val_bits : (M,) the same for the held-out rows; both or neither
     floor_bits : the exact floor of the bound, bits per sequence
     null_bits, null_name : the code length of a simple model, bits per sequence, and how the picture names it
@@ -57,7 +59,9 @@ def loss_curve(
     ValueError : arrays of different lengths.
     """
     step, loss = _finite_pairs(step, loss_bits, "step", "loss_bits")
-    val_x, val_y = _finite_pairs([] if val_step is None else val_step, [] if val_bits is None else val_bits, "val_step", "val_bits")
+    val_x, val_y = _finite_pairs(
+        [] if val_step is None else val_step, [] if val_bits is None else val_bits, "val_step", "val_bits"
+    )
     smooth = _running_mean(loss)
     curves = [("training", step, smooth, BLUE), ("validation", val_x, val_y, VERMILION)]
     curves = [curve for curve in curves if len(curve[1])]
@@ -78,17 +82,27 @@ def loss_curve(
             _, x, y, colour = curves[0]
             enters = float(x[np.argmax(y < top)])
             note = f"starts at {number(y[0])}"
-            main.annotate(note, (enters, top), (8, -1), textcoords="offset points", color=colour, fontsize=9.5, va="top")
+            main.annotate(
+                note, (enters, top), (8, -1), textcoords="offset points", color=colour, fontsize=9.5, va="top"
+            )
         main.set_ylabel("bound (bits per sequence)")
-        x_axis(axes, np.concatenate([x for _, x, _, _ in curves]) if curves else np.zeros(1), "optimiser step", from_zero=True)
-        labels_at_right(main, [(y, f"{text} {number(y)}", c) for text, y, c in [*((n, y[-1], c) for n, _, y, c in curves), *rules]])
+        x_axis(
+            axes,
+            np.concatenate([x for _, x, _, _ in curves]) if curves else np.zeros(1),
+            "optimiser step",
+            from_zero=True,
+        )
+        labels_at_right(
+            main, [(y, f"{text} {number(y)}", c) for text, y, c in [*((n, y[-1], c) for n, _, y, c in curves), *rules]]
+        )
 
         if floor_bits is not None:
             gap = axes[1]
             gap.set_yscale("log")
             ends, drawn = [], []
             for text, x, y, colour in curves:
-                above = np.where(y > floor_bits, y - floor_bits, np.nan)  # chance may take an estimate below the floor: a gap
+                # chance may take an estimate below the floor: a gap
+                above = np.where(y > floor_bits, y - floor_bits, np.nan)
                 gap.plot(x, above, color=colour, **dot(x))
                 drawn.append(above)
                 if y[-1] > floor_bits:
@@ -98,22 +112,30 @@ def loss_curve(
             labels_at_right(gap, ends)
 
 
-def validation(path: Path | str, epoch: ArrayLike, proportions: Mapping[str, ArrayLike], *, best_possible: float | None = None) -> None:
-    """Draw, over the epochs, which share of the samples is a row of train.txt, of val.txt, a valid row in neither, or none of these.
+def validation(
+    path: Path | str, epoch: ArrayLike, proportions: Mapping[str, ArrayLike], *, best_possible: float | None = None
+) -> None:
+    """Draw, over the epochs, which share of the samples is a row of train.txt, of val.txt, a valid row in neither, or
+    none of these.
 
     Parameters
     ----------
     epoch : (E,) epochs, increasing; E may be 0 or 1
-    proportions : lists of E shares in 0..1: "train", "other", and optionally "val" and "valid_unseen". They sum to 1. Where
-        "valid_unseen" is given, "other" means invalid. A "val" of zeros only is left out: there was no val.txt.
-    best_possible : the share of valid rows that the exact denoiser reaches with as many steps; the top of the coloured areas aims at it
+    proportions : lists of E shares in 0..1: "train", "other", and optionally "val" and "valid_unseen". They sum to 1.
+        Where "valid_unseen" is given, "other" means invalid. A "val" of zeros only is left out: there was no val.txt.
+    best_possible : the share of valid rows that the exact denoiser reaches with as many steps; the top of the coloured
+        areas aims at it
 
     Raises
     ------
     ValueError : lists of different lengths, or an unknown name.
     """
     epoch = np.asarray(epoch, dtype=np.float64)
-    known = {"train": ("in train", BLUE, BLUE), "val": ("in val", ORANGE, OCHRE), "valid_unseen": ("valid, unseen", GREEN, GREEN)}
+    known = {
+        "train": ("in train", BLUE, BLUE),
+        "val": ("in val", ORANGE, OCHRE),
+        "valid_unseen": ("valid, unseen", GREEN, GREEN),
+    }
     known["other"] = ("invalid" if "valid_unseen" in proportions else "other", PALE, GREY)
     unknown = set(proportions) - set(known)
     if unknown:
@@ -128,11 +150,18 @@ def validation(path: Path | str, epoch: ArrayLike, proportions: Mapping[str, Arr
     with figure(path, height=3.8) as axes:
         main = axes[0]
         labels, below = [], np.zeros(len(epoch))
-        x = np.array([epoch[0] - 0.5, epoch[0] + 0.5]) if len(epoch) == 1 else epoch  # one epoch is a column one epoch wide
+        # one epoch is a column one epoch wide
+        x = np.array([epoch[0] - 0.5, epoch[0] + 0.5]) if len(epoch) == 1 else epoch
         for name, share in shares.items():
             text, colour, letters = known[name]
             above = below + share
-            main.fill_between(x, 100 * np.broadcast_to(below, x.shape), 100 * np.broadcast_to(above, x.shape), color=colour, linewidth=0)
+            main.fill_between(
+                x,
+                100 * np.broadcast_to(below, x.shape),
+                100 * np.broadcast_to(above, x.shape),
+                color=colour,
+                linewidth=0,
+            )
             if len(epoch):
                 labels.append((50 * (below[-1] + above[-1]), f"{text} {100 * share[-1]:.1f} %", letters))
             below = above
@@ -152,11 +181,13 @@ def kl_per_step(
 ) -> None:
     """Draw what each step of the chain costs, and how the bound builds up over the steps.
 
-    More than 100 steps are averaged in 50 equal ranges of t: single steps are Monte Carlo estimates and too noisy to read.
+    More than 100 steps are averaged in 50 equal ranges of t: single steps are Monte Carlo estimates and too noisy to
+    read.
 
     Parameters
     ----------
-    t : (N,) int steps of the chain, increasing, within 1..T; normally all of 1..T. A step left out counts as its nearest neighbour.
+    t : (N,) int steps of the chain, increasing, within 1..T; normally all of 1..T. A step left out counts as its
+        nearest neighbour.
     kl_bits : (N,) mean KL of that step, bits per sequence
     floor_kl_bits : (N,) the same for the exact denoiser
     T : number of steps; the last entry of t if not given
@@ -196,7 +227,9 @@ def kl_per_step(
                     half = float(t[np.searchsorted(part, 50.0)])
                     share.plot([half, half, 0], [0, 50, 50], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
                     note = f"half of it in t ≤ {half:.0f}"
-                    share.annotate(note, (half, 50), (8, -4), textcoords="offset points", color=GREY, fontsize=9.5, va="top")
+                    share.annotate(
+                        note, (half, 50), (8, -4), textcoords="offset points", color=GREY, fontsize=9.5, va="top"
+                    )
         log_axis(main, *log_limits(drawn, decades=6))
         main.set_ylabel("KL of one step (bits per sequence)")
         share.set_ylim(0, 100)
@@ -205,15 +238,20 @@ def kl_per_step(
         labels_at_right(main, ends)
 
 
-def _loss_limits(curves: Sequence[tuple[np.ndarray, np.ndarray]], rules: Sequence[float], noisy: np.ndarray) -> tuple[float, float, bool]:
+def _loss_limits(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], rules: Sequence[float], noisy: np.ndarray
+) -> tuple[float, float, bool]:
     """Bottom and top of the loss axis, and whether the top cuts off the beginning.
 
-    What comes after the first 15 % of the steps must be readable, and so must the rules. The beginning is shown whole as long as it is
-    less than eight times as high as that. The noise gets a little room of its own, not all that it would take.
+    What comes after the first 15 % of the steps must be readable, and so must the rules. The beginning is shown whole
+    as long as it is less than eight times as high as that. The noise gets a little room of its own, not all that it
+    would take.
     """
     if not curves:
         return 0.0, 1.1 * max(rules, default=1.0), False
-    settled = np.concatenate([*(y[x >= x[0] + 0.15 * (x[-1] - x[0])] for x, y in curves), np.asarray(rules, dtype=np.float64)])
+    settled = np.concatenate(
+        [*(y[x >= x[0] + 0.15 * (x[-1] - x[0])] for x, y in curves), np.asarray(rules, dtype=np.float64)]
+    )
     low, high, peak = float(settled.min()), float(settled.max()), max(float(y.max()) for _, y in curves)
     cut = peak - low > 8 * (high - low) > 0 and float(curves[0][1][0]) > high + 0.14 * (high - low)
     if not cut:
@@ -245,7 +283,9 @@ def _running_mean(y: np.ndarray) -> np.ndarray:
     return (total[last] - total[first]) / (last - first)
 
 
-def _bin_mean(t: np.ndarray, y: np.ndarray, weight: np.ndarray, last: float, bins: int = 50) -> tuple[np.ndarray, np.ndarray]:
+def _bin_mean(
+    t: np.ndarray, y: np.ndarray, weight: np.ndarray, last: float, bins: int = 50
+) -> tuple[np.ndarray, np.ndarray]:
     """Weighted means of t and y in equal ranges of 0.5..last + 0.5; empty ranges are left out."""
     index = np.minimum((bins * (t - 0.5) / last).astype(int), bins - 1)
     total = np.bincount(index, weight, bins)

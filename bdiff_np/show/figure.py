@@ -1,7 +1,8 @@
 """What the curves of a run share: their style, and axes that are written to one PNG file.
 
-Curves are matplotlib `Figure` objects without pyplot. Colours are those of Okabe and Ito, which colour-blind readers can tell apart. matplotlib is
-imported inside the functions: it is slow to load. A picture is made in memory first and then written whole.
+Curves are matplotlib `Figure` objects without pyplot. Colours are those of Okabe and Ito, which colour-blind readers
+can tell apart. matplotlib is imported inside the functions: it is slow to load. A picture is made in memory first and
+then written whole.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import numpy as np
 
 from bdiff_np.runfolder.files import write_whole
 
-BLUE, VERMILION, ORANGE, GREEN, INK, GREY, PALE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#222222", "#6E6E6E", "#DCDCDC"
+BLUE, VERMILION, ORANGE, GREEN, INK, GREY, PALE = (
+    "#0072B2",
+    "#D55E00",
+    "#E69F00",
+    "#009E73",
+    "#222222",
+    "#6E6E6E",
+    "#DCDCDC",
+)
 OCHRE = "#A87000"  # orange, dark enough for letters
 
 STYLE: dict[Any, Any] = {
@@ -41,7 +50,8 @@ STYLE: dict[Any, Any] = {
 
 @contextlib.contextmanager
 def figure(path: Path | str, height: float, panels: Sequence[float] = (1.0,)) -> Iterator[list[Any]]:
-    """Axes one above the other with a common x axis, room for labels at the right, written to `path` as PNG on leaving."""
+    """Axes one above the other with a common x axis, room for labels at the right, written to `path` as PNG on
+    leaving."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -64,7 +74,8 @@ def figure(path: Path | str, height: float, panels: Sequence[float] = (1.0,)) ->
 
 
 def x_axis(axes: Sequence[Any], x: np.ndarray, label: str, from_zero: bool = False) -> None:
-    """Limits at the data's ends, whole numbers with a thin space between thousands, the label under the lowest panel."""
+    """Limits at the data's ends, whole numbers with a thin space between thousands, the label under the lowest
+    panel."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     low, high = (0.0 if from_zero else float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
@@ -94,7 +105,8 @@ def labels_at_right(ax: Any, labels: Sequence[tuple[float, str, str]]) -> None:
 
 
 def log_axis(ax: Any, low: float, high: float) -> None:
-    """Limits and ticks of a log y axis: powers of ten, with 2 and 5 as plain numbers between where fewer than two decades are shown."""
+    """Limits and ticks of a log y axis: powers of ten, with 2 and 5 as plain numbers between where fewer than two
+    decades are shown."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ax.set_ylim(low, high)
@@ -105,7 +117,8 @@ def log_axis(ax: Any, low: float, high: float) -> None:
 
 
 def log_limits(drawn: Sequence[np.ndarray], decades: int) -> tuple[float, float]:
-    """Limits of a log axis around the positive values, all but the lowest hundredth, at most `decades` below the highest."""
+    """Limits of a log axis around the positive values, all but the lowest hundredth, at most `decades` below the
+    highest."""
     drawn = [y[y > 0] for y in drawn if (y > 0).any()]
     if not drawn:
         return 0.1, 1.0

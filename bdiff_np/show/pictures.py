@@ -1,4 +1,5 @@
-"""Which pictures a run gets: curves for every family, and pictures of examples where its kind of data has a show/<kind>_pictures.py."""
+"""Which pictures a run gets: curves for every family, and pictures of examples where its kind of data has a
+show/<kind>_pictures.py."""
 
 from __future__ import annotations
 
@@ -41,6 +42,7 @@ def draw(run, model, bound: evaluate.Bound, rows: np.ndarray) -> None:
 
 
 def of_examples(kind: str):
-    """The module that draws examples of a kind of data: samples, sample_evolution, reverse_trajectory and shown; None where there is none."""
+    """The module that draws examples of a kind of data: samples, sample_evolution, reverse_trajectory and shown; None
+    where there is none."""
     name = f"bdiff_np.show.{kind}_pictures"
     return import_module(name) if find_spec(name) else None

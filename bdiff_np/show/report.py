@@ -7,7 +7,8 @@ from pathlib import Path
 from bdiff_np.evaluate import Bound
 from bdiff_np.runfolder import run as training
 
-# Training -------------------------------------------------------------------------------------------------------------------------------
+# Training
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def plan(job: training.Run) -> str:
@@ -18,7 +19,8 @@ def plan(job: training.Run) -> str:
         f"{job.folder}: {len(job.train_rows)} rows of {job.train_rows.D} {job.train_rows.elements}{val}; "
         f"T = {t.T}, {t.model.params.flat.size} parameters, "
         f"back end {t.model.ops.name}{f' (auto: {job.chosen_because})' if job.chosen_because else ''}\n"
-        f"{settings.training.epochs} epochs of {t.steps_per_epoch} steps, {t.batch_rows} rows x {t.repeats} timesteps each"
+        f"{settings.training.epochs} epochs of {t.steps_per_epoch} steps, {t.batch_rows} rows x {t.repeats} timesteps "
+        "each"
         + (f", from step {t.optimizer.taken}" if t.optimizer.taken else "")
         + (f"\nresults: {job.results}" if job.results != Path() else "")
     )
@@ -28,7 +30,10 @@ def ending(job: training.Run, how: str) -> str:
     """How a training ended."""
     steps = job.training.optimizer.taken
     rate = steps / job.seconds if job.seconds else 0.0
-    text = f"{how} after {job.epoch} epochs, {steps} steps in {job.seconds:.1f} s ({rate:.0f} steps/s), {job.wall_seconds:.1f} s in all"
+    text = (
+        f"{how} after {job.epoch} epochs, {steps} steps in {job.seconds:.1f} s ({rate:.0f} steps/s), "
+        f"{job.wall_seconds:.1f} s in all"
+    )
     return text + (f"; go on with: python cli.py train {job.folder} --resume" if how == "interrupted" else "")
 
 
@@ -44,19 +49,24 @@ def conclusion(job: training.Run, found: dict) -> str:
     return "\n".join(lines)
 
 
-# Evaluation -----------------------------------------------------------------------------------------------------------------------------
+# Evaluation
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def bound(b: Bound, name: str) -> str:
     """A bound beside its floor."""
     last = "last step learned" if b.bound == "learned" else "last step fixed, as in the paper"
     lines = [
-        f"bound      {b.bits_per_sequence:.4f} +- {b.standard_error_bits:.4f} bits/sequence ({b.nats_per_sequence:.4f} nats), "
+        f"bound      {b.bits_per_sequence:.4f} +- {b.standard_error_bits:.4f} bits/sequence "
+        f"({b.nats_per_sequence:.4f} nats), "
         f"{b.n_sequences} {name}, T = {b.steps}, {last}"
     ]
     if b.floor_bits is not None:
         if b.floor_standard_error_bits:
-            meaning = f"+- {b.floor_standard_error_bits:.4f} bits: the least that any reverse chain with independent elements within a step can reach"
+            meaning = (
+                f"+- {b.floor_standard_error_bits:.4f} bits: the least that any reverse chain with independent "
+                "elements within a step can reach"
+            )
         else:
             meaning = "bits: the entropy of the data, below which no bound can lie"
         lines.append(f"floor      {b.floor_bits:.4f} {meaning}")

@@ -1,8 +1,9 @@
 // The kernels of Bernoulli diffusion, one launch each: prior, q_sample, read, kl_grad, p_flip, p_sample.
 //
-// B rows of D bits, T steps. A thread draws the eight words of one Philox block, which are the noise of bits 8 j .. 8 j + 7 of a row, as byte j of
-// a packed row has them. `clock` is (step, count) on the device: what a captured graph cannot be told from outside. Bounds are for an H100:
-// 3.35 TB/s, 67 TFLOP/s, some 4e11 random words a second (philox.cuh). Operations are of floating point; where none are named, all is integers.
+// B rows of D bits, T steps. A thread draws the eight words of one Philox block, which are the noise of bits 8 j .. 8 j
+// + 7 of a row, as byte j of a packed row has them. `clock` is (step, count) on the device: what a captured graph
+// cannot be told from outside. Bounds are for an H100: 3.35 TB/s, 67 TFLOP/s, some 4e11 random words a second
+// (philox.cuh). Operations are of floating point; where none are named, all is integers.
 
 #include "device.cuh"
 #include "philox.cuh"
@@ -11,11 +12,13 @@
 // Byte j of row r, and which bits of the row it has, for thread number i of all.
 struct Byte {
   int r, j, lo, hi;
-  __device__ __forceinline__ Byte(u32 i, int D) : r(i / ((D + 7) / 8)), j(i % ((D + 7) / 8)), lo(8 * j), hi(min(D, 8 * j + 8)) {}
+  __device__ __forceinline__ Byte(u32 i, int D)
+      : r(i / ((D + 7) / 8)), j(i % ((D + 7) / 8)), lo(8 * j), hi(min(D, 8 * j + 8)) {}
   __device__ __forceinline__ u64 block(u64 first_row, int D) const { return (first_row + r) * u64((D + 7) / 8) + j; }
 };
 
-// Writes bits lo .. hi - 1 of a row of bytes; `get(k)` is the k-th. Eight bits go out in one store where rows lie on multiples of eight.
+// Writes bits lo .. hi - 1 of a row of bytes; `get(k)` is the k-th. Eight bits go out in one store where rows lie on
+// multiples of eight.
 template <typename Get>
 __device__ __forceinline__ void put(u8 *row, const Byte &b, int D, Get get) {
   if (D % 8 == 0) {
@@ -43,12 +46,12 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   put(x + size_t(b.r) * D, b, D, [&](int k) -> u8 { return u64(words[k]) < pi[per_bit ? min(b.lo + k, D - 1) : 0]; });
 }
 
-// q_sample: x_t ~ q(x_t | x_0), x_t (B, D): 1 where the word lies below floor(beta_bar_t pi) + (x_0 ? 1 - beta_bar_t : 0), in units of 2^-32.
-// Reads and writes 1 byte a bit; one word a bit: bound by the words, 2.5 ps a bit.
+// q_sample: x_t ~ q(x_t | x_0), x_t (B, D): 1 where the word lies below floor(beta_bar_t pi) + (x_0 ? 1 - beta_bar_t :
+// 0), in units of 2^-32. Reads and writes 1 byte a bit; one word a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    q_sample(const u64 *noise, int form, int T, const u8 *x0, const long long *t, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_t, int B,
-             int D) {
+    q_sample(const u64 *noise, int form, int T, const u8 *x0, const long long *t, u64 seed, u64 stream, u64 step,
+             u64 first_row, u8 *x_t, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);
@@ -66,8 +69,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 // Reads 1/8 byte a bit, writes 2; one word a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    q_batch(const u64 *noise, int form, int T, const u8 *packed, const int *index, int rows, const long long *t, u64 seed, u64 stream, const u64 *clock,
-            u8 *x0, u8 *x_t, int B, int D) {
+    q_batch(const u64 *noise, int form, int T, const u8 *packed, const int *index, int rows, const long long *t,
+            u64 seed, u64 stream, const u64 *clock, u8 *x0, u8 *x_t, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);
@@ -77,10 +80,12 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   const u32 byte = packed[size_t(index[clock[1] * rows + b.r % rows]) * ((D + 7) / 8) + b.j];
   const auto clean = [&](int k) -> u8 { return byte >> (7 - k) & 1; };
   put(x0 + size_t(b.r) * D, b, D, clean);
-  put(x_t + size_t(b.r) * D, b, D, [&](int k) { return noisy_bit(words[k], lost, pi_word(law, min(b.lo + k, D - 1)), clean(k)); });
+  put(x_t + size_t(b.r) * D, b, D,
+      [&](int k) { return noisy_bit(words[k], lost, pi_word(law, min(b.lo + k, D - 1)), clean(k)); });
 }
 
-// unpack: rows index[r] of packed rows as bytes, x (B, D). Reads 1/8 byte a bit, writes 1: bound by bytes, .34 ps a bit.
+// unpack: rows index[r] of packed rows as bytes, x (B, D). Reads 1/8 byte a bit, writes 1: bound by bytes, .34 ps a
+// bit.
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS, BLOCKS) unpack(const u8 *packed, const int *index, u8 *x, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
@@ -90,8 +95,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS) unpack(const u8 *packed, cons
   put(x + size_t(b.r) * D, b, D, [&](int k) -> u8 { return byte >> (7 - k) & 1; });
 }
 
-// read: the network's input x (B, W), bits as -1 and +1, and where W = 2 D each a second time times odds[t]; and the features of time f (B, F).
-// Reads 1 byte a bit, writes 4 or 8: bound by bytes, 1.5 or 2.7 ps a bit; no operation.
+// read: the network's input x (B, W), bits as -1 and +1, and where W = 2 D each a second time times odds[t]; and the
+// features of time f (B, F). Reads 1 byte a bit, writes 4 or 8: bound by bytes, 1.5 or 2.7 ps a bit; no operation.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     read(const u8 *x_t, const long long *t, const C *odds, const C *features, C *x, C *f, int B, int D, int W, int F) {
@@ -104,14 +109,15 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   for (int j = lane(); j < F; j += WARP) f[size_t(r) * F + j] = features[size_t(t[r]) * F + j];
 }
 
-// kl_grad: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), summed over the bits of a row, kl (B,) nats; and dlogits (B, D), its gradient with the
-// auxiliary cross entropy's. logits (B, D) lack their bias (D,). A warp takes a row, so that the sum has one order; kl is written where
-// logged[clock[1]] says so.
-// Reads 4 + 2 bytes a bit, writes 4: bound by bytes, 3 ps a bit; some 40 operations a bit, 1 exponential; with the value 5 logarithms more.
+// kl_grad: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), summed over the bits of a row, kl (B,) nats; and dlogits (B,
+// D), its gradient with the auxiliary cross entropy's. logits (B, D) lack their bias (D,). A warp takes a row, so that
+// the sum has one order; kl is written where logged[clock[1]] says so.
+// Reads 4 + 2 bytes a bit, writes 4: bound by bytes, 3 ps a bit; some 40 operations a bit, 1 exponential; with the
+// value 5 logarithms more.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    kl_grad(const u64 *noise, const C *table, int form, int T, C bce, const C *logits, const C *bias, const u8 *x0, const u8 *x_t, const long long *t,
-            const u8 *logged, const u64 *clock, C *kl, C *dlogits, int B, int D) {
+    kl_grad(const u64 *noise, const C *table, int form, int T, C bce, const C *logits, const C *bias, const u8 *x0,
+            const u8 *x_t, const long long *t, const u8 *logged, const u64 *clock, C *kl, C *dlogits, int B, int D) {
   const Law<C> law{noise, table, T, D, form, bce};
   const bool value = logged[clock[1]];
   const int r = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
@@ -132,7 +138,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 // Reads 4 + 1 bytes a bit, writes 4: bound by bytes, 2.7 ps a bit; some 20 operations, 1 exponential.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    p_flip(const u64 *noise, const C *table, int form, int T, const C *logits, const u8 *x_t, const long long *t, C *p, int B, int D) {
+    p_flip(const u64 *noise, const C *table, int form, int T, const C *logits, const u8 *x_t, const long long *t, C *p,
+           int B, int D) {
   const Law<C> law{noise, table, T, D, form, 0};
   const int r = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
   if (r >= B) return;
@@ -144,12 +151,13 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   }
 }
 
-// p_sample: x_{t-1} ~ p(x_{t-1} | x_t), x_s (B, D), which may be x_t itself. Bits that are held (B, D) stay; null holds none.
-// Reads 4 + 1 bytes a bit, writes 1; some 20 operations, 1 exponential and 1 word: bound by the words, 2.5 ps a bit.
+// p_sample: x_{t-1} ~ p(x_{t-1} | x_t), x_s (B, D), which may be x_t itself. Bits that are held (B, D) stay; null holds
+// none. Reads 4 + 1 bytes a bit, writes 1; some 20 operations, 1 exponential and 1 word: bound by the words, 2.5 ps a
+// bit.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    p_sample(const u64 *noise, const C *table, int form, int T, const C *logits, const C *bias, const u8 *x_t, const long long *t, const u8 *held, u64 seed,
-             u64 stream, u64 step, u64 first_row, u8 *x_s, int B, int D) {
+    p_sample(const u64 *noise, const C *table, int form, int T, const C *logits, const C *bias, const u8 *x_t,
+             const long long *t, const u8 *held, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_s, int B, int D) {
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);

@@ -1,18 +1,24 @@
-// Bernoulli diffusion of one bit: what every kernel of the family is made of. Definitions: bdiff_np/diffusion/bernoulli.py; derivation, 2 to 7.
+// Bernoulli diffusion of one bit: what every kernel of the family is made of. Definitions:
+// bdiff_np/diffusion/bernoulli.py; derivation, 2 to 7.
 //
-// Flip domain throughout: v is the value that the bit shows at t, and to flip is x_{t-1} != v. Sums of positive numbers, no clip.
+// Flip domain throughout: v is the value that the bit shows at t, and to flip is x_{t-1} != v. Sums of positive
+// numbers, no clip.
 
-enum Form { PER_BIT = 1, X_PREV = 2, SKIP = 4 };  // a law pi for each bit; logits are of x_{t-1}; x_t's own evidence is added to them
+// a law pi for each bit; logits are of x_{t-1}; x_t's own evidence is added to them
+enum Form { PER_BIT = 1, X_PREV = 2, SKIP = 4 };
 
 template <typename C>
 struct Law {
   const u64 *noise;  // beta_bar (T + 1,), then pi (1,) or (D,), in units of 2^-32
-  const C *table;    // one pi: Columns of a bit that shows v at t in row 2 t + v, (2 T + 2, 6). A pi for each bit: steps (T + 1, 6), then pi (2, D)
+  // one pi: Columns of a bit that shows v at t in row 2 t + v, (2 T + 2, 6). A pi for each bit: steps (T + 1, 6), then
+  // pi (2, D)
+  const C *table;
   int T, D, form;
   C bce;  // weight of the cross entropy of x_0 in the gradient
 };
 
-// q(x_{t-1} != x_t | x_t, x_0) where x_0 agrees with x_t and where not, what each leaves to 1, their difference; x_t's own evidence.
+// q(x_{t-1} != x_t | x_t, x_0) where x_0 agrees with x_t and where not, what each leaves to 1, their difference; x_t's
+// own evidence.
 template <typename C>
 struct Columns {
   C agree, disagree, not_agree, not_disagree, gap, own;
@@ -25,9 +31,12 @@ __device__ __forceinline__ u8 noisy_bit(u32 word, u64 lost, u64 pi, u8 x0) {
 }
 
 template <typename C>
-__device__ __forceinline__ u64 pi_word(const Law<C> &law, int d) { return law.noise[law.T + 1 + (law.form & PER_BIT ? d : 0)]; }
+__device__ __forceinline__ u64 pi_word(const Law<C> &law, int d) {
+  return law.noise[law.T + 1 + (law.form & PER_BIT ? d : 0)];
+}
 
-// Whether a word says yes, which it does with probability p. p 2^32 is exact, and a word lies below it if it lies below the next whole number.
+// Whether a word says yes, which it does with probability p. p 2^32 is exact, and a word lies below it if it lies below
+// the next whole number.
 template <typename C>
 __device__ __forceinline__ bool below(u32 word, C p) { return u64(word) < u64(ceil(p * C(4294967296.0))); }
 
@@ -50,7 +59,8 @@ __device__ __forceinline__ Columns<C> look_up(const Law<C> &law, int t, int v, i
           v ? odds : -odds};
 }
 
-// sigmoid(z) and sigmoid(-z), each to its own full relative precision; the small one never below 1e-37, so that 0/0 at t = 1 stays away.
+// sigmoid(z) and sigmoid(-z), each to its own full relative precision; the small one never below 1e-37, so that 0/0 at
+// t = 1 stays away.
 template <typename C>
 struct Pair {
   C up, down;
@@ -64,8 +74,9 @@ __device__ __forceinline__ Pair<C> sigmoids(C z) {
 template <typename C>
 __device__ __forceinline__ C softplus(C z) { return max(z, C(0)) + log1p(exp(-fabs(z))); }
 
-// y - log(1 + y) >= 0. In float32 two terms of nearly one size would cancel for small y; with s = y / (2 + y), log(1 + y) is 2 atanh(s), and what
-// is left is y s - 2 s^3 (1/3 + s^2/5 + ...), whose terms do not. `log_ratio` is log(1 + y), wanted where y itself has lost its digits.
+// y - log(1 + y) >= 0. In float32 two terms of nearly one size would cancel for small y; with s = y / (2 + y), log(1 +
+// y) is 2 atanh(s), and what is left is y s - 2 s^3 (1/3 + s^2/5 + ...), whose terms do not. `log_ratio` is log(1 + y),
+// wanted where y itself has lost its digits.
 __device__ __forceinline__ float phi(float y, float log_ratio) {
   if (y < -0.5f) return y - log_ratio;
   if (y < -0.3f || y > 0.5f) return y - log1p(y);
@@ -76,7 +87,8 @@ __device__ __forceinline__ double phi(double y, double log_ratio) { return y < -
 
 namespace bit {  // the kernels of bernoulli.cu have the same names, for whole batches
 
-// Probability that the learned reverse step flips the bit, and what it leaves to 1. z : the logit with its evidence, of "the bit is v".
+// Probability that the learned reverse step flips the bit, and what it leaves to 1. z : the logit with its evidence, of
+// "the bit is v".
 template <typename C>
 __device__ __forceinline__ Pair<C> p_flip(const Law<C> &law, const Columns<C> &c, Pair<C> sure) {
   if (law.form & X_PREV) return {sure.down, sure.up};
@@ -109,7 +121,8 @@ __device__ __forceinline__ KL<C> kl_grad(const Law<C> &law, C logit, int x0, int
     slope = v ? -off : off;
   } else {
     const C missing = same ? sure.down : sure.up;  // probability that the net does not give to the true x_0
-    const C told = c.gap * c.gap * (sure.up * sure.down) / (p.up * p.down);  // how much the step tells about x_0: 1 at t = 1
+    // how much the step tells about x_0: 1 at t = 1
+    const C told = c.gap * c.gap * (sure.up * sure.down) / (p.up * p.down);
     off = same ? missing * c.gap : -missing * c.gap;
     slope = (told + law.bce) * (x0 ? -missing : missing);
   }

@@ -1,6 +1,8 @@
-"""Bernoulli diffusion of one bit in compiled code: what the loops of bernoulli_numba.py and the kernels of bernoulli_numba_cuda.py are made of.
+"""Bernoulli diffusion of one bit in compiled code: what the loops of bernoulli_numba.py and the kernels of
+bernoulli_numba_cuda.py are made of.
 
-Numbers in, numbers out, so that one function serves a vectorised loop, a GPU and its simulator. Formulas: derivation, sections 3 to 7 and 14.
+Numbers in, numbers out, so that one function serves a vectorised loop, a GPU and its simulator. Formulas: derivation,
+sections 3 to 7 and 14.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ LOW, NEAR_LOW, NEAR_HIGH, LEAST = f32(-0.5), f32(-0.25), f32(0.5), f32(1e-30)
 
 @njit
 def threshold(lost, pi, x0):
-    """The word below which x_t is 1, in units of 2**-32: 0 to 2**32. lost : beta_bar_t, pi : in the same units, uint64"""
+    """The word below which x_t is 1, in units of 2**-32: 0 to 2**32. lost : beta_bar_t, pi : in the same units,
+    uint64"""
     return ((lost * pi) >> WORD_BITS) + ((u64(1) << WORD_BITS) - lost if x0 != 0 else u64(0))
 
 
@@ -33,21 +36,24 @@ def is_below(word, threshold):
 
 @njit
 def below(word, p, size):
-    """Whether a word says yes, which it does with probability p. size : 2**32 in p's type. p size is exact, and a word lies below it if it lies below
-    the next whole number."""
+    """Whether a word says yes, which it does with probability p. size : 2**32 in p's type. p size is exact, and a word
+    lies below it if it lies below the next whole number."""
     return np.uint8(u64(word) < u64(math.ceil(p * size)))
 
 
 @njit(fastmath=FUSED, error_model="numpy")
 def work_out(step, pi_v, pi_o, x_prev):
-    """The columns of a bit whose value has probability pi_v by the stationary law, pi_o the other: q_flip's agree, disagree, not_agree, not_disagree
-    and gap, and the log odds that evidence has. step : alpha_bar before and after t, what each leaves to 1, what a step keeps and redraws"""
+    """The columns of a bit whose value has probability pi_v by the stationary law, pi_o the other: q_flip's agree,
+    disagree, not_agree, not_disagree
+    and gap, and the log odds that evidence has. step : alpha_bar before and after t, what each leaves to 1, what a step
+        keeps and redraws"""
     ab_s, ab_t, bb_s, bb_t, keep, redraw = step
     still = ab_t + bb_t * pi_v
     signal, lost = (keep, redraw) if x_prev else (ab_t, bb_t)
     return (
-        bb_s * pi_o * redraw * pi_v / still, (ab_s + bb_s * pi_o) * redraw / bb_t, (ab_s + bb_s * pi_v) * (keep + redraw * pi_v) / still,
-        bb_s * (keep + redraw * pi_v) / bb_t, redraw * (ab_s * pi_v + ab_t * pi_o) / (bb_t * still), log((signal + lost * pi_v) / (lost * pi_o)),
+        bb_s * pi_o * redraw * pi_v / still, (ab_s + bb_s * pi_o) * redraw / bb_t,
+        (ab_s + bb_s * pi_v) * (keep + redraw * pi_v) / still, bb_s * (keep + redraw * pi_v) / bb_t,
+        redraw * (ab_s * pi_v + ab_t * pi_o) / (bb_t * still), log((signal + lost * pi_v) / (lost * pi_o)),
     )  # fmt: skip
 
 
@@ -62,9 +68,11 @@ def sigmoids(z, one, tiny):
 
 @njit(fastmath=FUSED, error_model="numpy")
 def slope_x0(same, x0, a, b, columns, bce):
-    """d KL / d logit with predict x0, plus the auxiliary cross entropy's. a, b : probability that x_0 is what x_t shows, and what it leaves to 1"""
+    """d KL / d logit with predict x0, plus the auxiliary cross entropy's. a, b : probability that x_0 is what x_t
+    shows, and what it leaves to 1"""
     agree, disagree, not_agree, not_disagree, gap = columns
-    told = gap * gap * (a * b) / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))  # at t = 1 this is a b / (b a)
+    # at t = 1 this is a b / (b a)
+    told = gap * gap * (a * b) / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))
     missing = b if same else a  # probability that the net does not give to the true x_0
     return (told + bce) * (-missing if x0 != 0 else missing)
 
@@ -84,8 +92,9 @@ def softplus(z, one):
 
 @njit(error_model="numpy")
 def phi(y, log_ratio, one):
-    """y - log(1 + y) >= 0. Two terms of nearly one size would cancel for small y: there, with s = y / (2 + y), log(1 + y) is 2 atanh(s), and what is
-    left is y s - 2 s^3 (1/3 + s^2/5 + ...), whose terms do not. log_ratio : log(1 + y), wanted where y itself has lost its digits"""
+    """y - log(1 + y) >= 0. Two terms of nearly one size would cancel for small y: there, with s = y / (2 + y), log(1 +
+    y) is 2 atanh(s), and what is left is y s - 2 s^3 (1/3 + s^2/5 + ...), whose terms do not. log_ratio : log(1 + y),
+    wanted where y itself has lost its digits"""
     if y < LOW:
         return y - log_ratio
     if y < NEAR_LOW or y > NEAR_HIGH:
@@ -100,7 +109,8 @@ def phi(y, log_ratio, one):
 
 @njit(error_model="numpy")
 def value(z, a, b, same, t, columns, x_prev, one):
-    """KL(q || p) of the reverse step of one bit, in nats. z : logit of "the bit is what it shows". a, b : sigmoids of z. same : whether x_0 is what
+    """KL(q || p) of the reverse step of one bit, in nats. z : logit of "the bit is what it shows". a, b : sigmoids of
+    z. same : whether x_0 is what
     x_t shows. columns : agree, disagree, not_agree, not_disagree, gap and one more"""
     agree, disagree, not_agree, not_disagree, gap, _ = columns
     if t == 1:

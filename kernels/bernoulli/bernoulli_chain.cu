@@ -1,11 +1,14 @@
-// walk_back: rows through many steps of the reverse chain of Bernoulli diffusion with a narrow perceptron in one launch.
+// walk_back: rows through many steps of the reverse chain of Bernoulli diffusion with a narrow perceptron in one
+// launch.
 //
-// A block keeps the weights and its rows' bits in shared memory and meets no other. A bit of x_t flips if its random word lies below p 2^32, and
-// p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the network says. So the network is asked only for rows that have a
-// word below that, C of them at a time: with 20 bits and 2000 steps it is one row in twelve, with the same result. Derivation, section 11.
+// A block keeps the weights and its rows' bits in shared memory and meets no other. A bit of x_t flips if its random
+// word lies below p 2^32, and p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the network
+// says. So the network is asked only for rows that have a word below that, C of them at a time: with 20 bits and 2000
+// steps it is one row in twelve, with the same result. Derivation, section 11.
 //
-// Per row and step of a 20-50-50-20 net: 24 random words, and 4,600 multiply-adds for one row in twelve. On an H100 the words take 60 ps, the products
-// (bound by shared memory at half of 67 TFLOP/s) 23 ps; x itself is read and written once.
+// Per row and step of a 20-50-50-20 net: 24 random words, and 4,600 multiply-adds for one row in twelve. On an H100 the
+// words take 60 ps, the products (bound by shared memory at half of 67 TFLOP/s) 23 ps; x itself is read and written
+// once.
 
 #include "device.cuh"
 #include "philox.cuh"
@@ -23,7 +26,8 @@ __device__ __forceinline__ bool may_flip(const Law<float> &law, u32 word, int t,
   return law.form & X_PREV || below(word, min(1.0f, look_up(law, t, v, d).disagree * (1 + MARGIN)));
 }
 
-// All layers, for C rows that are all at one t: film (.) has scale beside shift of each hidden layer. The last layer's s holds the logits.
+// All layers, for C rows that are all at one t: film (.) has scale beside shift of each hidden layer. The last layer's
+// s holds the logits.
 __device__ __forceinline__ void forward(const Net &net, float *room, const float *film, int C) {
   for (int k = 0; k < net.layers; ++k) {
     const Layer layer = net.layer[k];
@@ -49,11 +53,13 @@ __device__ __forceinline__ void forward(const Net &net, float *room, const float
   }
 }
 
-// Dynamic shared memory: net.end floats; then packed bits, (rows, ceil(D / 8)) rounded up to words; a word for 32 rows; a number for each row.
+// Dynamic shared memory: net.end floats; then packed bits, (rows, ceil(D / 8)) rounded up to words; a word for 32 rows;
+// a number for each row.
 __global__ void __launch_bounds__(THREADS, 2) walk_back(const Walk walk, const Law<float> law) {
   DYN_SHARED(float, room);
   const Net net = read_net(walk.plan);
-  const int bytes = (net.D + 7) / 8, rows = walk.rows, C = walk.C, lo = blockIdx.x * rows, own = min(rows, walk.B - lo), words_of_flags = (rows + 31) / 32;
+  const int bytes = (net.D + 7) / 8, rows = walk.rows, C = walk.C, lo = blockIdx.x * rows, own = min(rows, walk.B - lo),
+            words_of_flags = (rows + 31) / 32;
   u8 *x = static_cast<u8 *>(walk.x), *bits = reinterpret_cast<u8 *>(room + net.end);
   u32 *flags = reinterpret_cast<u32 *>(room + net.end + (rows * bytes + 3) / 4);
   int *chosen = reinterpret_cast<int *>(flags + words_of_flags);
@@ -61,7 +67,8 @@ __global__ void __launch_bounds__(THREADS, 2) walk_back(const Walk walk, const L
   load_weights(net, room, walk.params, false);
   for (int e = threadIdx.x; e < own * bytes; e += THREADS) {
     u32 byte = 0;
-    for (int k = 0; k < min(8, net.D - e % bytes * 8); ++k) byte |= u32(x[size_t(lo + e / bytes) * net.D + e % bytes * 8 + k]) << (7 - k);
+    for (int k = 0; k < min(8, net.D - e % bytes * 8); ++k)
+      byte |= u32(x[size_t(lo + e / bytes) * net.D + e % bytes * 8 + k]) << (7 - k);
     bits[e] = byte;
   }
   for (int w = threadIdx.x; w < words_of_flags; w += THREADS) flags[w] = 0;

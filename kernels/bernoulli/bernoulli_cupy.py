@@ -1,4 +1,5 @@
-"""The kernels of bernoulli.cu on CuPy: launches into arrays that are there, and `Kernels`, the family's kernels on this back end."""
+"""The kernels of bernoulli.cu on CuPy: launches into arrays that are there, and `Kernels`, the family's kernels on this
+back end."""
 
 from __future__ import annotations
 
@@ -25,17 +26,30 @@ MODULE = Module(
 def prior(law: Law, key: Key, first_row: int, x) -> None:
     """x (B, D) ~ B(pi)."""
     B, D = x.shape
-    MODULE.launch("prior<256>", law.C, _bytes(B, D), law.noise[law.T + 1 :], i32(law.per_bit), *_address(key, first_row), x, i32(B), i32(D))
+    MODULE.launch(
+        "prior<256>",
+        law.C,
+        _bytes(B, D),
+        law.noise[law.T + 1 :],
+        i32(law.per_bit),
+        *_address(key, first_row),
+        x,
+        i32(B),
+        i32(D),
+    )
 
 
 def q_sample(law: Law, x0, t, key: Key, first_row: int, x_t) -> None:
     """x_t (B, D) from x0 (B, D) and t (B,)."""
     (B, D), head = x0.shape, (law.noise, i32(law.form), i32(law.T))
-    MODULE.launch("q_sample<256, {C}>", law.C, _bytes(B, D), *head, x0, t, *_address(key, first_row), x_t, i32(B), i32(D))
+    MODULE.launch(
+        "q_sample<256, {C}>", law.C, _bytes(B, D), *head, x0, t, *_address(key, first_row), x_t, i32(B), i32(D)
+    )
 
 
 def q_batch(law: Law, data, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
-    """x0 and x_t (B, D) of step clock[0]: rows index[clock[1] * rows + ...] of the data (data.bits.Resident), each B / rows times."""
+    """x0 and x_t (B, D) of step clock[0]: rows index[clock[1] * rows + ...] of the data (data.bits.Resident), each B /
+    rows times."""
     (B, D), head = x0.shape, (law.noise, i32(law.form), i32(law.T))
     arguments = data.array, index, i32(rows), t, u64(seed), u64(stream), clock, x0, x_t, i32(B), i32(D)
     MODULE.launch("q_batch<256, {C}>", law.C, _bytes(B, D), *head, *arguments)
@@ -48,15 +62,34 @@ def unpack(packed, index, x) -> None:
 
 
 def read_into(x_t, t, features, odds, x, f) -> None:
-    """The network's input x (B, D or 2D), bits as -1 and +1, and weighted by odds[t] where odds (T + 1,) are given; f (B, F) = features[t]."""
+    """The network's input x (B, D or 2D), bits as -1 and +1, and weighted by odds[t] where odds (T + 1,) are given; f
+    (B, F) = features[t]."""
     (B, D), W, F = x_t.shape, x.shape[1], f.shape[1]
-    MODULE.launch("read<256, {C}>", x.dtype, (blocks(B, SIDE),), x_t, t, odds, features, x, f, i32(B), i32(D), i32(W), i32(F))
+    MODULE.launch(
+        "read<256, {C}>", x.dtype, (blocks(B, SIDE),), x_t, t, odds, features, x, f, i32(B), i32(D), i32(W), i32(F)
+    )
 
 
 def kl_grad(law: Law, logits, bias, x0, x_t, t, logged, clock, kl, dlogits) -> None:
     """dlogits (B, D), which may be logits, of logits + bias; kl (B,) where logged[clock[1]] says so."""
     (B, D), head = logits.shape, (law.noise, law.table, i32(law.form), i32(law.T), law.C.type(law.bce))
-    MODULE.launch("kl_grad<256, {C}>", law.C, (blocks(B, SIDE),), *head, logits, bias, x0, x_t, t, logged, clock, kl, dlogits, i32(B), i32(D))
+    MODULE.launch(
+        "kl_grad<256, {C}>",
+        law.C,
+        (blocks(B, SIDE),),
+        *head,
+        logits,
+        bias,
+        x0,
+        x_t,
+        t,
+        logged,
+        clock,
+        kl,
+        dlogits,
+        i32(B),
+        i32(D),
+    )
 
 
 def p_flip(law: Law, logits, x_t, t, p) -> None:
@@ -68,7 +101,21 @@ def p_flip(law: Law, logits, x_t, t, p) -> None:
 def p_sample(law: Law, logits, bias, x_t, t, held, key: Key, first_row: int, x_s) -> None:
     """x_s (B, D), which may be x_t, of logits + bias. held : (B, D) uint8, 1 where a bit stays, or None"""
     (B, D), head = x_t.shape, (law.noise, law.table, i32(law.form), i32(law.T))
-    MODULE.launch("p_sample<256, {C}>", law.C, _bytes(B, D), *head, logits, bias, x_t, t, held, *_address(key, first_row), x_s, i32(B), i32(D))
+    MODULE.launch(
+        "p_sample<256, {C}>",
+        law.C,
+        _bytes(B, D),
+        *head,
+        logits,
+        bias,
+        x_t,
+        t,
+        held,
+        *_address(key, first_row),
+        x_s,
+        i32(B),
+        i32(D),
+    )
 
 
 def _address(key: Key, first_row: int) -> tuple:

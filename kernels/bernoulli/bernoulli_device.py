@@ -1,7 +1,8 @@
 """The kernels of Bernoulli diffusion on a GPU, whichever technology launches them: q_sample, kl_grad, p_sample.
 
-Arrays are on the device, results too; what comes from the host is moved there first. The value of the KL is of the logits' dtype, in float32 good to
-some 1e-6 of itself (bernoulli.cuh says how). Random words are those of rng.py, made in the kernels.
+Arrays are on the device, results too; what comes from the host is moved there first. The value of the KL is of the
+logits' dtype, in float32 good to some 1e-6 of itself (bernoulli.cuh says how). Random words are those of rng.py, made
+in the kernels.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class Law(NamedTuple):
     """A chain and the meaning of the network's output, as kernels read them."""
 
     noise: Any  # beta_bar (T + 1,), then pi (1,) or (D,), in units of 2**-32, uint64
-    table: Any  # C: one pi, (2 T + 2, 6), columns of a bit that shows v at t in row 2 t + v; a pi per bit, (T + 1, 6) steps, then (2, D) pi
+    # C: one pi, (2 T + 2, 6), columns of a bit that shows v at t in row 2 t + v; a pi per bit, (T + 1, 6) steps, then
+    # (2, D) pi
+    table: Any
     form: int  # PER_BIT, X_PREV, SKIP
     T: int
     bce: float  # weight of the cross entropy of x_0 in the gradient
@@ -39,7 +42,9 @@ def law(arrays, chain: Chain, predict: str, skip: bool, bce_weight: float, dtype
     table = np.concatenate([found.steps.ravel(), found.pi.ravel()]) if per_bit else found.table.ravel()
     form = PER_BIT * per_bit + X_PREV * (predict == "x_prev") + SKIP * skip
     noise = np.concatenate([found.lost, found.pi_words])
-    return Law(arrays.asarray(noise), arrays.asarray(table.astype(dtype)), form, chain.T, bce_weight / chain.T, np.dtype(dtype))
+    return Law(
+        arrays.asarray(noise), arrays.asarray(table.astype(dtype)), form, chain.T, bce_weight / chain.T, np.dtype(dtype)
+    )
 
 
 def read(arrays, read_into, x_t, t, features, weight=None) -> tuple[Any, Any]:
@@ -51,7 +56,8 @@ def read(arrays, read_into, x_t, t, features, weight=None) -> tuple[Any, Any]:
 
 
 class DeviceKernels(FamilyKernels):
-    """The kernels for one chain and one meaning of the network's output; arguments and shapes as in bernoulli_numpy.Kernels, arrays on the device.
+    """The kernels for one chain and one meaning of the network's output; arguments and shapes as in
+    bernoulli_numpy.Kernels, arrays on the device.
 
     A technology fills in two modules: `arrays`, how arrays are made, and `launch`, its launches.
     """
@@ -75,7 +81,9 @@ class DeviceKernels(FamilyKernels):
         B, D = logits.shape
         kl, dlogits = self.arrays.empty(B, self.dtype), self.arrays.empty((B, D), self.dtype)
         bits, logged = (self._bits(x0), self._bits(x_t)), self.flags[int(value) :]
-        self.launch.kl_grad(self.law, self.arrays.asarray(logits), self.zeros(D), *bits, self._steps(t), logged, self.clock, kl, dlogits)
+        self.launch.kl_grad(
+            self.law, self.arrays.asarray(logits), self.zeros(D), *bits, self._steps(t), logged, self.clock, kl, dlogits
+        )
         return kl if value else None, dlogits
 
     def p_flip(self, logits, x_t, t):

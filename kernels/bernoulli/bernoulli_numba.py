@@ -1,7 +1,7 @@
 """The three kernels of Bernoulli diffusion in compiled code: q_sample, kl_grad, p_sample.
 
-The same operations as kernels/bernoulli_numpy.py, bit by bit instead of array by array; the gradient loop has no logarithm and vectorises. The
-value of the KL, with its logarithms in float64, is worked out only when it is asked for.
+The same operations as kernels/bernoulli_numpy.py, bit by bit instead of array by array; the gradient loop has no
+logarithm and vectorises. The value of the KL, with its logarithms in float64, is worked out only when it is asked for.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ class Law(NamedTuple):
 
     lost: np.ndarray  # (T + 1,) uint64, beta_bar in units of 2**-32
     pi_words: np.ndarray  # (1,) or (D,) uint64, pi in the same units
-    table: np.ndarray  # (2 T + 2, 6) C, columns for a bit that shows v at t in row 2 t + v; empty if pi is a law per bit
-    steps: np.ndarray  # (T + 1, 6) C: alpha_bar before and after t, what each leaves to 1, and what a step keeps and redraws
+    # (2 T + 2, 6) C, columns for a bit that shows v at t in row 2 t + v; empty if pi is a law per bit
+    table: np.ndarray
+    # (T + 1, 6) C: alpha_bar before and after t, what each leaves to 1, and what a step keeps and redraws
+    steps: np.ndarray
     pi: np.ndarray  # (2, 1) or (2, D) C: probabilities of 0 and of 1
     bce: float  # C, weight of the cross entropy of x_0 in the gradient
     x_prev: bool  # logits are of x_{t-1}
@@ -49,7 +51,8 @@ def law(chain: Chain, predict: str, skip: bool, bce_weight: float, dtype) -> Law
 
 
 class Kernels:
-    """The kernels for one chain and one meaning of the network's output; arguments, shapes and results as in bernoulli_numpy.Kernels."""
+    """The kernels for one chain and one meaning of the network's output; arguments, shapes and results as in
+    bernoulli_numpy.Kernels."""
 
     work = 7  # look_up's columns, and p
 
@@ -64,7 +67,15 @@ class Kernels:
 
     def kl_grad(self, logits, x0, x_t, t, value: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
         kl, dlogits = np.empty(len(x0) if value else 0), np.empty(logits.shape, self.dtype)
-        kl_grad(self.law, np.asarray(t, np.int64), np.ascontiguousarray(logits), *_bits(x0, x_t), self._work(x_t), dlogits, kl)
+        kl_grad(
+            self.law,
+            np.asarray(t, np.int64),
+            np.ascontiguousarray(logits),
+            *_bits(x0, x_t),
+            self._work(x_t),
+            dlogits,
+            kl,
+        )
         return kl if value else None, dlogits
 
     def p_flip(self, logits, x_t, t) -> np.ndarray:
@@ -87,7 +98,11 @@ class Kernels:
         both = np.tile(np.repeat(np.arange(2, dtype=np.uint8)[:, None], D, axis=1), (len(t), 1))
         columns = np.empty((6, both.size), self.dtype)
         look_up(self.law, np.repeat(t, 2), both, columns)
-        return np.minimum(columns[1].astype(np.float64) * (1 + MARGIN) * 2.0**32, 2.0**32 - 1).astype(np.uint32).reshape(len(t), 2, D)
+        return (
+            np.minimum(columns[1].astype(np.float64) * (1 + MARGIN) * 2.0**32, 2.0**32 - 1)
+            .astype(np.uint32)
+            .reshape(len(t), 2, D)
+        )
 
     def _work(self, x_t: np.ndarray) -> np.ndarray:
         return np.empty(self.work * x_t.size, self.dtype)
@@ -106,7 +121,8 @@ def _words(key: Key, rows: int, D: int, first_row: int) -> np.ndarray:
     return raw.view(np.uint32).reshape(rows, blocks * 8)
 
 
-# What the fused paths are filled with (hooks_numba.py) -------------------------------------------------------------------------------------
+# What the fused paths are filled with (hooks_numba.py)
+# -------------------------------------------------------------------------------------
 
 
 @njit
@@ -127,7 +143,8 @@ def kl_grad(law, t, logits, x0, x_t, work, dlogits, kl):
 
 @njit
 def may_change(law, limits, words, x):
-    """Whether a bit may flip: p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the network says."""
+    """Whether a bit may flip: p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the network
+    says."""
     if_0, if_1 = limits[0], limits[1]
     found = np.uint8(0)
     for d in range(x.size):
@@ -154,9 +171,11 @@ def p_sample(law, t, logits, words, work, x_t):
             x_t[r, d] ^= np.uint8(bit.below(words[r, d], p[r * D + d], size))
 
 
-# Over rows ------------------------------------------------------------------------------------------------------------------------------
+# Over rows
+# ----------------------------------------------------------------------------------------------------------------------
 #
-# Loops over bits take flat arrays and no more than eight of them that could overlap: then LLVM proves that they may run in vectors.
+# Loops over bits take flat arrays and no more than eight of them that could overlap: then LLVM proves that they may run
+# in vectors.
 
 
 @njit(error_model="numpy")
@@ -165,7 +184,12 @@ def q_sample(law, t, words, x0, x_t):
     for r in range(x0.shape[0]):
         lost = law.lost[t[r]]
         if law.pi_words.size == 1:
-            _below(words[r], x0[r], x_t[r], (bit.threshold(lost, law.pi_words[0], 0), bit.threshold(lost, law.pi_words[0], 1)))
+            _below(
+                words[r],
+                x0[r],
+                x_t[r],
+                (bit.threshold(lost, law.pi_words[0], 0), bit.threshold(lost, law.pi_words[0], 1)),
+            )
         else:
             for d in range(x0.shape[1]):
                 x_t[r, d] = u64(words[r, d]) < bit.threshold(lost, law.pi_words[d], x0[r, d])
@@ -173,7 +197,8 @@ def q_sample(law, t, words, x0, x_t):
 
 @njit
 def _below(words, x0, x_t, thresholds):
-    """Whether each word lies below the first threshold (x0 = 0) or the second, which may be 0 or 2**32: 32-bit comparisons with 2**32 - 1 at most."""
+    """Whether each word lies below the first threshold (x0 = 0) or the second, which may be 0 or 2**32: 32-bit
+    comparisons with 2**32 - 1 at most."""
     first, second = thresholds
     one = np.uint8(1)
     can_0, can_1 = one if first > u64(0) else np.uint8(0), one if second > u64(0) else np.uint8(0)
@@ -185,7 +210,8 @@ def _below(words, x0, x_t, thresholds):
 
 @njit(error_model="numpy")
 def look_up(law, t, x_t, columns):
-    """The law's columns for each bit, (6, B D) C, of x_t (B, D) at t (B,): from the table, or by the formulas of bernoulli.q_flip and evidence."""
+    """The law's columns for each bit, (6, B D) C, of x_t (B, D) at t (B,): from the table, or by the formulas of
+    bernoulli.q_flip and evidence."""
     B, D = x_t.shape
     for r in range(B):
         lo, hi = r * D, (r + 1) * D
@@ -194,7 +220,14 @@ def look_up(law, t, x_t, columns):
             for c in range(6):
                 _choose(x_t[r], zero[c], one[c], columns[c, lo:hi])
         else:
-            row = columns[0, lo:hi], columns[1, lo:hi], columns[2, lo:hi], columns[3, lo:hi], columns[4, lo:hi], columns[5, lo:hi]
+            row = (
+                columns[0, lo:hi],
+                columns[1, lo:hi],
+                columns[2, lo:hi],
+                columns[3, lo:hi],
+                columns[4, lo:hi],
+                columns[5, lo:hi],
+            )
             _work_out(law, law.steps[t[r]], x_t[r], row)
 
 
@@ -233,7 +266,14 @@ def _work_out(law, step, x_t, row):
 def gradient(law, logits, bits, columns, dlogits):
     """kl_grad's gradient, for flat arrays of bits: bits are (x0, x_t), columns (6, n). Derivation, sections 6 and 7."""
     x0, x_t = bits
-    agree, disagree, not_agree, not_disagree, gap, own = columns[0], columns[1], columns[2], columns[3], columns[4], columns[5]
+    agree, disagree, not_agree, not_disagree, gap, own = (
+        columns[0],
+        columns[1],
+        columns[2],
+        columns[3],
+        columns[4],
+        columns[5],
+    )
     zero, one = dlogits.dtype.type(0), dlogits.dtype.type(1)
     add, bce, tiny = one if law.skip else zero, law.bce, dlogits.dtype.type(TINY)
     if law.x_prev:

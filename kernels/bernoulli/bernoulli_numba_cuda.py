@@ -1,6 +1,8 @@
-"""The kernels of Bernoulli diffusion in Numba-CUDA: those of bernoulli.cu in Python, made of bernoulli_bit_numba.py, which the CPU runs too.
+"""The kernels of Bernoulli diffusion in Numba-CUDA: those of bernoulli.cu in Python, made of bernoulli_bit_numba.py,
+which the CPU runs too.
 
-Launches have the names and arguments of bernoulli_cupy.py. A thread draws the eight words of a Philox block, or a row of threads sums a row of bits.
+Launches have the names and arguments of bernoulli_cupy.py. A thread draws the eight words of a Philox block, or a row
+of threads sums a row of bits.
 """
 
 from __future__ import annotations
@@ -163,7 +165,8 @@ def _p_sample(table, form, T, logits, bias, x_t, t, held, holds, seed, stream, s
             x_s[r, d] = v ^ (0 if stays else bit.below(philox.word(block, k), p, size))
 
 
-# Launches -------------------------------------------------------------------------------------------------------------------------------
+# Launches
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def prior(law: Law, key: Key, first_row: int, x) -> None:
@@ -175,7 +178,9 @@ def q_sample(law: Law, x0, t, key: Key, first_row: int, x_t) -> None:
 
 
 def q_batch(law: Law, data, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
-    _q_batch[_bytes(*x0.shape), THREADS](law.noise, law.form, law.T, data.array, index, u64(rows), t, u64(seed), u64(stream), clock, x0, x_t)
+    _q_batch[_bytes(*x0.shape), THREADS](
+        law.noise, law.form, law.T, data.array, index, u64(rows), t, u64(seed), u64(stream), clock, x0, x_t
+    )
 
 
 def unpack(packed, index, x) -> None:

@@ -1,8 +1,8 @@
 """The three kernels of Bernoulli diffusion on NumPy, in float32: q_sample, kl_grad, p_sample.
 
-The mathematics is that of bdiff_np/diffusion/bernoulli.py, whose float64 functions these are tested against. What differs: tables over t are
-laid out once, a batch takes few passes over its arrays, and the KL is summed from two terms that are never negative (derivation, section 5),
-so that float32 inputs keep it exact where probabilities of 1e-8 meet.
+The mathematics is that of bdiff_np/diffusion/bernoulli.py, whose float64 functions these are tested against. What
+differs: tables over t are laid out once, a batch takes few passes over its arrays, and the KL is summed from two terms
+that are never negative (derivation, section 5), so that float32 inputs keep it exact where probabilities of 1e-8 meet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class Kernels:
     chain : the forward process
     predict : "x0" or "x_prev", what the logits are of
     skip : add x_t's own evidence to the network's output
-    bce_weight : weight, in the bound's own units, of the cross entropy of x_0 that is added to the gradient (not to the value)
+    bce_weight : weight, in the bound's own units, of the cross entropy of x_0 that is added to the gradient (not to the
+        value)
     dtype : of logits and gradients; float64 for gradient checks
     """
 
@@ -32,26 +33,36 @@ class Kernels:
         self.bce = bce_weight / chain.T
         self.lost, self.pi_words = bernoulli.integer_law(chain)
         self.kept = np.uint64(bernoulli.WORD) - self.lost
-        self.threshold_0 = self.lost[:, None] * self.pi_words // np.uint64(bernoulli.WORD) if chain.pi.ndim == 0 else None
-        # What depends on (t, v) alone, v the value shown, stands at entry 2 t + v of a table, (columns, 2 T + 2); entries 0 and 1 are never read.
-        # With a law per bit the table would be D times as large, and its columns are worked out for each batch instead.
+        self.threshold_0 = (
+            self.lost[:, None] * self.pi_words // np.uint64(bernoulli.WORD) if chain.pi.ndim == 0 else None
+        )
+        # What depends on (t, v) alone, v the value shown, stands at entry 2 t + v of a table, (columns, 2 T + 2);
+        # entries 0 and 1 are never read. With a law per bit the table would be D times as large, and its columns are
+        # worked out for each batch instead.
         self.table = None
         if chain.pi.ndim == 0:
             t = np.repeat(np.arange(1, chain.T + 1), 2)
             v = np.tile([[0], [1]], (chain.T, 1)).astype(np.uint8)
             self.table = np.zeros((6, 2 * chain.T + 2), self.dtype)
-            self.table[:, 2:] = np.stack([*bernoulli.q_flip(chain, v, t), bernoulli.evidence(chain, predict, v, t)])[:, :, 0]
+            self.table[:, 2:] = np.stack([*bernoulli.q_flip(chain, v, t), bernoulli.evidence(chain, predict, v, t)])[
+                :, :, 0
+            ]
 
     def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         """x_t ~ q(x_t | x_0), (B, D) uint8, for x0 (B, D) uint8 and t (B,); the same bits as the definition's."""
-        threshold = self.threshold_0[t] if self.threshold_0 is not None else self.lost[t, None] * self.pi_words // np.uint64(bernoulli.WORD)
+        threshold = (
+            self.threshold_0[t]
+            if self.threshold_0 is not None
+            else self.lost[t, None] * self.pi_words // np.uint64(bernoulli.WORD)
+        )
         threshold = threshold + x0 * self.kept[t, None]
         return (rng.words(key, len(x0), x0.shape[1], first_row) < threshold).view(np.uint8)
 
     def kl_grad(self, logits: np.ndarray, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray, value: bool = True):
         """KL of the reverse step and its gradient, in one pass.
 
-        logits : (B, D), the network's output. value : whether the KL is wanted, which takes logarithms, or the gradient alone
+        logits : (B, D), the network's output. value : whether the KL is wanted, which takes logarithms, or the gradient
+            alone
 
         Returns
         -------
@@ -75,7 +86,8 @@ class Kernels:
             off = missing * gap * _sign(same, self.dtype)  # p - q, to full precision
         else:
             shown = _sign(x_t, self.dtype)
-            p, not_p = _sigmoids((-shown * logits).astype(np.float64))  # nothing holds these logits back: float32 would underflow at 104
+            # nothing holds these logits back: float32 would underflow at 104
+            p, not_p = _sigmoids((-shown * logits).astype(np.float64))
             off = p - q
             dlogits = (-shown * off).astype(self.dtype)
         if not value:
@@ -112,9 +124,11 @@ class Kernels:
         return [column.astype(self.dtype) for column in columns]
 
 
-def read(x_t: np.ndarray, t: np.ndarray, features: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """What a network multiplies first: bits x_t (B, D) as -1 and +1, and where weight (T + 1,) is given each a second time, times weight[t];
-    (B, D or 2 D). And the features of time, (B, F), for features (T + 1, F) and t (B,)."""
+def read(
+    x_t: np.ndarray, t: np.ndarray, features: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a network multiplies first: bits x_t (B, D) as -1 and +1, and where weight (T + 1,) is given each a second
+    time, times weight[t]; (B, D or 2 D). And the features of time, (B, F), for features (T + 1, F) and t (B,)."""
     x = x_t.astype(features.dtype) * 2 - 1
     return x if weight is None else np.concatenate([x, x * weight[t, None]], axis=1), features[t]
 
@@ -134,5 +148,6 @@ def _sigmoids(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _phi(y: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """y - log(1 + y) >= 0, float64, for y = ratio - 1: where y is nearly -1, the ratio has the digits that y has lost."""
+    """y - log(1 + y) >= 0, float64, for y = ratio - 1: where y is nearly -1, the ratio has the digits that y has
+    lost."""
     return y - np.where(y < -0.5, np.log(ratio, dtype=np.float64), np.log1p(np.maximum(y, -0.5)))

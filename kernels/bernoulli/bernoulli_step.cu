@@ -1,13 +1,16 @@
-// take: many optimiser steps of Bernoulli diffusion with a narrow perceptron in one launch: the five lines of bdiff_np/train.py, fused.
+// take: many optimiser steps of Bernoulli diffusion with a narrow perceptron in one launch: the five lines of
+// bdiff_np/train.py, fused.
 //
-// A block takes a group of the batch's rows, R at a time, through noise, forward, KL gradient and backward, all in shared memory, and adds up their
-// gradient; then all blocks together sum the gradients of all groups, and each takes its share of AdamW. Between these three phases the whole grid
-// meets, so the launch is cooperative. Groups, pieces and the order of every sum come from sizes alone: on a card of one kind, the weights do not
-// depend on how many multiprocessors it has.
+// A block takes a group of the batch's rows, R at a time, through noise, forward, KL gradient and backward, all in
+// shared memory, and adds up their gradient; then all blocks together sum the gradients of all groups, and each takes
+// its share of AdamW. Between these three phases the whole grid meets, so the launch is cooperative. Groups, pieces and
+// the order of every sum come from sizes alone: on a card of one kind, the weights do not depend on how many
+// multiprocessors it has.
 //
-// Per row of a 20-50-50-20 net: 3 bytes of data read, 38,000 operations, 60 random words. Per step: 40 bytes a parameter for AdamW and 8 more for each
-// group. Products read 8 numbers from shared memory for 16 multiply-adds, so they are bound by shared memory at half of an H100's 67 TFLOP/s: 1.2 ns a
-// row; a step of few rows is bound by three meetings of the grid, 1 to 2 us each, and by the length of one thread's sums.
+// Per row of a 20-50-50-20 net: 3 bytes of data read, 38,000 operations, 60 random words. Per step: 40 bytes a
+// parameter for AdamW and 8 more for each group. Products read 8 numbers from shared memory for 16 multiply-adds, so
+// they are bound by shared memory at half of an H100's 67 TFLOP/s: 1.2 ns a row; a step of few rows is bound by three
+// meetings of the grid, 1 to 2 us each, and by the length of one thread's sums.
 
 #include "device.cuh"
 #include "philox.cuh"
@@ -25,16 +28,20 @@ struct Batch {
   u64 seed, step;
   const u8 *packed;   // (N, ceil(D / 8)): all rows of the data
   const int *index;   // (rows,): which of them
-  int rows, B, R;     // rows of the data in a batch; rows of the batch, which shows each B / rows times; rows that a block takes together
+  // rows of the data in a batch; rows of the batch, which shows each B / rows times; rows that a block takes together
+  int rows, B, R;
 };
 
-// The noisy bits of rows lo .. hi - 1, and what the network reads of them. `bits`: x_0, then x_t, packed, R rows each; then t.
-__device__ __forceinline__ void noise(const Net &net, const Law<float> &law, const Batch &batch, const float *tables, float *room, int lo, int hi) {
+// The noisy bits of rows lo .. hi - 1, and what the network reads of them. `bits`: x_0, then x_t, packed, R rows each;
+// then t.
+__device__ __forceinline__ void noise(const Net &net, const Law<float> &law, const Batch &batch, const float *tables,
+                                      float *room, int lo, int hi) {
   const int bytes = (net.D + 7) / 8, R = batch.R;
   u8 *x0 = reinterpret_cast<u8 *>(room + net.bits), *x_t = x0 + R * bytes;
   const u64 offset = time_offset({batch.seed, TIME, batch.step}, law.T);
   for (int e = threadIdx.x; e < R * bytes; e += THREADS) {
-    const int r = e / bytes, j = e % bytes, row = min(lo + r, hi - 1);  // rows too many repeat the last one, and leave no gradient
+    // rows too many repeat the last one, and leave no gradient
+    const int r = e / bytes, j = e % bytes, row = min(lo + r, hi - 1);
     const int t = stratified_t(row, offset, batch.B, law.T);
     const u32 clean = batch.packed[size_t(batch.index[row % batch.rows]) * bytes + j];
     const Words words = philox({batch.seed, Q_NOISE, batch.step}, u64(row) * bytes + j);
@@ -94,8 +101,10 @@ __device__ __forceinline__ void forward(const Net &net, float *room, int R) {
   }
 }
 
-// The logits' gradients in the place of the logits; and the KL of rows lo .. hi - 1 in nats, where it is wanted. A warp takes a row.
-__device__ __forceinline__ void loss(const Net &net, const Law<float> &law, const Batch &batch, float *room, float *kl, bool logged, int lo, int hi) {
+// The logits' gradients in the place of the logits; and the KL of rows lo .. hi - 1 in nats, where it is wanted. A warp
+// takes a row.
+__device__ __forceinline__ void loss(const Net &net, const Law<float> &law, const Batch &batch, float *room, float *kl,
+                                     bool logged, int lo, int hi) {
   const int bytes = (net.D + 7) / 8, R = batch.R;
   const u8 *x0 = reinterpret_cast<u8 *>(room + net.bits), *x_t = x0 + R * bytes;
   float *logits = room + net.layer[net.layers - 1].s;
@@ -128,7 +137,8 @@ __device__ __forceinline__ void backward(const Net &net, float *room, int R) {
       product<true, true>(dy, room + above.s + r * q, q, room + above.w + n * q, q, fours(above.n_out));
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        float *u = room + layer.u + (r + i) * p + n, *s = room + layer.s + (r + i) * p + n, *g = room + layer.g + (r + i) * p + n;
+        float *u = room + layer.u + (r + i) * p + n, *s = room + layer.s + (r + i) * p + n,
+              *g = room + layer.g + (r + i) * p + n;
         float dz[4], dscale[4], dshift[4];
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
@@ -146,8 +156,8 @@ __device__ __forceinline__ void backward(const Net &net, float *room, int R) {
 }
 
 // One tile of a gradient: grads (height, width) = or += a^T b, over R rows in order.
-__device__ __forceinline__ void gradient_tile(const float *a, int a_pitch, const float *b, int b_pitch, int R, float *grads, int pitch, int height,
-                                              int width, int i, int n, bool add) {
+__device__ __forceinline__ void gradient_tile(const float *a, int a_pitch, const float *b, int b_pitch, int R,
+                                              float *grads, int pitch, int height, int width, int i, int n, bool add) {
   Tile acc = {};
   float *out = grads + size_t(i) * pitch + n;
 #pragma unroll
@@ -178,7 +188,8 @@ __device__ __forceinline__ void gradients(const Net &net, float *room, float *gr
     if (layer.F < 0) continue;
     for (int half = 0; half < 2; ++half) {  // scale, shift
       for_tiles(net.features, H, [&](int i, int n) {
-        gradient_tile(room + net.time, time, room + (half ? layer.g : layer.u), p, R, grads + layer.F + half * H, 2 * H, net.features, H, i, n, add);
+        gradient_tile(room + net.time, time, room + (half ? layer.g : layer.u), p, R, grads + layer.F + half * H, 2 * H,
+                      net.features, H, i, n, add);
       });
     }
   }
@@ -192,7 +203,8 @@ __global__ void __launch_bounds__(THREADS, 1) take(const Steps steps, const Law<
   u32 meeting = 0;
   clear(net, room, steps.R);
   for (int s = 0; s < steps.count; ++s) {
-    const Batch batch{steps.seed, steps.first + s, static_cast<const u8 *>(steps.data), steps.index + size_t(s) * steps.rows, steps.rows, steps.B, steps.R};
+    const Batch batch{steps.seed, steps.first + s, static_cast<const u8 *>(steps.data),
+                      steps.index + size_t(s) * steps.rows, steps.rows, steps.B, steps.R};
     load_weights(net, room, steps.params, true);
     for (int group = blockIdx.x; group < steps.groups; group += gridDim.x) {
       const Rows own = part(steps.B, group, steps.groups);
@@ -209,7 +221,8 @@ __global__ void __launch_bounds__(THREADS, 1) take(const Steps steps, const Law<
     }
     grid_barrier(steps.arrived, ++meeting);
     for (int piece = blockIdx.x; piece < steps.pieces; piece += gridDim.x) {
-      const float square = sum_piece<float>(steps.grads, net.P, steps.groups, steps.total, net.P, piece, steps.pieces, sums);
+      const float square =
+          sum_piece<float>(steps.grads, net.P, steps.groups, steps.total, net.P, piece, steps.pieces, sums);
       if (threadIdx.x == 0) steps.squares[piece] = square;
     }
     grid_barrier(steps.arrived, ++meeting);
@@ -217,7 +230,8 @@ __global__ void __launch_bounds__(THREADS, 1) take(const Steps steps, const Law<
     const float norm = length(steps.squares, steps.pieces, sums);
     if (!isfinite(norm * now.scale)) return;  // all blocks read the same
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < net.P; i += gridDim.x * THREADS) {
-      one::adamw(now, clip(norm * now.scale, steps.most), steps.total[i], steps.decayed[i], i, steps.params, steps.m, steps.v, steps.ema);
+      one::adamw(now, clip(norm * now.scale, steps.most), steps.total[i], steps.decayed[i], i, steps.params, steps.m,
+                 steps.v, steps.ema);
     }
     if (blockIdx.x == 0) {
       if (threadIdx.x == 0) steps.norms[s] = norm;

@@ -15,8 +15,11 @@ class Tables(NamedTuple):
 
     lost: np.ndarray  # (T + 1,) uint64, beta_bar in units of 2**-32
     pi_words: np.ndarray  # (1,) or (D,) uint64, pi in the same units
-    table: np.ndarray  # (2 T + 2, 6) float64, q_flip's columns and the evidence of a bit that shows v at t in row 2 t + v; empty for a pi per bit
-    steps: np.ndarray  # (T + 1, 6) float64: alpha_bar before and after t, what each leaves to 1, and what a step keeps and redraws
+    # (2 T + 2, 6) float64, q_flip's columns and the evidence of a bit that shows v at t in row 2 t + v; empty for a pi
+    # per bit
+    table: np.ndarray
+    # (T + 1, 6) float64: alpha_bar before and after t, what each leaves to 1, and what a step keeps and redraws
+    steps: np.ndarray
     pi: np.ndarray  # (2, 1) or (2, D) float64: probabilities of 0 and of 1
 
 
@@ -30,6 +33,8 @@ def tables(chain: Chain, predict: str) -> Tables:
     if chain.pi.ndim == 0:
         table = np.zeros((2 * chain.T + 2, 6))
         every, v = np.repeat(t, 2), np.tile([[0], [1]], (chain.T, 1)).astype(np.uint8)
-        table[2:] = np.stack([*bernoulli.q_flip(chain, v, every), bernoulli.evidence(chain, predict, v, every)], axis=2)[:, 0]
+        table[2:] = np.stack(
+            [*bernoulli.q_flip(chain, v, every), bernoulli.evidence(chain, predict, v, every)], axis=2
+        )[:, 0]
     pi = np.stack([1 - np.atleast_1d(chain.pi), np.atleast_1d(chain.pi)])
     return Tables(lost, np.atleast_1d(pi_words), table, steps, pi)

@@ -1,1 +1,2 @@
-"""Dense layers, normalisation, dropout, AdamW and matrix products, and the arrays that they work on, one file a technology."""
+"""Dense layers, normalisation, dropout, AdamW and matrix products, and the arrays that they work on, one file a
+technology."""

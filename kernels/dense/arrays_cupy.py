@@ -49,13 +49,16 @@ def fill(array: cupy.ndarray, value) -> None:
     array.fill(value)
 
 
-def matmul(a: cupy.ndarray, b: cupy.ndarray, out: cupy.ndarray | None = None, *, left: bool = False, right: bool = False) -> cupy.ndarray:
+def matmul(
+    a: cupy.ndarray, b: cupy.ndarray, out: cupy.ndarray | None = None, *, left: bool = False, right: bool = False
+) -> cupy.ndarray:
     """a @ b by cuBLAS, with the left or the right factor transposed; `out` is contiguous."""
     return cupy.matmul(a.T if left else a, b.T if right else b, out=out)
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether products of float32 may round their factors to 10 bits of mantissa from now on, in this process; off where nobody asks.
+    """Whether products of float32 may round their factors to 10 bits of mantissa from now on, in this process; off
+    where nobody asks.
 
     CuPy's own switch, the variable CUPY_TF32, is read before the first product of a process and never again.
     """

@@ -1,7 +1,7 @@
 """Numba-CUDA's device arrays, as the launches of this folder need them; arrays_cupy.py offers the same names.
 
-Matrix products are borrowed from CuPy where it is installed, which reads these arrays in place through __cuda_array_interface__; else they are our
-own, tile by tile (dense_numba_cuda.py).
+Matrix products are borrowed from CuPy where it is installed, which reads these arrays in place through
+__cuda_array_interface__; else they are our own, tile by tile (dense_numba_cuda.py).
 """
 
 from __future__ import annotations
@@ -53,13 +53,16 @@ def upload(array, host: np.ndarray) -> None:
 
 
 def fill(array, value) -> None:
-    dense.fill(array.reshape(array.size), value)  # by a kernel: an assignment would copy the number to the device, and wait
+    # by a kernel: an assignment would copy the number to the device, and wait
+    dense.fill(array.reshape(array.size), value)
 
 
 def matmul(a, b, out=None, *, left: bool = False, right: bool = False):
-    """a @ b, with the left or the right factor transposed; by cuBLAS where CuPy is installed, else by our own kernel. `out` is contiguous.
+    """a @ b, with the left or the right factor transposed; by cuBLAS where CuPy is installed, else by our own kernel.
+    `out` is contiguous.
 
-    Factors are not to be transposed beforehand: `T` of these arrays makes a copy, by a kernel that is compiled each time.
+    Factors are not to be transposed beforehand: `T` of these arrays makes a copy, by a kernel that is compiled each
+    time.
     """
     out = empty((a.shape[int(left)], b.shape[1 - int(right)]), a.dtype) if out is None else out
     if _cupy() is not None:
@@ -81,7 +84,8 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def argsort(words):
-    """The order of each row of words (passes, n) uint64, ties as they stood, (passes, n) int32: by CuPy where it is installed, else on the host."""
+    """The order of each row of words (passes, n) uint64, ties as they stood, (passes, n) int32: by CuPy where it is
+    installed, else on the host."""
     if _cupy() is None:
         return asarray(np.argsort(to_host(words), axis=1, kind="stable"), np.int32)
     from bdiff_np.kernels.dense import arrays_cupy
@@ -120,4 +124,7 @@ def reserve(need: int, what: str, cure: str) -> None:
 def versions() -> dict[str, str]:
     """What the doctor says of this technology where it works."""
     major, minor = cuda.runtime.get_version()
-    return {"CUDA runtime": f"{major}.{minor}", "matrix products": "by CuPy's cuBLAS" if _cupy() is not None else "our own"}
+    return {
+        "CUDA runtime": f"{major}.{minor}",
+        "matrix products": "by CuPy's cuBLAS" if _cupy() is not None else "our own",
+    }

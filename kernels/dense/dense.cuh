@@ -1,4 +1,5 @@
-// Dense layers, one number at a time: activations with their slopes, time's scale and shift, AdamW. Formulas: derivation, sections 12 and 13.
+// Dense layers, one number at a time: activations with their slopes, time's scale and shift, AdamW. Formulas:
+// derivation, sections 12 and 13.
 
 enum Activation { RELU, SILU, GELU, TANH, SIGMOID, IDENTITY };  // as CODES of kernels/dense_codes.py
 
@@ -32,10 +33,12 @@ __device__ __forceinline__ Active<C> act(int code, C v) {
 
 // y = act(u (1 + scale) + shift), u = z + bias.
 template <typename C>
-__device__ __forceinline__ Active<C> film_act(int code, C u, C scale, C shift) { return act(code, u * (1 + scale) + shift); }
+__device__ __forceinline__ Active<C> film_act(int code, C u, C scale, C shift) {
+  return act(code, u * (1 + scale) + shift);
+}
 
-// The numbers of one AdamW step, as rates() of kernels/dense_codes.py: scale of the gradient, 1 - beta1, 1 - beta2, lr / (1 - beta1^step),
-// 1 / sqrt(1 - beta2^step), eps, lr weight_decay, 1 - ema_decay.
+// The numbers of one AdamW step, as rates() of kernels/dense_codes.py: scale of the gradient, 1 - beta1, 1 - beta2, lr
+// / (1 - beta1^step), 1 / sqrt(1 - beta2^step), eps, lr weight_decay, 1 - ema_decay.
 template <typename C>
 struct Rates {
   C scale, m, v, step, root, eps, decay, ema;
@@ -49,8 +52,10 @@ namespace one {  // the kernel of dense.cu has the same name, for whole buffers
 
 // AdamW and the moving average of the weights, for parameter number i of flat buffers. Derivation, section 13.
 template <typename C>
-__device__ __forceinline__ void adamw(const Rates<C> &rates, C factor, C gradient, bool decays, size_t i, C *params, C *m, C *v, C *ema) {
-  const C g = gradient * (rates.scale * factor), m_i = m[i] + rates.m * (g - m[i]), v_i = v[i] + rates.v * (g * g - v[i]);
+__device__ __forceinline__ void adamw(const Rates<C> &rates, C factor, C gradient, bool decays, size_t i, C *params,
+                                      C *m, C *v, C *ema) {
+  const C g = gradient * (rates.scale * factor), m_i = m[i] + rates.m * (g - m[i]),
+          v_i = v[i] + rates.v * (g * g - v[i]);
   const C p = params[i] * (1 - (decays ? rates.decay : 0)) - rates.step * m_i / (sqrt(v_i) * rates.root + rates.eps);
   m[i] = m_i;
   v[i] = v_i;

@@ -1,4 +1,5 @@
-"""What kernels of dense layers are told in numbers: activations, and the rates of an AdamW step. Plain Python, for every technology."""
+"""What kernels of dense layers are told in numbers: activations, and the rates of an AdamW step. Plain Python, for
+every technology."""
 
 from __future__ import annotations
 
@@ -30,7 +31,16 @@ class Rates(NamedTuple):
 
 def rates(*, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> Rates:
     """The Rates of a step, or of many if the arguments are arrays, from what the operation `adamw` is told."""
-    return Rates(scale, 1 - beta1, 1 - beta2, lr / (1 - beta1**step), 1 / (1 - beta2**step) ** 0.5, eps, lr * weight_decay, 1 - ema_decay)
+    return Rates(
+        scale,
+        1 - beta1,
+        1 - beta2,
+        lr / (1 - beta1**step),
+        1 / (1 - beta2**step) ** 0.5,
+        eps,
+        lr * weight_decay,
+        1 - ema_decay,
+    )
 
 
 def rates_table(count: int, numbers: dict) -> np.ndarray:

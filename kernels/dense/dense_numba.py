@@ -1,6 +1,8 @@
-"""The operations of dense layers in compiled code: what numpy_ops does in several passes, here in one. Formulas: derivation, section 12.
+"""The operations of dense layers in compiled code: what numpy_ops does in several passes, here in one. Formulas:
+derivation, section 12.
 
-Loops run over flat arrays or over the units of a row, so that they vectorise; rows follow one another, so that sums over rows have one order.
+Loops run over flat arrays or over the units of a row, so that they vectorise; rows follow one another, so that sums
+over rows have one order.
 """
 
 from __future__ import annotations
@@ -80,7 +82,8 @@ def act(code, y, slope):
 
 @njit(fastmath=FUSED, error_model="numpy")
 def film_act(code, u, scale, shift, y):
-    """y = act(v) and, in the place of shift, act'(v), for v = u * (1 + scale) + shift; all 1-D, of one dtype. code : of CODES"""
+    """y = act(v) and, in the place of shift, act'(v), for v = u * (1 + scale) + shift; all 1-D, of one dtype. code : of
+    CODES"""
     zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
     if code == RELU:
         for j in range(y.size):
@@ -103,7 +106,8 @@ def film_act(code, u, scale, shift, y):
 
 @njit(fastmath=FUSED)
 def film_act_backward(dz, u, scale, slope):
-    """dz holds dy on entry and the gradient of z = u on return; scale and slope are replaced by the gradients of scale and shift. All 1-D."""
+    """dz holds dy on entry and the gradient of z = u on return; scale and slope are replaced by the gradients of scale
+    and shift. All 1-D."""
     one = dz.dtype.type(1)
     for j in range(dz.size):
         dv = dz[j] * slope[j]
@@ -141,7 +145,8 @@ def film_backward(dz, slope, u, table):
     H = dz.shape[1]
     one = dz.dtype.type(1)
     for r in range(dz.shape[0]):
-        # Three loops: in one, more pairs of arrays could overlap than LLVM is willing to check before it runs in vectors.
+        # Three loops: in one, more pairs of arrays could overlap than LLVM is willing to check before it runs in
+        # vectors.
         for j in range(H):
             table[r, H + j] = dz[r, j] * slope[r, j]
         for j in range(H):
@@ -176,7 +181,8 @@ def column_sums(x, out):
 
 @njit(fastmath=FUSED)
 def layer_norm(x, gain, shift, eps, out):
-    """y = gain * unit + shift, unit the rows of x at mean 0 and variance 1; rate (B, 1) is 1 over their deviation. out : (y, unit, rate)"""
+    """y = gain * unit + shift, unit the rows of x at mean 0 and variance 1; rate (B, 1) is 1 over their deviation. out
+    : (y, unit, rate)"""
     y, unit, rate = out
     H = x.shape[1]
     for r in range(x.shape[0]):
@@ -232,7 +238,8 @@ def square_sum(x):
 
 @njit(fastmath=FUSED, error_model="numpy")
 def adamw_of(p, g, m, v, ema, rates, decay, one):
-    """One AdamW step of one parameter with gradient g: p, m, v and ema after it. rates : dense_codes.Rates. decay : lr * weight_decay, or 0"""
+    """One AdamW step of one parameter with gradient g: p, m, v and ema after it. rates : dense_codes.Rates. decay : lr
+    * weight_decay, or 0"""
     scale, rate_m, rate_v, step, root, eps, _, rate_ema = rates
     g = g * scale
     m = m + rate_m * (g - m)

@@ -1,7 +1,9 @@
-"""What happens between matrix products, and narrow products themselves: the kernels of dense.cu, dropout.cu and gemm.cu in Numba-CUDA.
+"""What happens between matrix products, and narrow products themselves: the kernels of dense.cu, dropout.cu and gemm.cu
+in Numba-CUDA.
 
-Functions have the names and arguments of dense_cupy.py; activations and AdamW are the device functions of dense_numba.py, which the CPU runs too. A
-block is 32 x SIDE threads; sums over rows go through shared memory in a fixed order, without shuffles, which Numba's simulator lacks.
+Functions have the names and arguments of dense_cupy.py; activations and AdamW are the device functions of
+dense_numba.py, which the CPU runs too. A block is 32 x SIDE threads; sums over rows go through shared memory in a fixed
+order, without shuffles, which Numba's simulator lacks.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from bdiff_np.kernels.shared import philox_numba as philox
 from bdiff_np.kernels.shared.cuda_grid import MOST_BLOCKS, SIDE, THREADS, WARP, Parts, blocks
 
 i32, i64, u32, u64 = np.int32, np.int64, np.uint32, np.uint64
-SQUARE, PADDED = 16, 17  # rows and columns of a tile of a product, a thread for each number; and of its shared memory, so that columns meet all banks
+# rows and columns of a tile of a product, a thread for each number; and of its shared memory, so that columns meet all
+# banks
+SQUARE, PADDED = 16, 17
 
 
 @cuda.jit(device=True)
@@ -155,7 +159,9 @@ def _adamw(params, grads, m, v, ema, decayed, norms, rates, most, clock):
         scale = row[0] * (one if norm <= most else most / norm)
         told = scale, row[1], row[2], row[3], row[4], row[5], row[6], row[7]
         for i in range(cuda.grid(1), params.size, cuda.gridsize(1)):
-            now = dense.adamw_of(params[i], grads[i], m[i], v[i], ema[i], told, row[6] if decayed[i] else one - one, one)
+            now = dense.adamw_of(
+                params[i], grads[i], m[i], v[i], ema[i], told, row[6] if decayed[i] else one - one, one
+            )
             params[i], m[i], v[i], ema[i] = now
 
 
@@ -286,19 +292,24 @@ def _multiply(a, b, c, stride, pitch, sizes, transposed):
         c[cuda.blockIdx.z * stride + (i + y) * pitch + j + x] = acc
 
 
-# Launches -------------------------------------------------------------------------------------------------------------------------------
+# Launches
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def activate(z, bias, film, activation: str | None, y) -> None:
     filmed = film is not None
-    _activate[_grid(len(z), z.shape[1], blocks(len(z), SIDE)), THREADS](z, bias, film if filmed else z, filmed, code(activation), y)
+    _activate[_grid(len(z), z.shape[1], blocks(len(z), SIDE)), THREADS](
+        z, bias, film if filmed else z, filmed, code(activation), y
+    )
 
 
 def activate_backward(dy, z, bias, film, activation: str | None, dz, dfilm, sums: Parts) -> None:
     filmed = film is not None
     films = (film, dfilm) if filmed else (z, dz)
     grid = _grid(len(z), z.shape[1], sums.parts)
-    _activate_backward[grid, THREADS](dy, z, bias, films[0], filmed, code(activation), dz, films[1], sums.flat, sums.stride)
+    _activate_backward[grid, THREADS](
+        dy, z, bias, films[0], filmed, code(activation), dz, films[1], sums.flat, sums.stride
+    )
 
 
 def column_sums(x, sums: Parts) -> None:
@@ -307,7 +318,9 @@ def column_sums(x, sums: Parts) -> None:
 
 def sum_parts(sums: Parts, total, squares) -> None:
     wanted = total is not None
-    _sum_parts[len(squares), THREADS](sums.flat, sums.stride, sums.parts, total if wanted else squares, wanted, squares, sums.stride)
+    _sum_parts[len(squares), THREADS](
+        sums.flat, sums.stride, sums.parts, total if wanted else squares, wanted, squares, sums.stride
+    )
 
 
 def norm(squares, norms, clock, halted) -> None:
@@ -315,7 +328,9 @@ def norm(squares, norms, clock, halted) -> None:
 
 
 def adamw(params, grads, m, v, ema, decayed, norms, rates, clip: float, clock) -> None:
-    _adamw[min(4096, blocks(params.size)), THREADS](params, grads, m, v, ema, decayed, norms, rates, params.dtype.type(clip), clock)
+    _adamw[min(4096, blocks(params.size)), THREADS](
+        params, grads, m, v, ema, decayed, norms, rates, params.dtype.type(clip), clock
+    )
 
 
 def layer_norm(x, gain, shift, eps: float, y, moments) -> None:

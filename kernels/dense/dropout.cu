@@ -5,7 +5,8 @@
 #include "philox.cuh"
 
 template <int THREADS, typename C>
-__global__ void __launch_bounds__(THREADS, BLOCKS) keep_mask(u64 seed, u64 stream, u64 step, u32 threshold, C kept, C *mask, int B, int H) {
+__global__ void __launch_bounds__(THREADS, BLOCKS)
+    keep_mask(u64 seed, u64 stream, u64 step, u32 threshold, C kept, C *mask, int B, int H) {
   const u32 blocks = (H + 7) / 8, i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * blocks) return;
   const u32 r = i / blocks, j = i % blocks;

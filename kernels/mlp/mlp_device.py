@@ -1,6 +1,8 @@
-"""A perceptron of dense layers on a GPU, launch by launch, in arrays that are laid out once: nothing is allocated from step to step.
+"""A perceptron of dense layers on a GPU, launch by launch, in arrays that are laid out once: nothing is allocated from
+step to step.
 
-Narrow nets multiply by our own kernels, so that a graph can hold the whole step; wide ones by cuBLAS, which CuPy keeps out of graphs.
+Narrow nets multiply by our own kernels, so that a graph can hold the whole step; wide ones by cuBLAS, which CuPy keeps
+out of graphs.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def is_narrow(net) -> bool:
 class Perceptron:
     """Arrays for B rows, and what fills them.
 
-    net : nets/mlp.py, with `dense`. params : Params on the device. groups : parts of the batch that a narrow net's gradient is summed over;
+    net : nets/mlp.py, with `dense`. params : Params on the device. groups : parts of the batch that a narrow net's
+        gradient is summed over;
     0 for a net that is only walked forward
     """
 
@@ -71,7 +74,8 @@ class Perceptron:
         self._layers(self.film)
 
     def forward_at(self, x_t, t, features, odds, films) -> None:
-        """The same for rows that are all at one t; films : (1, 2H) of each hidden layer. features, odds : by t, as x_t's chain has it"""
+        """The same for rows that are all at one t; films : (1, 2H) of each hidden layer. features, odds : by t, as
+        x_t's chain has it"""
         self.on.family.read_into(x_t, t, features, odds, self.x[0], self.f)
         self._layers(films)
 
@@ -79,7 +83,9 @@ class Perceptron:
         for k, layer in enumerate(self.net.dense):
             self._multiply(self.x[k], self.params[f"{layer.name}/W"], self.z[k])
             if k + 1 < len(self.x):
-                self.on.dense.activate(self.z[k], self.params[f"{layer.name}/b"], films[k], layer.activation, self.x[k + 1])
+                self.on.dense.activate(
+                    self.z[k], self.params[f"{layer.name}/b"], films[k], layer.activation, self.x[k + 1]
+                )
 
     def backward(self) -> None:
         """From the logits' gradients in dy[-1] to the gradients of all parameters: `grads`, one for each group."""

@@ -1,9 +1,10 @@
 """A perceptron of dense layers in compiled code, on a slice of the rows at a time: forward and backward.
 
-What nets/layers.py does layer by layer with new arrays happens here inside one buffer, laid out once: all that a slice needs stays in the cache
-of the core that works on it. Two tricks save passes over it. A layer's input has one more column, of ones, so that the product with W and the row
-b that follows it in the parameters brings the bias, and its transpose with dz the gradient of both. And hidden arrays are that much wider too,
-so that what happens between two products is one loop over all rows, without ends of rows in it; the column too many stays finite and unused.
+What nets/layers.py does layer by layer with new arrays happens here inside one buffer, laid out once: all that a slice
+needs stays in the cache of the core that works on it. Two tricks save passes over it. A layer's input has one more
+column, of ones, so that the product with W and the row b that follows it in the parameters brings the bias, and its
+transpose with dz the gradient of both. And hidden arrays are that much wider too, so that what happens between two
+products is one loop over all rows, without ends of rows in it; the column too many stays finite and unused.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ f32 = np.float32
 
 
 class Plan(NamedTuple):
-    """Where everything lies, for compiled code. Offsets into the parameters count floats, those into the buffer count floats per row."""
+    """Where everything lies, for compiled code. Offsets into the parameters count floats, those into the buffer count
+    floats per row."""
 
-    layers: np.ndarray  # (L, 11) int64, one row a layer: its widths, its activation, offsets of its parameters and of its arrays
-    tiles: np.ndarray  # (n, 6) int64: layer, whether of F or of W and b, first and last row of these, first and last parameter
+    # (L, 11) int64, one row a layer: its widths, its activation, offsets of its parameters and of its arrays
+    layers: np.ndarray
+    # (n, 6) int64: layer, whether of F or of W and b, first and last row of these, first and last parameter
+    tiles: np.ndarray
     features: np.ndarray  # (T + 1, n) float32, features of time
     odds: np.ndarray  # (T + 1,) float32, or empty
     slots: np.ndarray  # (2,) int64: offset of the features in the buffer, and all floats of a row
@@ -37,7 +41,8 @@ class Plan(NamedTuple):
 
 
 def make_plan(net) -> Plan:
-    """Lays out a network with `dense`, its layers, `features` and `odds` (nets/mlp.py). Only where BLAS shows its sgemm."""
+    """Lays out a network with `dense`, its layers, `features` and `odds` (nets/mlp.py). Only where BLAS shows its
+    sgemm."""
     sgemm = blas_numba.sgemm()
     assert sgemm is not None, "build() has asked"
     places, start = {}, 0
@@ -69,7 +74,10 @@ def make_plan(net) -> Plan:
         for of_film, height, width, at in ((0, n_in + 1, n_out, row[W]), (1, layer.film, 2 * n_out, row[F])):
             parts = -(-height * width // TILE)
             edges = [height * part // parts for part in range(parts + 1)] if height else []
-            tiles += [(k, of_film, first, last, at + first * width, at + last * width) for first, last in zip(edges, edges[1:])]
+            tiles += [
+                (k, of_film, first, last, at + first * width, at + last * width)
+                for first, last in zip(edges, edges[1:])
+            ]
     odds = np.zeros(0, f32) if net.odds is None else net.odds
     slots = np.array((features, used), np.int64)
     return Plan(np.array(rows), np.array(tiles, np.int64), net.features, odds, slots, sgemm)
@@ -98,7 +106,8 @@ def weight(flat, start, height, width):
 def forward(plan, params, buffer, B, shared):
     """All layers, for B rows.
 
-    shared : (n,) scale beside shift of each hidden layer, if all rows are at one t; then `features` are not needed. Else empty
+    shared : (n,) scale beside shift of each hidden layer, if all rows are at one t; then `features` are not needed.
+        Else empty
     """
     count = plan.features.shape[1]
     features = room(plan, buffer, plan.slots[0], B, count)
@@ -134,8 +143,13 @@ def backward(plan, params, buffer, B):
     for k in range(last - 1, -1, -1):
         layer, above = plan.layers[k], plan.layers[k + 1]
         n_out, n_above = layer[N_OUT], above[N_OUT]
-        dz, dz_above = room(plan, buffer, layer[DZ], B, n_out + 1), room(plan, buffer, above[DZ], B, n_above if k + 1 == last else n_above + 1)
-        multiply_right(plan.sgemm, dz_above[:, :n_above], weight(params, above[W], n_out, n_above), dz[:, :n_out], f32(0))
+        dz, dz_above = (
+            room(plan, buffer, layer[DZ], B, n_out + 1),
+            room(plan, buffer, above[DZ], B, n_above if k + 1 == last else n_above + 1),
+        )
+        multiply_right(
+            plan.sgemm, dz_above[:, :n_above], weight(params, above[W], n_out, n_above), dz[:, :n_out], f32(0)
+        )
         u, scale = room(plan, buffer, layer[U], B, n_out + 1), room(plan, buffer, layer[SCALE], B, n_out + 1)
         slope = room(plan, buffer, layer[SHIFT], B, n_out + 1)
         dense.film_act_backward(dz.reshape(-1), u.reshape(-1), scale.reshape(-1), slope.reshape(-1))
@@ -143,7 +157,8 @@ def backward(plan, params, buffer, B):
 
 @njit
 def weight_gradient(plan, buffer, B, tile, grads, add):
-    """One tile of the parameters' gradients, for B rows, into `grads` or, if `add`, on top of it; backward has been there."""
+    """One tile of the parameters' gradients, for B rows, into `grads` or, if `add`, on top of it; backward has been
+    there."""
     k, first, last = tile[LAYER], tile[FIRST], tile[LAST]
     layer, beta = plan.layers[k], f32(1) if add else f32(0)
     n_in, n_out = layer[N_IN], layer[N_OUT]
@@ -156,4 +171,6 @@ def weight_gradient(plan, buffer, B, tile, grads, add):
     else:
         dz = room(plan, buffer, layer[DZ], B, n_out if k + 1 == plan.layers.shape[0] else n_out + 1)
         x = room(plan, buffer, layer[X], B, n_in + 1)
-        multiply_left(plan.sgemm, x[:, first:last], dz[:, :n_out], weight(grads, layer[W], n_in + 1, n_out)[first:last], beta)
+        multiply_left(
+            plan.sgemm, x[:, first:last], dz[:, :n_out], weight(grads, layer[W], n_in + 1, n_out)[first:last], beta
+        )

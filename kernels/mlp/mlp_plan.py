@@ -1,4 +1,5 @@
-"""How a perceptron of dense layers lies in the shared memory of a block: what mlp.cuh reads. On the host, without a GPU.
+"""How a perceptron of dense layers lies in the shared memory of a block: what mlp.cuh reads. On the host, without a
+GPU.
 
 A matrix there has rows `pitch` numbers apart; see mlp.cuh for why.
 """
@@ -17,7 +18,8 @@ SUMS = 4 * 8 * 32  # bytes that sums over a block take beside the network (sums.
 class Plan(NamedTuple):
     """A layout for so many rows.
 
-    numbers : (n,) int32, mlp.cuh's Net and Layers. floats : what the network takes of shared memory. rows : that it has room for
+    numbers : (n,) int32, mlp.cuh's Net and Layers. floats : what the network takes of shared memory. rows : that it has
+        room for
     """
 
     numbers: np.ndarray
@@ -45,7 +47,8 @@ def offsets(net) -> dict[str, int]:
 
 
 def lay_out(net, rows: int, training: bool) -> Plan:
-    """A network with `dense`, its layers (nets/mlp.py), for `rows` rows, a multiple of four; training : with all that backward needs.
+    """A network with `dense`, its layers (nets/mlp.py), for `rows` rows, a multiple of four; training : with all that
+    backward needs.
 
     Raises ValueError where a bias does not follow its weights in the parameters: one product brings both.
     """
@@ -79,7 +82,8 @@ def lay_out(net, rows: int, training: bool) -> Plan:
 
 
 def largest(net, limit: int, candidates: tuple[int, ...], training: bool, extra: int = 0) -> Plan | None:
-    """The layout for the most rows among the candidates, the largest first, that `limit` bytes hold beside `extra`; None if none fits."""
+    """The layout for the most rows among the candidates, the largest first, that `limit` bytes hold beside `extra`;
+    None if none fits."""
     for rows in candidates:
         plan = lay_out(net, rows, training)
         if 4 * plan.floats + extra <= limit:

@@ -27,13 +27,15 @@ def _controller():
 
 
 def one_thread():
-    """A context in which a matrix product stays on the thread that asks for it: the threads of a crew and those of BLAS must not meet."""
+    """A context in which a matrix product stays on the thread that asks for it: the threads of a crew and those of BLAS
+    must not meet."""
     return _controller().limit(limits=1)
 
 
 @lru_cache(1)
 def sgemm() -> int | None:
-    """Address of cblas_sgemm. None where the loaded BLAS does not show it, or where each thread of ours would bring threads of OpenMP along."""
+    """Address of cblas_sgemm. None where the loaded BLAS does not show it, or where each thread of ours would bring
+    threads of OpenMP along."""
     for library in _controller().lib_controllers:
         if getattr(library, "threading_layer", "") == "openmp":
             continue
@@ -48,8 +50,8 @@ def sgemm() -> int | None:
 def _call(typing, address, left, right, m, n, k, a, lda, b, ldb, beta, c, ldc):
     """A call of cblas_sgemm with alpha = 1. Matrices are addresses.
 
-    Sizes are passed in 64 bits, which a BLAS of 32-bit sizes reads right as well: in registers the upper half is not looked at, and on the stack
-    each lies in a slot of 8 bytes or, with Apple, before a pointer or nothing.
+    Sizes are passed in 64 bits, which a BLAS of 32-bit sizes reads right as well: in registers the upper half is not
+    looked at, and on the stack each lies in a slot of 8 bytes or, with Apple, before a pointer or nothing.
     """
     i64, f32 = types.int64, types.float32
 
@@ -60,7 +62,10 @@ def _call(typing, address, left, right, m, n, k, a, lda, b, ldb, beta, c, ldc):
         _, left, right, m, n, k, a, lda, b, ldb, beta, c, ldc = arguments
         a, b, c = (builder.inttoptr(x, pointer) for x in (a, b, c))
         left, right = builder.trunc(left, enum), builder.trunc(right, enum)
-        builder.call(function, [ir.Constant(enum, ROWS), left, right, m, n, k, ir.Constant(number, 1.0), a, lda, b, ldb, beta, c, ldc])
+        builder.call(
+            function,
+            [ir.Constant(enum, ROWS), left, right, m, n, k, ir.Constant(number, 1.0), a, lda, b, ldb, beta, c, ldc],
+        )
         return context.get_dummy_value()
 
     return types.void(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, f32, i64, i64), codegen

@@ -1,8 +1,8 @@
 """Where compiled kernels are kept, and whether they are there: to be asked without loading a compiler.
 
-Numba keeps a compiled function until the file that it stands in changes, but the function holds code of those it calls, from other files: after
-an update one would run old kernels inside new ones. Here all files together, those whose constants they hold, Numba's version and Python's make
-the key.
+Numba keeps a compiled function until the file that it stands in changes, but the function holds code of those it calls,
+from other files: after an update one would run old kernels inside new ones. Here all files together, those whose
+constants they hold, Numba's version and Python's make the key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ FOLDER = Path(__file__).parent.parent  # of all kernels
 
 @lru_cache(1)
 def place() -> Path | None:
-    """The first that can be written to of: under NUMBA_CACHE_DIR if that is set, beside the kernels, the user's cache. None if there is none."""
+    """The first that can be written to of: under NUMBA_CACHE_DIR if that is set, beside the kernels, the user's cache.
+    None if there is none."""
     every = hashlib.sha256(f"{_numba_version()} {sys.version}".encode())
     package = Path(find_spec("bdiff_np.rng").origin).parent  # type: ignore[union-attr, arg-type]
     constants = [package / "rng.py", *sorted((package / "diffusion").glob("*.py")), FOLDER / "dense" / "dense_codes.py"]

@@ -8,10 +8,12 @@ from bdiff_np.kernels.shared.compiled import place
 
 
 def njit(function=None, **options):
-    """numba.njit whose result is kept on disk, in a folder for this version of all kernels; compiled anew each time where none can be written.
+    """numba.njit whose result is kept on disk, in a folder for this version of all kernels; compiled anew each time
+    where none can be written.
 
-    Without Numba's reference counts (_nrt): each view of an array would add one to a counter that all threads share, which took longer than the
-    work on a slice of a narrow net. So compiled functions allocate nothing: they are given room for what they need.
+    Without Numba's reference counts (_nrt): each view of an array would add one to a counter that all threads share,
+    which took longer than the work on a slice of a narrow net. So compiled functions allocate nothing: they are given
+    room for what they need.
     """
     if function is None:
         return lambda f: njit(f, **options)

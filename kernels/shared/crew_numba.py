@@ -1,6 +1,8 @@
-"""A crew of threads that works through phases of tasks inside compiled code, without Python, without a pool of Numba's and without locks.
+"""A crew of threads that works through phases of tasks inside compiled code, without Python, without a pool of Numba's
+and without locks.
 
-The tasks of one phase do not depend on each other, but need all earlier phases. Every thread runs the same loop over the phases:
+The tasks of one phase do not depend on each other, but need all earlier phases. Every thread runs the same loop over
+the phases:
 
     if not ready(crew, before): return      waits until as many tasks are done as all phases before this one have
     for k in the phase's tasks, its own first:
@@ -8,9 +10,9 @@ The tasks of one phase do not depend on each other, but need all earlier phases.
         ... the task ...
         done(crew)
 
-Threads come back to the same tasks in every phase, so that what these need is still in their core's cache; but one that the system holds up is
-covered by the others, task by task. A phase costs the time in which one core sees another's write, some 100 ns; a parallel region of OpenMP
-under Numba costs several us.
+Threads come back to the same tasks in every phase, so that what these need is still in their core's cache; but one that
+the system holds up is covered by the others, task by task. A phase costs the time in which one core sees another's
+write, some 100 ns; a parallel region of OpenMP under Numba costs several us.
 """
 
 from __future__ import annotations

@@ -33,13 +33,17 @@ class Module:
             if char not in self._modules:
                 names = tuple(name.format(C=NAMES[char]) for name in self.kernels)
                 self._modules[char] = cupy.RawModule(
-                    code=source(self.file), options=("-std=c++17",), name_expressions=names, enable_cooperative_groups=self.cooperative
+                    code=source(self.file),
+                    options=("-std=c++17",),
+                    name_expressions=names,
+                    enable_cooperative_groups=self.cooperative,
                 )
             self._kernels[kernel, char] = self._modules[char].get_function(kernel.format(C=NAMES[char]))
         return self._kernels[kernel, char]
 
     def launch(self, kernel: str, dtype, grid: tuple[int, ...], *arguments, shared: int = 0) -> None:
-        """Starts a kernel on the current stream. arguments : device arrays, and NumPy scalars of the exact C types. shared : bytes, dynamic"""
+        """Starts a kernel on the current stream. arguments : device arrays, and NumPy scalars of the exact C types.
+        shared : bytes, dynamic"""
         found = self.get(kernel, dtype)
         if shared > DEFAULT_SHARED:
             found.max_dynamic_shared_size_bytes = shared
@@ -47,9 +51,11 @@ class Module:
 
 
 def struct(layout: np.dtype, **values) -> np.ndarray:
-    """A struct (1,) with a layout of cuda_source.py, which a kernel takes by value: numbers, device arrays and None for pointers.
+    """A struct (1,) with a layout of cuda_source.py, which a kernel takes by value: numbers, device arrays and None for
+    pointers.
 
-    The arrays must be kept for as long as the kernel runs. Raises TypeError for a member that is missing, too many or of another type.
+    The arrays must be kept for as long as the kernel runs. Raises TypeError for a member that is missing, too many or
+    of another type.
     """
     assert layout.names is not None and layout.fields is not None
     if values.keys() != set(layout.names):
@@ -60,8 +66,16 @@ def struct(layout: np.dtype, **values) -> np.ndarray:
         if to is None:
             filled[name] = value
         elif value is not None:
-            if not isinstance(value, cupy.ndarray) or to.kind != "V" and value.dtype != to or not value.flags.c_contiguous:
-                raise TypeError(f"{name} of the struct points to {to}, contiguous on the device, not to {type(value)} {getattr(value, 'dtype', '')}")
+            if (
+                not isinstance(value, cupy.ndarray)
+                or to.kind != "V"
+                and value.dtype != to
+                or not value.flags.c_contiguous
+            ):
+                raise TypeError(
+                    f"{name} of the struct points to {to}, contiguous on the device, not to {type(value)} "
+                    f"{getattr(value, 'dtype', '')}"
+                )
             filled[name] = value.data.ptr
     return filled
 

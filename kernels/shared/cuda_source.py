@@ -1,7 +1,7 @@
 """The text of a .cu file with its includes put in place: what NVRTC compiles for CuPy, and g++ in the tests.
 
-Put in place because CuPy names a compiled kernel by the text it was given: an included file that changes would go unnoticed. And so no compiler
-needs to know where the package lies.
+Put in place because CuPy names a compiled kernel by the text it was given: an included file that changes would go
+unnoticed. And so no compiler needs to know where the package lies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ FOLDER = Path(__file__).parent.parent  # of all kernels, whose file names are un
 
 @lru_cache
 def source(name: str) -> str:
-    """The text of `name`, such as "dense.cu", each included file once, with #line marks so that a compiler names the right place."""
+    """The text of `name`, such as "dense.cu", each included file once, with #line marks so that a compiler names the
+    right place."""
     seen: set[str] = set()
 
     def text(file: str) -> str:
@@ -35,11 +36,13 @@ def source(name: str) -> str:
     return text(name)
 
 
-TYPES = {"float": "f4", "C": "f4", "int": "i4", "u8": "u1", "u32": "u4", "u64": "u8", "void": "V"}  # of a struct's members, C being float
+# of a struct's members, C being float
+TYPES = {"float": "f4", "C": "f4", "int": "i4", "u8": "u1", "u32": "u4", "u64": "u8", "void": "V"}
 
 
 def layout(file: str, name: str) -> np.dtype:
-    """A struct of a .cuh file as the host fills it in: the same members at the same places. A pointer's metadata say what it points to."""
+    """A struct of a .cuh file as the host fills it in: the same members at the same places. A pointer's metadata say
+    what it points to."""
     (body,) = re.findall(rf"struct {name} {{(.*?)}};", re.sub(r"//.*", "", source(file)), re.DOTALL)
     members = []
     for kind, names in re.findall(r"(?:const )?(\w+) ([^;]+);", body):

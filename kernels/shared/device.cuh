@@ -1,8 +1,10 @@
-// What every kernel is written with: short names, dynamic shared memory, sums in a fixed order, a barrier for the whole grid.
+// What every kernel is written with: short names, dynamic shared memory, sums in a fixed order, a barrier for the whole
+// grid.
 //
-// Rules of all .cu and .cuh files here: C++17 without headers, so that NVRTC needs nothing but the text; warp functions with their mask named; no
-// atomics on floats, since their order is chance; block sizes are template parameters and grids come from sizes, with a tail. The same text is
-// compiled for the CPU by tests/cuda_on_cpu, which brings DYN_SHARED of its own.
+// Rules of all .cu and .cuh files here: C++17 without headers, so that NVRTC needs nothing but the text; warp functions
+// with their mask named; no atomics on floats, since their order is chance; block sizes are template parameters and
+// grids come from sizes, with a tail. The same text is compiled for the CPU by tests/cuda_on_cpu, which brings
+// DYN_SHARED of its own.
 
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -16,7 +18,9 @@ typedef unsigned long long u64;
 
 constexpr u32 ALL = 0xFFFFFFFFu;  // the lanes of a warp
 constexpr int WARP = 32;
-constexpr int BLOCKS = 4;  // of a streaming kernel, at once on a multiprocessor: 64 registers a thread. Left to itself, ptxas spills to fit in more
+// of a streaming kernel, at once on a multiprocessor: 64 registers a thread. Left to itself, ptxas spills to fit in
+// more
+constexpr int BLOCKS = 4;
 
 __device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
 
@@ -24,7 +28,9 @@ __device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
 struct Rows {
   int lo, hi;
 };
-__device__ __forceinline__ Rows part(int rows, int k, int n) { return {int((long long)rows * k / n), int((long long)rows * (k + 1) / n)}; }
+__device__ __forceinline__ Rows part(int rows, int k, int n) {
+  return {int((long long)rows * k / n), int((long long)rows * (k + 1) / n)};
+}
 
 // The sum over the lanes of a warp, the same in every lane: a tree, always the same one.
 template <typename C>
@@ -34,7 +40,8 @@ __device__ __forceinline__ C warp_sum(C v) {
   return v;
 }
 
-// The sum over a block, the same in every thread; `room` holds THREADS / 32 values in shared memory, and nobody reads it on entry.
+// The sum over a block, the same in every thread; `room` holds THREADS / 32 values in shared memory, and nobody reads
+// it on entry.
 template <int THREADS, typename C>
 __device__ __forceinline__ C block_sum(C v, C *room) {
   v = warp_sum(v);
@@ -47,7 +54,8 @@ __device__ __forceinline__ C block_sum(C v, C *room) {
   return total;
 }
 
-// All blocks of a cooperative launch meet, for the `meeting`-th time, counted from 1. What one wrote before, all others see after.
+// All blocks of a cooperative launch meet, for the `meeting`-th time, counted from 1. What one wrote before, all others
+// see after.
 __device__ __forceinline__ void grid_barrier(u32 *arrived, u32 meeting) {
   __syncthreads();
   if (threadIdx.x == 0) {

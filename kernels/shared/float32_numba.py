@@ -1,6 +1,8 @@
-"""exp and log for loops that must vectorise: no call into a library, no branch. In float32 polynomials, in float64 the library's own.
+"""exp and log for loops that must vectorise: no call into a library, no branch. In float32 polynomials, in float64 the
+library's own.
 
-The polynomials are those of Cephes (S. Moshier, expf.c and logf.c): errors below 2 units in the last place over the whole range.
+The polynomials are those of Cephes (S. Moshier, expf.c and logf.c): errors below 2 units in the last place over the
+whole range.
 """
 
 from __future__ import annotations
@@ -18,9 +20,21 @@ f32 = np.float32
 LOG2E, LN2_HIGH, LN2_LOW = f32(1.44269504088896341), f32(0.693359375), f32(-2.12194440e-4)
 SHIFT = f32(12582912.0)  # 1.5 * 2**23: to add it rounds to an integer, which then stands in the lowest bits
 LOWEST, HIGHEST = f32(-87.3), f32(88.3)  # beyond, 2**n is no normal float32
-E = [f32(c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)]
+E = [
+    f32(c)
+    for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+]
 E0, E1, E2, E3, E4, E5 = E
-L = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1)
+L = (
+    7.0376836292e-2,
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+)
 L0, L1, L2, L3, L4, L5, L6, L7 = (f32(c) for c in L)
 L8 = f32(3.3333331174e-1)
 ONE, HALF, ROOT_HALF = f32(1), f32(0.5), f32(0.707106781186547524)
@@ -32,7 +46,9 @@ def _two_to(typing, shifted):
 
     def codegen(context, builder, signature, arguments):
         bits = builder.bitcast(arguments[0], ir.IntType(32))
-        exponent = builder.add(builder.shl(bits, ir.Constant(ir.IntType(32), 23)), ir.Constant(ir.IntType(32), 127 << 23))
+        exponent = builder.add(
+            builder.shl(bits, ir.Constant(ir.IntType(32), 23)), ir.Constant(ir.IntType(32), 127 << 23)
+        )
         return builder.bitcast(exponent, ir.FloatType())
 
     return types.float32(types.float32), codegen

@@ -1,4 +1,5 @@
-"""The random words of bdiff_np/rng.py in compiled code: Philox4x64-10 (Salmon et al. 2011), the same words as numpy.random.Philox."""
+"""The random words of bdiff_np/rng.py in compiled code: Philox4x64-10 (Salmon et al. 2011), the same words as
+numpy.random.Philox."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ M0, M1, W0, W1 = map(u64, (rng.M0, rng.M1, rng.W0, rng.W1))
 
 @intrinsic
 def _high(typing, a, b):
-    """Upper 64 bits of the product of two 64-bit words: one instruction, and faster than four vectorised 32-bit products."""
+    """Upper 64 bits of the product of two 64-bit words: one instruction, and faster than four vectorised 32-bit
+    products."""
 
     def codegen(context, builder, signature, arguments):
         wide = ir.IntType(128)

@@ -26,9 +26,11 @@ __device__ __forceinline__ u64 piece_of(u64 n, int piece, int pieces) {
   return min(n, piece * each * WARP);
 }
 
-// total[i] = the sum of sums[k * stride + i] over the parts k, for the columns i of one piece, or nothing if null; returns their squares to thread 0.
+// total[i] = the sum of sums[k * stride + i] over the parts k, for the columns i of one piece, or nothing if null;
+// returns their squares to thread 0.
 template <typename C>
-__device__ __forceinline__ C sum_piece(const C *sums, u64 stride, int parts, C *total, u64 n, int piece, int pieces, C (&room)[SIDE][WARP]) {
+__device__ __forceinline__ C sum_piece(const C *sums, u64 stride, int parts, C *total, u64 n, int piece, int pieces,
+                                       C (&room)[SIDE][WARP]) {
   const u64 stop = piece_of(n, piece + 1, pieces);
   C square = 0;
   for (u64 first = piece_of(n, piece, pieces); first < stop; first += WARP) {

@@ -1,5 +1,5 @@
-"""The reverse chain with a perceptron on CuPy: one kernel of the family for all rows and many steps where the weights fit into the shared memory of a
-block; else a step is a few launches."""
+"""The reverse chain with a perceptron on CuPy: one kernel of the family for all rows and many steps where the weights
+fit into the shared memory of a block; else a step is a few launches."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ def build(model, kernels, rows: int) -> Chain | None:
 
 
 def plan(net) -> mlp_plan.Plan | None:
-    """How a network lies in shared memory beside the rows of a block, if it fits. The rows it is asked for together do not change the result."""
+    """How a network lies in shared memory beside the rows of a block, if it fits. The rows it is asked for together do
+    not change the result."""
     return mlp_plan.largest(net, shared_limit(), ROWS, training=False, extra=beside(MOST_ROWS, net.D))
 
 
 def beside(rows: int, D: int) -> int:
-    """Bytes that a block of so many rows takes beside the network: their elements, eight to a byte, a flag and a place in a list for each."""
+    """Bytes that a block of so many rows takes beside the network: their elements, eight to a byte, a flag and a place
+    in a list for each."""
     return 4 * (-(-rows * -(-D // 8) // 4) + -(-rows // 32) + rows)
 
 
@@ -43,7 +45,10 @@ class FusedChain(Chain):
         fitting = plan(model.net)
         assert fitting is not None, "build() has asked"
         self.plan = fitting
-        self.numbers, self.film = on.arrays.asarray(self.plan.numbers), on.arrays.asarray(cupy.concatenate(self.films, axis=1))
+        self.numbers, self.film = (
+            on.arrays.asarray(self.plan.numbers),
+            on.arrays.asarray(cupy.concatenate(self.films, axis=1)),
+        )
 
     def __call__(self, x, first: int, steps: int, *, seed: int, first_row: int = 0, known=None) -> None:
         """As LaunchedChain's."""
@@ -52,8 +57,11 @@ class FusedChain(Chain):
             return
         rows = max(LEAST_ROWS, min(MOST_ROWS, -(-B // multiprocessors())))
         walk = struct(
-            training_cupy.WALK, plan=self.numbers, params=self.params.flat, films=self.film, odds=self.odds, held=held, x=x, seed=seed,
-            first_row=first_row, width=self.film.shape[1], B=B, rows=rows, C=self.plan.rows, first=first, steps=steps,
+            training_cupy.WALK, plan=self.numbers, params=self.params.flat, films=self.film, odds=self.odds, held=held,
+            x=x, seed=seed, first_row=first_row, width=self.film.shape[1], B=B, rows=rows, C=self.plan.rows,
+            first=first, steps=steps,
         )  # fmt: skip
         shared = 4 * self.plan.floats + beside(rows, self.D)
-        self.kernels.walk_back.launch("walk_back", np.float32, (-(-B // rows),), walk, self.kernels.argument(self.D), shared=shared)
+        self.kernels.walk_back.launch(
+            "walk_back", np.float32, (-(-B // rows),), walk, self.kernels.argument(self.D), shared=shared
+        )

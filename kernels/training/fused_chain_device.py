@@ -1,4 +1,5 @@
-"""The reverse chain with a perceptron on a GPU, a step being a few launches in arrays laid out once, by any technology."""
+"""The reverse chain with a perceptron on a GPU, a step being a few launches in arrays laid out once, by any
+technology."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ from bdiff_np.rng import Key
 
 
 class Chain:
-    """What all ways of walking share: scale and shift of every hidden layer at every t, which all rows of a step have in common.
+    """What all ways of walking share: scale and shift of every hidden layer at every t, which all rows of a step have
+    in common.
 
-    model : of the weights to use. kernels : of the chain to walk, which may leave steps out. rows : how many there will be at a time, at most
+    model : of the weights to use. kernels : of the chain to walk, which may leave steps out. rows : how many there will
+        be at a time, at most
     """
 
     function = None  # nothing that Numba keeps on disk
@@ -21,7 +24,8 @@ class Chain:
         self.on, self.net, self.params, self.kernels, self.D = on, model.net, model.params, kernels, model.D
         time, net, asarray = kernels.chain.time, model.net, on.arrays.asarray
         self.features = asarray(net.features[time])
-        self.films = [on.arrays.matmul(self.features, self.params[f"{layer.name}/F"]) for layer in net.dense[:-1]]  # (T + 1, 2H) each
+        # (T + 1, 2H) each
+        self.films = [on.arrays.matmul(self.features, self.params[f"{layer.name}/F"]) for layer in net.dense[:-1]]
         self.odds = asarray(np.zeros(len(time), np.float32) if net.odds is None else net.odds[time])
 
     def held(self, known):
@@ -34,12 +38,15 @@ class LaunchedChain(Chain):
 
     def __init__(self, on: Technology, model, kernels, rows: int):
         need = 4 * Perceptron.floats(model.net, rows, 0, 0)
-        on.arrays.reserve(need, f"Walking {rows} rows at a time", "take narrower layers (model.hidden), or --backend numba")
+        on.arrays.reserve(
+            need, f"Walking {rows} rows at a time", "take narrower layers (model.hidden), or --backend numba"
+        )
         super().__init__(on, model, kernels, rows)
         self.rows = 0
 
     def __call__(self, x, first: int, steps: int, *, seed: int, first_row: int = 0, known=None) -> None:
-        """Takes x (B, D), in place, from x_first to x_{first - steps}. known : (B, D) bool or uint8, elements that stay as they are"""
+        """Takes x (B, D), in place, from x_first to x_{first - steps}. known : (B, D) bool or uint8, elements that stay
+        as they are"""
         (B, _), arrays, held = x.shape, self.on.arrays, self.held(known)
         if B != self.rows:
             self.rows, self.t = B, arrays.empty(B, np.int64)

@@ -1,7 +1,9 @@
-"""The reverse chain with a perceptron, many steps for many rows in one compiled call, for the family that hooks_numba.py puts in.
+"""The reverse chain with a perceptron, many steps for many rows in one compiled call, for the family that
+hooks_numba.py puts in.
 
-Each thread walks its rows through all the steps. The network is asked only for rows that may change, as the family sees from their random words: of
-20 bits in a chain of 2000 steps it is one row in twelve, with the same result as asking for all. Derivation, section 11.
+Each thread walks its rows through all the steps. The network is asked only for rows that may change, as the family sees
+from their random words: of 20 bits in a chain of 2000 steps it is one row in twelve, with the same result as asking for
+all. Derivation, section 11.
 """
 
 from __future__ import annotations
@@ -51,32 +53,46 @@ class Walk(NamedTuple):
 class FusedChain:
     """Walks rows back through the chain.
 
-    model : of the weights to use. kernels : of the chain to walk, which may leave steps out. rows : how many there will be at a time, about
+    model : of the weights to use. kernels : of the chain to walk, which may leave steps out. rows : how many there will
+        be at a time, about
     """
 
     function = "fused_chain_numba.walk_back"  # what takes long to compile
 
     def __init__(self, model, kernels, rows: int = TOGETHER, threads: int | None = None):
-        self.net, self.params, self.kernels, self.chain, self.law = model.net, model.params, kernels, kernels.chain, kernels.law
+        self.net, self.params, self.kernels, self.chain, self.law = (
+            model.net,
+            model.params,
+            kernels,
+            kernels.chain,
+            kernels.law,
+        )
         self.plan, self.threads = mlp.make_plan(model.net), threads or crew.cores()
         self._blocks: dict[int, np.ndarray] = {}
         n, R, D = self.threads, max(FEW, min(TOGETHER, rows)), model.D
         self.room = Room(
             np.zeros((n, R * int(self.plan.slots[1])), np.float32), np.zeros((n, kernels.work * R * D), np.float32),
-            np.zeros((n, R, D), model.kind.dtype), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n, R * -(-D // 8), 4), np.uint64),
+            np.zeros((n, R, D), model.kind.dtype), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n,
+            R * -(-D // 8), 4), np.uint64),
         )  # fmt: skip
 
-    def __call__(self, x: np.ndarray, first: int, steps: int, *, seed: int, first_row: int = 0, known: np.ndarray | None = None) -> None:
-        """Takes x (B, D), in place, from x_first to x_{first - steps}. known : (B, D) bool, elements that stay as they are"""
+    def __call__(
+        self, x: np.ndarray, first: int, steps: int, *, seed: int, first_row: int = 0, known: np.ndarray | None = None
+    ) -> None:
+        """Takes x (B, D), in place, from x_first to x_{first - steps}. known : (B, D) bool, elements that stay as they
+        are"""
         t = np.arange(first, first - steps, -1)
         free = np.zeros((0, x.shape[1]), np.uint8) if known is None else np.ascontiguousarray(~known, np.uint8)
-        walk = Walk(first, self.chain.time, self._tables(t), self.kernels.limits(t, x.shape[1]), seed, first_row, free, x)
+        walk = Walk(
+            first, self.chain.time, self._tables(t), self.kernels.limits(t, x.shape[1]), seed, first_row, free, x
+        )
         tasks = -(-len(x) // self.room.t.shape[1])
         with blas_numba.one_thread():
             crew.run(min(self.threads, tasks), tasks, walk_back, self.plan, self.law, self.params.flat, self.room, walk)
 
     def _tables(self, t: np.ndarray) -> np.ndarray:
-        """Scale and shift of every hidden layer at t. By blocks of t that are always the same: BLAS rounds by the number of rows."""
+        """Scale and shift of every hidden layer at t. By blocks of t that are always the same: BLAS rounds by the
+        number of rows."""
         low, high = t[-1] // BLOCK, t[0] // BLOCK
         self._blocks = {b: self._blocks[b] if b in self._blocks else self._block(b) for b in range(low, high + 1)}
         return np.concatenate([self._blocks[b] for b in range(low, high + 1)])[t - low * BLOCK]

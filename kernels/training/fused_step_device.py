@@ -1,7 +1,9 @@
-"""Many optimiser steps with a perceptron on a GPU, without the host waiting for any of them, for the family that hooks_device.py describes.
+"""Many optimiser steps with a perceptron on a GPU, without the host waiting for any of them, for the family that
+hooks_device.py describes.
 
-Data, weights and noise stay on the device; the losses and norms of all steps of a call come back together at its end. Here a step is a sequence of
-launches, by any technology; fused_step_cupy.py adds a captured graph of it, and one kernel for many steps.
+Data, weights and noise stay on the device; the losses and norms of all steps of a call come back together at its end.
+Here a step is a sequence of launches, by any technology; fused_step_cupy.py adds a captured graph of it, and one kernel
+for many steps.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ AT_ONCE, WAITING = 1024, 1 << 22  # steps whose rates and rows wait on the devic
 class Steps:
     """What all ways of taking steps share: data, numbers of each step, and what comes back.
 
-    model : of the network to train, in place. kernels : hooks_device.FamilyKernels. optimizer : optim.AdamW. rows : data.Data
-    batch : rows of a step, repeats included. seed : of all noise. Raises InputError where the card has too little memory.
+    model : of the network to train, in place. kernels : hooks_device.FamilyKernels. optimizer : optim.AdamW. rows :
+        data.Data
+    batch : rows of a step, repeats included. seed : of all noise. Raises InputError where the card has too little
+        memory.
     """
 
     function = None  # nothing that Numba keeps on disk; CuPy compiles in seconds
@@ -36,13 +40,20 @@ class Steps:
         self.at_once = max(1, min(AT_ONCE, WAITING // own))
         orders = 40 * max(len(rows), self.at_once * own)  # words and places of a shuffle, and what a sort takes besides
         need = 4 * (self.floats() + P) + rows.nbytes + self.at_once * (4 * own + 48) + orders
-        cure = f"take a smaller data.batch_size or model.num_sample_steps (a step has {batch} rows now), or narrower layers (model.hidden)"
+        cure = (
+            f"take a smaller data.batch_size or model.num_sample_steps (a step has {batch} rows now), or narrower "
+            "layers (model.hidden)"
+        )
         arrays.reserve(need, "A training step", cure)
         self.empty = new = arrays.empty
         self.data = rows.resident(model.ops)
         self.decayed = optimizer.decayed
         self.rates, self.logged = new((self.at_once, 8), np.float32), new(self.at_once, np.uint8)
-        self.losses, self.norms, self.kl = new(self.at_once, np.float32), new(self.at_once, np.float32), new(batch, np.float32)
+        self.losses, self.norms, self.kl = (
+            new(self.at_once, np.float32),
+            new(self.at_once, np.float32),
+            new(batch, np.float32),
+        )
         self.total, self.squares = new(P, np.float32), new(pieces(P), np.float32)
         self.clip = float(optimizer.settings.clip_thresh or np.inf)
 
@@ -72,7 +83,8 @@ class Steps:
 
         Returns
         -------
-        taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms : (steps,) of the gradients
+        taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms :
+            (steps,) of the gradients
         """
         (count, b), arrays = index.shape, self.on.arrays
         losses, norms, taken = np.zeros(count), np.full(count, np.nan), 0
@@ -108,11 +120,17 @@ class LaunchedSteps(Steps):
         super().__init__(on, model, kernels, optimizer, **options)
         B, D, arrays = self.batch, self.D, on.arrays
         self.perceptron = Perceptron(on, self.net, self.params, B, self.groups)
-        self.x0, self.x_t, self.t = arrays.empty((B, D), self.dtype), arrays.empty((B, D), self.dtype), arrays.empty(B, np.int64)
+        self.x0, self.x_t, self.t = (
+            arrays.empty((B, D), self.dtype),
+            arrays.empty((B, D), self.dtype),
+            arrays.empty(B, np.int64),
+        )
         self.clock, self.halted = arrays.zeros(2, np.uint64), arrays.zeros(1, np.int32)
 
     def floats(self) -> int:
-        return Perceptron.floats(self.net, self.batch, self.groups, self.params.flat.size) + self.batch * (self.D // 2 + 2)
+        return Perceptron.floats(self.net, self.batch, self.groups, self.params.flat.size) + self.batch * (
+            self.D // 2 + 2
+        )
 
     def run(self, first: int, count: int) -> None:
         self.reset(first)
@@ -137,9 +155,22 @@ class LaunchedSteps(Steps):
         net, o, P, law = self.perceptron, self.optimizer, self.params.flat.size, self.kernels.law
         dense, training, family = self.on.dense, self.on.training, self.on.family
         training.draw_t(self.seed, rng.TIME, self.clock, law.T, self.t)
-        family.q_batch(law, self.data, self.index, self.rows_of_batch, self.t, self.seed, rng.Q_NOISE, self.clock, self.x0, self.x_t)
+        family.q_batch(
+            law,
+            self.data,
+            self.index,
+            self.rows_of_batch,
+            self.t,
+            self.seed,
+            rng.Q_NOISE,
+            self.clock,
+            self.x0,
+            self.x_t,
+        )
         net.forward(self.x_t, self.t)
-        family.kl_grad(law, net.z[-1], net.logits_bias, self.x0, self.x_t, self.t, self.logged, self.clock, self.kl, net.dy[-1])
+        family.kl_grad(
+            law, net.z[-1], net.logits_bias, self.x0, self.x_t, self.t, self.logged, self.clock, self.kl, net.dy[-1]
+        )
         net.backward()
         grad = self.total if net.groups > 1 else net.grads
         dense.sum_parts(Parts(net.grads, net.groups, P), self.total if net.groups > 1 else None, self.squares)

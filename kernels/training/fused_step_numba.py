@@ -1,9 +1,11 @@
-"""Many optimiser steps with a perceptron in one compiled call: the five lines of train.py, fused, for the family that hooks_numba.py puts in.
+"""Many optimiser steps with a perceptron in one compiled call: the five lines of train.py, fused, for the family that
+hooks_numba.py puts in.
 
-A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward. With a narrow net each group has a
-gradient of its own, and these are summed; with a wide one, whose gradient is large, every slice is kept (unless the batch is too large for that),
-and the gradient is worked out once, tile by tile over all slices. Then AdamW runs over the flat buffers, piece by piece. Groups, slices, tiles and
-pieces are fixed by the sizes alone and sums have one order, so the weights that result do not depend on the number of threads.
+A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward. With a
+narrow net each group has a gradient of its own, and these are summed; with a wide one, whose gradient is large, every
+slice is kept (unless the batch is too large for that), and the gradient is worked out once, tile by tile over all
+slices. Then AdamW runs over the flat buffers, piece by piece. Groups, slices, tiles and pieces are fixed by the sizes
+alone and sums have one order, so the weights that result do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from bdiff_np.kernels.training import hooks_numba as family
 from bdiff_np.kernels.training import input_numba
 
 u64 = np.uint64
-WIDE = 256  # width from which slices must be large for matrix products to run at full rate, and gradients are too large to have several
+# width from which slices must be large for matrix products to run at full rate, and gradients are too large to have
+# several
+WIDE = 256
 ROWS = 64  # of a slice of a narrow net, and twice as many: what matrix products need to run well and the cache holds
 MOST_GROUPS, GRADIENTS = 64, 1 << 24  # groups, and floats of all their gradients
 PIECE = 1 << 14  # parameters that AdamW takes together, about
@@ -34,7 +38,8 @@ KEPT = 1 << 26  # floats of all slices together, up to which they are kept
 class FusedSteps:
     """Takes many steps of one training in one call; `groups` and all other cuts come from the sizes alone.
 
-    net : nets/mlp.py, with `dense`. kernels : of a family that fills hooks_numba.py. optimizer : optim.AdamW. rows : data.Data
+    net : nets/mlp.py, with `dense`. kernels : of a family that fills hooks_numba.py. optimizer : optim.AdamW. rows :
+        data.Data
     params : Params, the weights, trained in place. batch : rows of a step, repeats included. seed : of all noise
     threads : of the crew, as many as there are cores by default
     """
@@ -44,7 +49,8 @@ class FusedSteps:
     def __init__(self, net, kernels, params, optimizer, *, rows, batch: int, seed: int, threads: int | None = None):
         self.data = rows
         self.plan, self.law, self.T, D, P = mlp.make_plan(net), kernels.law, kernels.chain.T, net.D, params.flat.size
-        # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add. Measured: RESULTS.md.
+        # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add.
+        # Measured: RESULTS.md.
         each = max(2 * ROWS, min(4 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(2 * ROWS, batch // 4))
         groups, floats = max(1, batch // each), int(self.plan.slots[1])
         self.keeps = net.width > WIDE and groups > 1 and batch * floats <= KEPT
@@ -52,31 +58,43 @@ class FusedSteps:
             groups = min(groups, MOST_GROUPS, max(1, GRADIENTS // P))
         pieces = max(1, min(groups, 2), P // PIECE)
         sums = len(self.plan.tiles) if self.keeps else pieces
-        self.tasks, self.seed, self.batch, self.clip = max(groups, pieces, sums), seed, batch, optimizer.settings.clip_thresh or np.inf
+        self.tasks, self.seed, self.batch, self.clip = (
+            max(groups, pieces, sums),
+            seed,
+            batch,
+            optimizer.settings.clip_thresh or np.inf,
+        )
         self.threads = min(threads or crew.cores(), self.tasks if self.keeps else groups)
         n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(2 * ROWS, -(-batch // groups)))
         self.weights = Weights(
-            params.flat, np.zeros((1 if self.keeps else groups, P), np.float32), optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat,
-            optimizer.decayed.astype(np.uint8),
+            params.flat, np.zeros((1 if self.keeps else groups, P), np.float32), optimizer.m.flat, optimizer.v.flat,
+            optimizer.ema.flat, optimizer.decayed.astype(np.uint8),
         )  # fmt: skip
         self.space = Space(
             buffer=np.zeros((n, R * floats), np.float32), work=np.zeros((n, kernels.work * R * D), np.float32),
             x0=np.zeros((n, R, D), rows.dtype), x_t=np.zeros((n, R, D), rows.dtype), t=np.zeros((n, R), np.int64),
-            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums), groups=groups, pieces=pieces,
+            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums),
+            groups=groups, pieces=pieces,
         )  # fmt: skip
 
-    def __call__(self, index: np.ndarray, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    def __call__(
+        self, index: np.ndarray, first: int, numbers: dict, logged: np.ndarray
+    ) -> tuple[int, np.ndarray, np.ndarray]:
         """Steps first, first + 1, ..., in place on the optimiser's buffers.
 
-        index : (steps, b) rows of the data. numbers : what ops.adamw is told, of each step. logged : (steps,) bool, whether a step's loss is wanted
+        index : (steps, b) rows of the data. numbers : what ops.adamw is told, of each step. logged : (steps,) bool,
+            whether a step's loss is wanted
 
         Returns
         -------
-        taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms : (steps,) of the gradients
+        taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms :
+            (steps,) of the gradients
         """
         x0 = self.data.take(index.reshape(-1)).reshape(*index.shape, self.data.D)
         losses, norms = np.zeros(len(x0)), np.full(len(x0), np.nan)
-        steps = Steps(x0, rates_table(len(x0), numbers), logged, losses, norms, first, self.batch, self.seed, self.clip, self.T)
+        steps = Steps(
+            x0, rates_table(len(x0), numbers), logged, losses, norms, first, self.batch, self.seed, self.clip, self.T
+        )
         with blas_numba.one_thread():
             crew.run(self.threads, self.tasks, take, self.plan, self.law, self.weights, self.space, steps)
         return int(np.isfinite(norms).sum()), losses, norms
@@ -91,7 +109,11 @@ class FusedSteps:
 
 def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> FusedSteps | None:
     """The fused steps of a training, or None where hooks_numba.can_fuse says no."""
-    return FusedSteps(model.net, kernels, model.params, optimizer, rows=rows, batch=batch, seed=seed) if family.can_fuse(model.net, kernels) else None
+    return (
+        FusedSteps(model.net, kernels, model.params, optimizer, rows=rows, batch=batch, seed=seed)
+        if family.can_fuse(model.net, kernels)
+        else None
+    )
 
 
 @njit
@@ -112,7 +134,8 @@ class Weights(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Room for n slices of R rows at most: one for each thread, or one for each group where slices are kept. And what threads tell each other."""
+    """Room for n slices of R rows at most: one for each thread, or one for each group where slices are kept. And what
+    threads tell each other."""
 
     buffer: np.ndarray  # (n, R * floats) float32, the network's
     work: np.ndarray  # (n, work * R * D) float32, the family's
@@ -143,7 +166,8 @@ class Steps(NamedTuple):
 
 @njit(error_model="numpy")
 def _slice(plan, law, weights, space, steps, where):
-    """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the space."""
+    """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the
+    space."""
     s, lo, hi, place = where
     B, D, T, step = hi - lo, space.x_t.shape[2], steps.T, u64(steps.first + s)
     x0, x_t, t, buffer = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place]
@@ -159,7 +183,10 @@ def _slice(plan, law, weights, space, steps, where):
     input_numba.read(plan, law, x_t, t, buffer)
     mlp.forward(plan, weights.params, buffer, B, buffer[:0])
     last = plan.layers[plan.layers.shape[0] - 1]
-    out, dout = mlp.room(plan, buffer, last[mlp.U], B, last[mlp.N_OUT]), mlp.room(plan, buffer, last[mlp.DZ], B, last[mlp.N_OUT])
+    out, dout = (
+        mlp.room(plan, buffer, last[mlp.U], B, last[mlp.N_OUT]),
+        mlp.room(plan, buffer, last[mlp.DZ], B, last[mlp.N_OUT]),
+    )
     family.kl_grad(law, t, out, x0, x_t, space.work[place], dout, space.kl[lo : hi if steps.logged[s] else lo])
     mlp.backward(plan, weights.params, buffer, B)
 
@@ -218,8 +245,8 @@ def _update(weights, row, factor, lo, hi):
 
 @njit(nogil=True)
 def take(own, plan, law, weights, space, steps):
-    """One thread's part in taking the steps; `own` is its crew_numba.Crew. A gradient that is not finite ends them before its step; those taken
-    have left a norm."""
+    """One thread's part in taking the steps; `own` is its crew_numba.Crew. A gradient that is not finite ends them
+    before its step; those taken have left a norm."""
     groups, sums, pieces = space.groups, space.squares.size, space.pieces
     before = 0
     for s in range(steps.rates.shape[0]):
@@ -241,7 +268,8 @@ def take(own, plan, law, weights, space, steps):
         before += sums
         if not crew.ready(own, before):
             return
-        # A late thread may read squares of the next step here: then all pieces of this one are taken, and its factor is not used.
+        # A late thread may read squares of the next step here: then all pieces of this one are taken, and its factor is
+        # not used.
         norm = _norm(space.squares, steps.rates[s, 0])
         if not math.isfinite(norm):
             crew.stop(own)

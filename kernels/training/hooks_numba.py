@@ -2,14 +2,16 @@
 
     fill(Law, read_row=..., q_sample=..., kl_grad=..., may_change=..., p_sample=...)
 
-The fused paths call the functions of this file; Numba puts in their place those of the family that the type of `law` belongs to. Beside them the
-fused paths ask three things of the family's `Kernels` on Numba:
+The fused paths call the functions of this file; Numba puts in their place those of the family that the type of `law`
+belongs to. Beside them the fused paths ask three things of the family's `Kernels` on Numba:
 
-    law           a NamedTuple of arrays and numbers, of a class of the family's own: what the five functions know of the chain
+    law           a NamedTuple of arrays and numbers, of a class of the family's own: what the five functions know of
+        the chain
     work          how many numbers of room the functions need for each element of a row
     limits(t, D)  what `may_change` compares with at steps t (n,), an array (n, ...)
 
-B rows of D elements; x0, x_t (B, D) of the data's dtype, t (B,) int64, out (B, M) float32, words (B, >= D) uint32, of which an element has one.
+B rows of D elements; x0, x_t (B, D) of the data's dtype, t (B,) int64, out (B, M) float32, words (B, >= D) uint32, of
+which an element has one.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ def q_sample(law, t, words, x0, x_t):
 
 
 def kl_grad(law, t, out, x0, x_t, work, dout, kl):
-    """dout (B, M), the gradient of the KL in nats; and the KL itself into kl (B,) float64, unless that is empty. work : (>= B D work,) float32"""
+    """dout (B, M), the gradient of the KL in nats; and the KL itself into kl (B,) float64, unless that is empty. work :
+    (>= B D work,) float32"""
 
 
 def may_change(law, limits, words, x):
-    """Whether x_{t-1} of one row x (D,) may differ from it, by its words and the limits of t alone. What is always true needs no proof."""
+    """Whether x_{t-1} of one row x (D,) may differ from it, by its words and the limits of t alone. What is always true
+    needs no proof."""
 
 
 def p_sample(law, t, out, words, work, x_t):
@@ -42,9 +46,11 @@ def p_sample(law, t, out, words, work, x_t):
 
 
 def can_fuse(net, kernels) -> bool:
-    """Whether the fused paths can take a network and a family's kernels: dense layers alone, in float32, a family that fills the hooks, and a BLAS
-    that shows its sgemm."""
-    return net.dense is not None and net.dtype == np.float32 and kernels.law is not None and blas_numba.sgemm() is not None
+    """Whether the fused paths can take a network and a family's kernels: dense layers alone, in float32, a family that
+    fills the hooks, and a BLAS that shows its sgemm."""
+    return (
+        net.dense is not None and net.dtype == np.float32 and kernels.law is not None and blas_numba.sgemm() is not None
+    )
 
 
 def fill(Law, *, read_row, q_sample, kl_grad, may_change, p_sample) -> None:
@@ -52,7 +58,9 @@ def fill(Law, *, read_row, q_sample, kl_grad, may_change, p_sample) -> None:
     here = globals()
     _fill(here["read_row"], Law, lambda law, x_t, scale, out: read_row(law, x_t, scale, out))
     _fill(here["q_sample"], Law, lambda law, t, words, x0, x_t: q_sample(law, t, words, x0, x_t))
-    _fill(here["kl_grad"], Law, lambda law, t, out, x0, x_t, work, dout, kl: kl_grad(law, t, out, x0, x_t, work, dout, kl))
+    _fill(
+        here["kl_grad"], Law, lambda law, t, out, x0, x_t, work, dout, kl: kl_grad(law, t, out, x0, x_t, work, dout, kl)
+    )
     _fill(here["may_change"], Law, lambda law, limits, words, x: may_change(law, limits, words, x))
     _fill(here["p_sample"], Law, lambda law, t, out, words, work, x_t: p_sample(law, t, out, words, work, x_t))
 
@@ -60,4 +68,6 @@ def fill(Law, *, read_row, q_sample, kl_grad, may_change, p_sample) -> None:
 def _fill(hook, Law, function) -> None:
     @overload(hook, jit_options={"_nrt": False}, strict=False)  # type: ignore[typeddict-unknown-key]
     def choose(law, *rest):
-        return function if isinstance(law, types.NamedTuple | types.NamedUniTuple) and law.instance_class is Law else None
+        return (
+            function if isinstance(law, types.NamedTuple | types.NamedUniTuple) and law.instance_class is Law else None
+        )

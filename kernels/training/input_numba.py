@@ -1,4 +1,5 @@
-"""What the network multiplies first, from rows of the data and their times, in the place that mlp_numba.py has for it."""
+"""What the network multiplies first, from rows of the data and their times, in the place that mlp_numba.py has for
+it."""
 
 from __future__ import annotations
 

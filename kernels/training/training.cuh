@@ -1,5 +1,5 @@
-// What the host hands to the fused step and to the fused chain of any family, by value: cuda_source.layout reads these lines.
-// Beside it a family's kernel takes its law.
+// What the host hands to the fused step and to the fused chain of any family, by value: cuda_source.layout reads these
+// lines. Beside it a family's kernel takes its law.
 
 // Many optimiser steps: B rows a step, `rows` of them of the data, in groups, of which a block takes R rows together.
 struct Steps {
@@ -11,7 +11,8 @@ struct Steps {
   const int *index;                    // (count, rows): which of them
   const float *rates;                  // (count, 8): Rates
   const u8 *logged;                    // (count,): whether a step's loss is wanted
-  float *losses, *norms;               // (count,): mean KL in nats where it is; length of the gradient, before its scale
+  // (count,): mean KL in nats where it is; length of the gradient, before its scale
+  float *losses, *norms;
   float *kl, *grads, *total, *squares; // room: (B,), (groups, P), (P,), (pieces,)
   u32 *arrived;                        // 0 at the start
   u64 seed, first;                     // first : number of the first step

@@ -1,10 +1,11 @@
 """A network that knows that a row is a number, but not which numbers are allowed.
 
-For every modulus p = 2..9 it asks: if only multiples of p were allowed, what would the rest of the row say about bit i? That is a question
-about a chain of remainders (reading from the highest bit, remainder r becomes 2 r + bit, modulo p), answered exactly by one pass from the left
-and one from the right (docs/derivation.md, section 10). The logit of bit i is a learned weighted sum of the eight answers. Eight weights and a
-bias are the whole network: training finds out which modulus the data obeys. A perceptron does not learn this data set, since no few bits say
-anything about another; benchmarks/RESULTS.md has both.
+For every modulus p = 2..9 it asks: if only multiples of p were allowed, what would the rest of the row say about bit i?
+That is a question about a chain of remainders (reading from the highest bit, remainder r becomes 2 r + bit, modulo p),
+answered exactly by one pass from the left and one from the right (docs/derivation.md, section 10). The logit of bit i
+is a learned weighted sum of the eight answers. Eight weights and a bias are the whole network: training finds out which
+modulus the data obeys. A perceptron does not learn this data set, since no few bits say anything about another;
+benchmarks/RESULTS.md has both.
 """
 
 import numpy as np
@@ -42,7 +43,8 @@ class ReverseModel:
         q = [signal * (x_t == bit) + noise for bit in (0, 1)]  # q(x_t | x_0 = bit)
         one = (q[1] / (q[0] + q[1])).astype(dtype)  # P(x_0 = 1 | x_t's own bit), both values alike before
         read, group = self.read.astype(dtype), self.group.astype(dtype)
-        left = np.empty((self.D, len(x_t), len(self.zero)), dtype)  # left[i]: law of the remainders of the bits before i
+        # left[i]: law of the remainders of the bits before i
+        left = np.empty((self.D, len(x_t), len(self.zero)), dtype)
         right = np.empty_like(left)  # right[i]: probability that the bits after i lead from each remainder to 0
         left[0] = right[-1] = self.zero
         for i in range(1, self.D):

@@ -1,7 +1,9 @@
-"""Arrays of the CuPy stand-in: NumPy's, in memory of their own, with all roads to NumPy closed that CuPy closes, and some more.
+"""Arrays of the CuPy stand-in: NumPy's, in memory of their own, with all roads to NumPy closed that CuPy closes, and
+some more.
 
-Nothing converts to NumPy unasked, host arrays do not mix with device arrays, and what CuPy would move to the device silently, such as a list of
-indices, is refused: a back end says what it moves. NumPy's own functions are refused too, though CuPy would send some of them to its own.
+Nothing converts to NumPy unasked, host arrays do not mix with device arrays, and what CuPy would move to the device
+silently, such as a list of indices, is refused: a back end says what it moves. NumPy's own functions are refused too,
+though CuPy would send some of them to its own.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ class ndarray:
         self._host = self._memory.array(shape, dtype, order)
 
     def __array__(self, *_, **__):
-        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly.")
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array "
+            "explicitly."
+        )
 
     def __array_function__(self, *_, **__):
         return NotImplemented
@@ -155,7 +160,8 @@ class ndarray:
         _operate("fill", lambda own, value: np.copyto(own, value, casting="unsafe"), self, value, writes=self)
 
     def __getitem__(self, key) -> ndarray:
-        """A view for numbers and slices; a copy for device arrays of indices, or of bools, which the host has to wait for."""
+        """A view for numbers and slices; a copy for device arrays of indices, or of bools, which the host has to wait
+        for."""
         key, arrays = _key(key)
         if not arrays:
             return _view(self, self._host[key])
@@ -192,7 +198,8 @@ class ndarray:
         return _reduce("any", self, axis, out, keepdims)
 
 
-# How they come about ----------------------------------------------------------------------------------------------------------------------
+# How they come about
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _checked(dtype: np.dtype) -> np.dtype:
@@ -242,7 +249,9 @@ def _key(key) -> tuple[tuple, list[ndarray]]:
             if part.dtype.kind not in "biu":
                 raise IndexError(f"arrays used as indices must be of integer or boolean type, not {part.dtype}")
             arrays.append(part)
-        elif isinstance(part, (bool, np.bool_)) or not (part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice))):
+        elif isinstance(part, (bool, np.bool_)) or not (
+            part is None or part is Ellipsis or isinstance(part, (int, np.integer, slice))
+        ):
             raise TypeError(f"an index on the host: {part!r}")
     parts = tuple(part._host if isinstance(part, ndarray) else part for part in parts)
     return parts if any(part is Ellipsis for part in parts) else (*parts, ...), arrays
@@ -281,7 +290,9 @@ def elementwise(name: str) -> Callable[..., ndarray]:
                 return _new(name, np.asarray(ufunc(*values, **extra)))
         if not isinstance(out, ndarray):
             raise TypeError(f"out must be a cupy.ndarray, not {type(out)}")
-        found = ufunc.resolve_dtypes((*(v.dtype if isinstance(v, (np.ndarray, np.generic)) else type(v) for v in values), None))[-1]
+        found = ufunc.resolve_dtypes(
+            (*(v.dtype if isinstance(v, (np.ndarray, np.generic)) else type(v) for v in values), None)
+        )[-1]
         if not np.can_cast(found, out.dtype, "same_kind"):
             raise TypeError(f"output of cupy.{name} is {found}, which is not cast to {out.dtype}")
         _operate(name, lambda *v: ufunc(*v[:-1], out=v[-1], casting="same_kind", **extra), *operands, out, writes=out)
@@ -303,8 +314,9 @@ def _reduce(name: str, x: ndarray, axis, out: ndarray | None, keepdims: bool, dt
 
 
 BINARY = {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide", "mod": "remainder", "pow": "power",
-    "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "left_shift", "rshift": "right_shift",
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
+    "mod": "remainder", "pow": "power", "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor",
+    "lshift": "left_shift", "rshift": "right_shift",
 }  # fmt: skip
 COMPARE = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
 UNARY = {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}

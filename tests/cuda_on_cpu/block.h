@@ -1,4 +1,5 @@
-// What the threads of a block have in common: their places, their shared memory, and the barrier where all of them meet.
+// What the threads of a block have in common: their places, their shared memory, and the barrier where all of them
+// meet.
 #pragma once
 
 #include "runtime.h"
@@ -28,4 +29,5 @@ constexpr int warpSize = 32;
 #define __syncthreads() static_cast<void>(::cuda_on_cpu::meet_block(CUDA_ON_CPU_SITE, 0))
 #define __syncthreads_count(vote) (::cuda_on_cpu::meet_block(CUDA_ON_CPU_SITE, (vote) != 0))
 #define __syncthreads_or(vote) (::cuda_on_cpu::meet_block(CUDA_ON_CPU_SITE, (vote) != 0) != 0)
-#define __syncthreads_and(vote) (::cuda_on_cpu::meet_block(CUDA_ON_CPU_SITE, (vote) != 0) == int(::cuda_on_cpu::block->threads))
+#define __syncthreads_and(vote) \
+  (::cuda_on_cpu::meet_block(CUDA_ON_CPU_SITE, (vote) != 0) == int(::cuda_on_cpu::block->threads))

@@ -1,5 +1,5 @@
-// Planted bugs, for the test that each is found by the mode that should find it; and `clean`, in which nothing is to be found.
-// Blocks of 64 threads, unless a comment says otherwise. x has one number for each thread of a block.
+// Planted bugs, for the test that each is found by the mode that should find it; and `clean`, in which nothing is to be
+// found. Blocks of 64 threads, unless a comment says otherwise. x has one number for each thread of a block.
 
 #ifndef CUDA_ON_CPU
 #define DYN_SHARED(T, name)                              \
@@ -22,7 +22,7 @@ extern "C" __global__ void clean(float *x, unsigned *arrived) {
   own[t] = total;
 }
 
-// Memory ----------------------------------------------------------------------------------------------------------------------------------
+// Memory --------------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void global_write(float *x) { x[threadIdx.x + 1] = 1; }
 extern "C" __global__ void global_read(const float *x, float *y) { y[threadIdx.x] = x[threadIdx.x + 1]; }
@@ -51,7 +51,9 @@ extern "C" __global__ void local_array(float *x) {
   for (int i = 0; i <= int(threadIdx.x) % 5; ++i) a[i] = x[i];
   x[threadIdx.x] = a[threadIdx.x % 4];
 }
-extern "C" __global__ void misaligned(float *x) { x[threadIdx.x] = reinterpret_cast<const float4 *>(x + 1)[threadIdx.x % 2].y; }
+extern "C" __global__ void misaligned(float *x) {
+  x[threadIdx.x] = reinterpret_cast<const float4 *>(x + 1)[threadIdx.x % 2].y;
+}
 extern "C" __global__ void overflow(int *x, int n) { x[threadIdx.x] = int(threadIdx.x) * n; }
 extern "C" __global__ void stack_overflow(float *x, int depth) {
   volatile float large[100000];
@@ -59,7 +61,7 @@ extern "C" __global__ void stack_overflow(float *x, int depth) {
   x[threadIdx.x] = large[threadIdx.x];
 }
 
-// Not initialised -------------------------------------------------------------------------------------------------------------------------
+// Not initialised -----------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void unwritten_static(float *x) {
   __shared__ float s[64];
@@ -80,7 +82,7 @@ extern "C" __global__ void unwritten_local(float *x) {
   x[threadIdx.x] = a[(threadIdx.x + 3) % 4];
 }
 
-// Meetings --------------------------------------------------------------------------------------------------------------------------------
+// Meetings ------------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void divergent_barrier(float *x) {
   if (threadIdx.x < 32) {
@@ -110,7 +112,7 @@ extern "C" __global__ void other_site(float *x) {
   }
 }
 
-// Races -----------------------------------------------------------------------------------------------------------------------------------
+// Races ---------------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void read_after_write(float *x) {
   __shared__ float s[64];
@@ -153,7 +155,8 @@ extern "C" __global__ void block_fence_only(float *x, unsigned *flag) {  // 2 bl
   }
 }
 
-// A barrier for the whole grid, of a cooperative launch: each block writes a number, all read all. The target is `missing` too small.
+// A barrier for the whole grid, of a cooperative launch: each block writes a number, all read all. The target is
+// `missing` too small.
 template <bool FIRST_FENCE, bool SECOND_FENCE>
 __global__ void grid_barrier(float *x, float *y, unsigned *arrived, unsigned missing) {
   for (unsigned meeting = 1; meeting < 4; ++meeting) {

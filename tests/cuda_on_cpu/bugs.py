@@ -1,4 +1,5 @@
-"""Runs kernels of bugs.cu, in this process's mode: python -m cuda_on_cpu.bugs KERNEL ... prints a line of JSON for each.
+"""Runs kernels of bugs.cu, in this process's mode: python -m cuda_on_cpu.bugs KERNEL ... prints a line of JSON for
+each.
 
 It is [kernel, numbers that it left behind, "" or why the launch failed].
 """
@@ -15,18 +16,23 @@ from . import compile
 from .exact import array
 
 NAMES = ("static_shared_of<64>",)
-COOPERATIVE = tuple(f"grid_barrier<{first}, {second}>" for first, second in (("true", "true"), ("true", "false"), ("false", "true")))
+COOPERATIVE = tuple(
+    f"grid_barrier<{first}, {second}>" for first, second in (("true", "true"), ("true", "false"), ("false", "true"))
+)
 f32, i32, u32 = np.float32, np.int32, np.uint32
 
 
 @lru_cache
 def module(cooperative: bool = False) -> compile.RawModule:
     code = f'#line 1 "bugs.cu"\n{(compile.FOLDER / "bugs.cu").read_text()}'
-    return compile.RawModule(code=code, name_expressions=COOPERATIVE if cooperative else NAMES, enable_cooperative_groups=cooperative)
+    return compile.RawModule(
+        code=code, name_expressions=COOPERATIVE if cooperative else NAMES, enable_cooperative_groups=cooperative
+    )
 
 
 def launch(name: str, order: int = 0, blocks: int = 2, missing: int = 0) -> np.ndarray:
-    """What a kernel left in its array of float32 or int32, of threads in this order. missing : what the target of a grid_barrier is too small by
+    """What a kernel left in its array of float32 or int32, of threads in this order. missing : what the target of a
+    grid_barrier is too small by
 
     Raises LaunchError.
     """
@@ -44,10 +50,14 @@ def _launch(name: str, blocks: int, missing: int) -> np.ndarray:
         module(True).get_function(name)((blocks,), (64,), (x, y, arrived, u32(missing)))
         return y
     blocks = blocks if name in ("clean", "between_blocks", "block_fence_only") else 1
-    x, y, flag = array(np.arange(64 * blocks), i32 if name == "overflow" else f32), array(np.zeros(64), f32), array([0], u32)
+    x, y, flag = (
+        array(np.arange(64 * blocks), i32 if name == "overflow" else f32),
+        array(np.zeros(64), f32),
+        array([0], u32),
+    )
     arguments = {
-        "clean": (x, flag), "block_fence_only": (x, flag), "spin": (flag,), "global_read": (x, y), "overflow": (x, i32(2**30)),
-        "early_return": (x, i32(40)), "stack_overflow": (x, i32(0)),
+        "clean": (x, flag), "block_fence_only": (x, flag), "spin": (flag,), "global_read": (x, y), "overflow": (x,
+        i32(2**30)), "early_return": (x, i32(40)), "stack_overflow": (x, i32(0)),
     }.get(name, (x,))  # fmt: skip
     shared = 256 if name in ("clean", "dynamic_shared", "unwritten_dynamic") else 0
     module().get_function(name)((blocks,), (64,), arguments, shared_mem=shared)

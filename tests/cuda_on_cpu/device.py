@@ -1,7 +1,8 @@
 """The pretended card of the CuPy stand-in: its memory, its streams and graphs, and a list of what happened on it.
 
-Work is done at once, in the order in which it is asked for. While a stream captures, what is asked for with it current is recorded and not done; a
-graph does it. What a card cannot capture, or what a back end of this project must not do meanwhile, is refused.
+Work is done at once, in the order in which it is asked for. While a stream captures, what is asked for with it current
+is recorded and not done; a graph does it. What a card cannot capture, or what a back end of this project must not do
+meanwhile, is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import numpy as np
 from . import exact
 
 UNSUPPORTED = "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing"
-IMPLICIT = "cudaErrorStreamCaptureImplicit: operation would make the legacy stream depend on a capturing blocking stream"
+IMPLICIT = (
+    "cudaErrorStreamCaptureImplicit: operation would make the legacy stream depend on a capturing blocking stream"
+)
 INVALIDATED = "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture"
 
 
@@ -40,8 +43,9 @@ class Card:
 
 card = Card()
 
-# What happened: ("launch", name, grid, block, shared bytes), ("op", name), ("gemm", shape, shape), ("alloc" or "h2d" or "d2h", bytes),
-# ("sync", why), ("graph", number of nodes); and ("captured", ...), with all this behind it, of what was recorded instead.
+# What happened: ("launch", name, grid, block, shared bytes), ("op", name), ("gemm", shape, shape), ("alloc" or "h2d" or
+# "d2h", bytes), ("sync", why), ("graph", number of nodes); and ("captured", ...), with all this behind it, of what was
+# recorded instead.
 events: list[tuple] = []
 
 
@@ -62,7 +66,8 @@ class OutOfMemoryError(MemoryError):
     """As CuPy raises it."""
 
 
-# Memory -----------------------------------------------------------------------------------------------------------------------------------
+# Memory
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 class Memory:
@@ -88,7 +93,9 @@ class Memory:
 def allocate(size: int) -> Memory:
     """Raises RuntimeError while the current stream captures: a graph's arrays are there before it."""
     if get_current_stream().is_capturing():
-        raise RuntimeError(f"{size} bytes are allocated during stream capture: what a graph uses is to be allocated before")
+        raise RuntimeError(
+            f"{size} bytes are allocated during stream capture: what a graph uses is to be allocated before"
+        )
     return Memory(size)
 
 
@@ -115,7 +122,8 @@ def get_default_memory_pool() -> MemoryPool:
     return _pool
 
 
-# Streams ----------------------------------------------------------------------------------------------------------------------------------
+# Streams
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 class Stream:
@@ -217,7 +225,8 @@ def submit(event: tuple, work: Callable[[], object], memories: list[Memory], str
 
 
 def wait(why: str) -> None:
-    """The host waits for the device, which it must not do while the current stream captures. Raises CUDARuntimeError."""
+    """The host waits for the device, which it must not do while the current stream captures. Raises
+    CUDARuntimeError."""
     stream = get_current_stream()
     if stream.is_capturing():
         stream._invalid = True
@@ -236,7 +245,9 @@ class Graph:
     """As cupy.cuda.Graph."""
 
     def __init__(self, *_):
-        raise NotImplementedError("currently this class cannot be initiated by the user and must be created via stream capture")
+        raise NotImplementedError(
+            "currently this class cannot be initiated by the user and must be created via stream capture"
+        )
 
     def launch(self, stream: Stream | None = None) -> None:
         """Raises RuntimeError if memory that the graph uses is gone: on the card it would be somebody else's."""
@@ -276,7 +287,8 @@ def get_elapsed_time(start_event: Event, end_event: Event) -> float:
     return 1e3 * (end_event._time - start_event._time)
 
 
-# The card as CuPy describes it ------------------------------------------------------------------------------------------------------------
+# The card as CuPy describes it
+# ------------------------------------------------------------------------------------------------------------
 
 
 class Device:
@@ -314,8 +326,9 @@ class Device:
     @property
     def attributes(self) -> dict[str, int]:
         return {
-            "MultiProcessorCount": card.multiprocessors, "MaxSharedMemoryPerBlockOptin": card.shared_memory, "MaxThreadsPerBlock": 1024,
-            "MaxSharedMemoryPerBlock": 48 << 10, "MaxSharedMemoryPerMultiprocessor": card.shared_memory + 1024, "WarpSize": 32,
+            "MultiProcessorCount": card.multiprocessors, "MaxSharedMemoryPerBlockOptin": card.shared_memory,
+            "MaxThreadsPerBlock": 1024, "MaxSharedMemoryPerBlock": 48 << 10,
+            "MaxSharedMemoryPerMultiprocessor": card.shared_memory + 1024, "WarpSize": 32,
             "MaxThreadsPerMultiProcessor": 2048, "ComputeCapabilityMajor": int(card.compute_capability[:-1]),
             "ComputeCapabilityMinor": int(card.compute_capability[-1]), "CooperativeLaunch": 1,
         }  # fmt: skip
@@ -325,7 +338,9 @@ def properties(device: int) -> dict:
     """What cupy.cuda.runtime.getDeviceProperties gives, in part."""
     Device(device)
     return {
-        "name": card.name.encode(), "multiProcessorCount": card.multiprocessors, "sharedMemPerBlockOptin": card.shared_memory,
-        "totalGlobalMem": card.memory, "major": int(card.compute_capability[:-1]), "minor": int(card.compute_capability[-1]), "warpSize": 32,
-        "sharedMemPerBlock": 48 << 10, "sharedMemPerMultiprocessor": card.shared_memory + 1024, "maxThreadsPerBlock": 1024,
+        "name": card.name.encode(), "multiProcessorCount": card.multiprocessors,
+        "sharedMemPerBlockOptin": card.shared_memory, "totalGlobalMem": card.memory,
+        "major": int(card.compute_capability[:-1]), "minor": int(card.compute_capability[-1]), "warpSize": 32,
+        "sharedMemPerBlock": 48 << 10, "sharedMemPerMultiprocessor": card.shared_memory + 1024,
+        "maxThreadsPerBlock": 1024,
     }  # fmt: skip

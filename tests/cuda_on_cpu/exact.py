@@ -1,4 +1,5 @@
-"""Memory of exactly the size that was asked for, whose ends the mode "address" watches: NumPy has small arrays in larger blocks of its own."""
+"""Memory of exactly the size that was asked for, whose ends the mode "address" watches: NumPy has small arrays in
+larger blocks of its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-// Fibers: stacks of their own between which one thread of the system switches, in some nanoseconds, without asking the system.
+// Fibers: stacks of their own between which one thread of the system switches, in some nanoseconds, without asking the
+// system.
 //
-// Sanitizers have to be told of every switch. For the mode "thread" each fiber is a thread whose accesses nothing orders but what the runtime
-// declares by order_after_me and order_before_me.
+// Sanitizers have to be told of every switch. For the mode "thread" each fiber is a thread whose accesses nothing
+// orders but what the runtime declares by order_after_me and order_before_me.
 #pragma once
 
 #include <pthread.h>
@@ -35,7 +36,8 @@ namespace cuda_on_cpu {
 // What the caller did comes before what others do after `order_before_me` with the same address.
 inline void order_after_me(void *address) { __tsan_release(address); }
 inline void order_before_me(void *address) { __tsan_acquire(address); }
-constexpr bool SHARE = false;  // whether a fiber may run several CUDA threads, one after the other: they would count as ordered
+// whether a fiber may run several CUDA threads, one after the other: they would count as ordered
+constexpr bool SHARE = false;
 #else
 inline void order_after_me(void *) {}
 inline void order_before_me(void *) {}
@@ -116,11 +118,12 @@ inline void arrive() {
 #endif
 }
 
-// A fiber with a stack of its own, above a page that nobody may touch: too deep a stack is a fault, not silent damage. It runs `start`, which must
-// not return. Null if there is no memory.
+// A fiber with a stack of its own, above a page that nobody may touch: too deep a stack is a fault, not silent damage.
+// It runs `start`, which must not return. Null if there is no memory.
 inline Fiber *make_fiber(void (*start)()) {
   const size_t page = size_t(sysconf(_SC_PAGESIZE));
-  void *memory = mmap(nullptr, page + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *memory =
+      mmap(nullptr, page + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
   if (mprotect(memory, page, PROT_NONE)) {
     munmap(memory, page + STACK);
@@ -139,14 +142,16 @@ inline Fiber *make_fiber(void (*start)()) {
   fiber->context.uc_link = nullptr;
   makecontext(&fiber->context, start, 0);
 #else
-  void **top = reinterpret_cast<void **>(fiber->stack + STACK) - 1;  // a function finds the stack 8 bytes off a multiple of 16
+  // a function finds the stack 8 bytes off a multiple of 16
+  void **top = reinterpret_cast<void **>(fiber->stack + STACK) - 1;
   *--top = reinterpret_cast<void *>(start);
   fiber->top = top - 6;
 #endif
   return fiber;
 }
 
-// The end of a fiber that stands somewhere in a kernel and will not go on. What it did comes before what `home`, the caller, does next.
+// The end of a fiber that stands somewhere in a kernel and will not go on. What it did comes before what `home`, the
+// caller, does next.
 inline void drop(Fiber *fiber, [[maybe_unused]] Fiber &home) {
 #ifdef CUDA_ON_CPU_ADDRESS
   __asan_unpoison_memory_region(fiber->stack, STACK);

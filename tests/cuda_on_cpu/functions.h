@@ -1,4 +1,5 @@
-// The arithmetic of CUDA: what <math.h> does not have. Fast versions (__expf) are the exact ones here, so that results are as good or better.
+// The arithmetic of CUDA: what <math.h> does not have. Fast versions (__expf) are the exact ones here, so that results
+// are as good or better.
 #pragma once
 
 #include <limits.h>
@@ -67,17 +68,24 @@ inline unsigned long long __brevll(unsigned long long x) {
   return found;
 }
 inline unsigned __brev(unsigned x) { return unsigned(__brevll(x) >> 32); }
-inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned by) { return unsigned((uint64_t(high) << 32 | low) << (by & 31) >> 32); }
-inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) { return unsigned((uint64_t(high) << 32 | low) >> (by & 31)); }
+inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned by) {
+  return unsigned((uint64_t(high) << 32 | low) << (by & 31) >> 32);
+}
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
+  return unsigned((uint64_t(high) << 32 | low) >> (by & 31));
+}
 inline unsigned __byte_perm(unsigned low, unsigned high, unsigned which) {
   unsigned found = 0;
-  for (int i = 0; i < 4; ++i) found |= unsigned((uint64_t(high) << 32 | low) >> (which >> 4 * i & 7) * 8 & 255) << 8 * i;
+  for (int i = 0; i < 4; ++i)
+    found |= unsigned((uint64_t(high) << 32 | low) >> (which >> 4 * i & 7) * 8 & 255) << 8 * i;
   return found;
 }
 
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 inline int __mulhi(int a, int b) { return int(int64_t(a) * b >> 32); }
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned long long)((unsigned __int128)a * b >> 64); }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned long long)((unsigned __int128)a * b >> 64);
+}
 inline long long __mul64hi(long long a, long long b) { return (long long)((__int128)a * b >> 64); }
 
 inline unsigned __float_as_uint(float x) { return ::cuda_on_cpu::bits_of<unsigned>(x); }

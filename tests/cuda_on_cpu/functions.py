@@ -8,8 +8,9 @@ from . import device
 from .arrays import BINARY, COMPARE, UNARY, _copy, _new, _operate, _reduce, _upload, _value, elementwise, ndarray
 
 UFUNCS = (
-    *BINARY.values(), *COMPARE.values(), *UNARY.values(), "abs", "divide", "maximum", "minimum", "exp", "expm1", "log", "log1p", "sqrt", "square",
-    "tanh", "sign", "floor", "ceil", "rint", "isfinite", "isnan", "isinf", "logical_and", "logical_or", "logical_not",
+    *BINARY.values(), *COMPARE.values(), *UNARY.values(), "abs", "divide", "maximum", "minimum", "exp", "expm1", "log",
+    "log1p", "sqrt", "square", "tanh", "sign", "floor", "ceil", "rint", "isfinite", "isnan", "isinf", "logical_and",
+    "logical_or", "logical_not",
 )  # fmt: skip
 
 
@@ -53,7 +54,9 @@ def array(obj, dtype=None, copy: bool = True, order: str = "K") -> ndarray:
     if isinstance(obj, ndarray):
         return obj.astype(obj.dtype if dtype is None else dtype, order, copy=copy)
     host = np.asarray(obj, dtype)
-    made = ndarray(host.shape, host.dtype, order="F" if host.flags.f_contiguous and not host.flags.c_contiguous else "C")
+    made = ndarray(
+        host.shape, host.dtype, order="F" if host.flags.f_contiguous and not host.flags.c_contiguous else "C"
+    )
     _upload(made, host)
     return made
 
@@ -122,10 +125,12 @@ def clip(a: ndarray, a_min, a_max, out: ndarray | None = None) -> ndarray:
 
 
 def matmul(x1: ndarray, x2: ndarray, /, out: ndarray | None = None) -> ndarray:
-    """Product of vectors and matrices, by cuBLAS, which no graph may hold: raises NotImplementedError while the current stream captures.
+    """Product of vectors and matrices, by cuBLAS, which no graph may hold: raises NotImplementedError while the current
+    stream captures.
 
-    An operand that is contiguous in rows or in columns goes to cuBLAS as it is; any other is copied. `out` must be contiguous, of the right shape and
-    dtype: CuPy makes a copy where it is not, here it is a ValueError. The product of one row with one column is no product of matrices but a sum.
+    An operand that is contiguous in rows or in columns goes to cuBLAS as it is; any other is copied. `out` must be
+    contiguous, of the right shape and dtype: CuPy makes a copy where it is not, here it is a ValueError. The product of
+    one row with one column is no product of matrices but a sum.
     """
     if not isinstance(x1, ndarray) or not isinstance(x2, ndarray):
         raise TypeError(f"Unsupported type {type(x2 if isinstance(x1, ndarray) else x1)}")
@@ -151,7 +156,10 @@ def matmul(x1: ndarray, x2: ndarray, /, out: ndarray | None = None) -> ndarray:
         return made
     if one:
         device.allocate(a.size * dtype.itemsize)  # of the products
-    a, b = (x if x.dtype == dtype and (x.flags.c_contiguous or x.flags.f_contiguous) else _copy(x, dtype, "C") for x in (a, b))
+    a, b = (
+        x if x.dtype == dtype and (x.flags.c_contiguous or x.flags.f_contiguous) else _copy(x, dtype, "C")
+        for x in (a, b)
+    )
     if any(np.may_share_memory(made._host, x._host) for x in (a, b)):
         device.allocate(made.nbytes)  # CuPy does not multiply in place
     product = made._host.reshape(a.shape[0], b.shape[1])
@@ -165,14 +173,18 @@ def _batched(a: ndarray, b: ndarray, out: ndarray | None) -> ndarray:
     if device.get_current_stream().is_capturing():
         raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
     made = ndarray((*a.shape[:2], b.shape[2]), np.promote_types(a.dtype, b.dtype)) if out is None else out
-    device.submit(("gemm", a.shape, b.shape), lambda: np.matmul(a._host, b._host, out=made._host), [x._memory for x in (a, b, made)])
+    device.submit(
+        ("gemm", a.shape, b.shape),
+        lambda: np.matmul(a._host, b._host, out=made._host),
+        [x._memory for x in (a, b, made)],
+    )
     return made
 
 
 ndarray.__matmul__ = matmul
 globals().update({name: elementwise(name) for name in UFUNCS})
 MADE = (
-    empty, full, zeros, ones, empty_like, zeros_like, ones_like, arange, array, asarray, ascontiguousarray, asnumpy, copyto, concatenate, stack,
-    where, sum, mean, argsort, clip, matmul,
+    empty, full, zeros, ones, empty_like, zeros_like, ones_like, arange, array, asarray, ascontiguousarray, asnumpy,
+    copyto, concatenate, stack, where, sum, mean, argsort, clip, matmul,
 )  # fmt: skip
 __all__ = [*UFUNCS, *(function.__name__ for function in MADE)]  # noqa: PLE0604

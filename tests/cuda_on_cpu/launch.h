@@ -1,4 +1,5 @@
-// From Python to a kernel: a table of the module's kernels, each with the types of its parameters, as the C++ compiler knows them.
+// From Python to a kernel: a table of the module's kernels, each with the types of its parameters, as the C++ compiler
+// knows them.
 #pragma once
 
 #include <link.h>
@@ -12,9 +13,10 @@
 
 namespace cuda_on_cpu {
 
-// Static shared memory: blocks run one after the other, so that static variables will do. Where several run at a time, each has a thread of the
-// system for itself, and so they are the thread's. The mode "poison" has them so too: they are then all that a module keeps for each thread, but
-// for an anchor by which they are found, to be filled before each block.
+// Static shared memory: blocks run one after the other, so that static variables will do. Where several run at a time,
+// each has a thread of the system for itself, and so they are the thread's. The mode "poison" has them so too: they are
+// then all that a module keeps for each thread, but for an anchor by which they are found, to be filled before each
+// block.
 #if defined(CUDA_ON_CPU_COOPERATIVE) || defined(CUDA_ON_CPU_THREAD) || defined(CUDA_ON_CPU_POISON)
 #define CUDA_ON_CPU_SHARED_BY_THREAD
 inline void find_shared(char **begin, char **end) {
@@ -61,8 +63,8 @@ constexpr char letter_of() {
   else return letter<std::remove_cv_t<std::remove_pointer_t<std::remove_cv_t<P>>>>();
 }
 
-// "*=*fif": for each parameter '*' if it is a pointer, '=' if it is a number, '{' if it is a struct; then for each the letter, of what a pointer
-// points to. And the size of each.
+// "*=*fif": for each parameter '*' if it is a pointer, '=' if it is a number, '{' if it is a struct; then for each the
+// letter, of what a pointer points to. And the size of each.
 template <typename... P>
 struct Signature {
   static constexpr char text[] = {(std::is_pointer_v<P> ? '*' : std::is_class_v<P> ? '{' : '=')...,
@@ -94,8 +96,9 @@ struct Entry {
 
 template <auto kernel, typename... P>
 constexpr Entry entry(const char *name, void (*)(P...)) {
-  return {name, Signature<P...>::text, Signature<P...>::sizes,
-          [](const Launch &launch, const char *slots) { return start<kernel, P...>(launch, slots, std::index_sequence_for<P...>{}); }};
+  return {name, Signature<P...>::text, Signature<P...>::sizes, [](const Launch &launch, const char *slots) {
+            return start<kernel, P...>(launch, slots, std::index_sequence_for<P...>{});
+          }};
 }
 
 // What compile.py writes behind a source, for each of its kernels.

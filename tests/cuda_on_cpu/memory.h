@@ -10,8 +10,10 @@ namespace cuda_on_cpu {
 // Atomics order nothing but themselves (relaxed), as on the card: what one publishes stands between fences.
 template <typename T>
 constexpr void check_atomic() {
-  static_assert(!std::is_floating_point_v<T>, "no atomics on floats: their order is chance, and so would be the rounding");
-  static_assert(std::is_same_v<T, int> || std::is_same_v<T, unsigned> || std::is_same_v<T, long long> || std::is_same_v<T, unsigned long long>,
+  static_assert(!std::is_floating_point_v<T>,
+                "no atomics on floats: their order is chance, and so would be the rounding");
+  static_assert(std::is_same_v<T, int> || std::is_same_v<T, unsigned> || std::is_same_v<T, long long> ||
+                    std::is_same_v<T, unsigned long long>,
                 "CUDA has atomics on int, unsigned and (unsigned) long long");
 }
 

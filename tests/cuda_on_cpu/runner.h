@@ -1,8 +1,10 @@
-// A runner: whose turn it is among the threads of a block, what happens when they meet, and block after block of a launch.
+// A runner: whose turn it is among the threads of a block, what happens when they meet, and block after block of a
+// launch.
 //
-// The threads of a block run in rounds. In a round each thread that can run does, in a given order, until it has to wait or has come to its end; a
-// thread that waits hands over to the next one itself. After a round the runtime lets those go on whose partners have all come. If nobody can go on
-// and some have not come to their end, the launch has failed, with a sentence that says who waits where.
+// The threads of a block run in rounds. In a round each thread that can run does, in a given order, until it has to
+// wait or has come to its end; a thread that waits hands over to the next one itself. After a round the runtime lets
+// those go on whose partners have all come. If nobody can go on and some have not come to their end, the launch has
+// failed, with a sentence that says who waits where.
 #pragma once
 
 #include <sched.h>
@@ -144,7 +146,7 @@ inline void run_threads() {
 
 inline bool same(const char *a, const char *b) { return a == b || !strcmp(a, b); }
 
-// Turns -----------------------------------------------------------------------------------------------------------------------------------
+// Turns ---------------------------------------------------------------------------------------------------------------
 
 // The next thread of this round that can run, or null.
 inline Thread *Runner::next() {
@@ -213,7 +215,8 @@ inline void Runner::fence() {
 
 // What stands for the order that the meeting makes in which a thread waits.
 inline void *Runner::order_of(const Thread &t) {
-  return t.state == State::at_block_barrier ? &barriers_[phase_ % 2] : &meetings_[t.number / 32 * MEETINGS + t.meeting % MEETINGS];
+  return t.state == State::at_block_barrier ? &barriers_[phase_ % 2]
+                                            : &meetings_[t.number / 32 * MEETINGS + t.meeting % MEETINGS];
 }
 
 inline void Runner::run_thread() {
@@ -228,7 +231,7 @@ inline void Runner::run_thread() {
   go_on(*own);
 }
 
-// Meetings --------------------------------------------------------------------------------------------------------------------------------
+// Meetings ------------------------------------------------------------------------------------------------------------
 
 // Lets the lanes go on whose whole mask has come to the same place.
 inline void Runner::gather_warps() {
@@ -281,12 +284,14 @@ inline void Runner::explain() {
       for (unsigned m = t.mask; m; m &= m - 1) {
         const Thread &other = all_[t.number / 32 * 32 + __builtin_ctz(m)];
         if (other.state == t.state && other.mask == t.mask) continue;
-        return stop_at(t, t.site, "a warp collective with mask %#x waits for lane %d, which waits in %s", t.mask, __builtin_ctz(m), other.site);
+        return stop_at(t, t.site, "a warp collective with mask %#x waits for lane %d, which waits in %s", t.mask,
+                       __builtin_ctz(m), other.site);
       }
     }
     if (t.state != State::at_block_barrier) continue;
     if (!barrier) barrier = &t;
-    if (!same(t.site, barrier->site)) return stop_at(t, t.site, "threads wait in different barriers, also %s", barrier->site);
+    if (!same(t.site, barrier->site))
+      return stop_at(t, t.site, "threads wait in different barriers, also %s", barrier->site);
   }
   stop_at(*barrier, barrier->site, "a barrier waits for %u threads that have left the kernel", threads - alive_);
 }
@@ -299,9 +304,11 @@ inline void Runner::wait() {
     rounds_seen_ = rounds;
     since_ = now;
   } else if (std::chrono::duration<double>(now - since_).count() > run_->launch.patience) {
-    const char *cure = run_->launch.at_once < blocks_of(run_->launch) ? ": a barrier of the grid needs a cooperative launch" : "";
+    const char *cure =
+        run_->launch.at_once < blocks_of(run_->launch) ? ": a barrier of the grid needs a cooperative launch" : "";
     for (const Thread &t : all_) {
-      if (t.state == State::ready) return stop_at(t, t.site, "nobody got on for %g seconds%s", run_->launch.patience, cure);
+      if (t.state == State::ready)
+        return stop_at(t, t.site, "nobody got on for %g seconds%s", run_->launch.patience, cure);
     }
   }
   sched_yield();
@@ -315,7 +322,8 @@ inline void Runner::stop_at(const Thread &t, const char *site, const char *forma
   vsnprintf(why, sizeof why, format, list);
   va_end(list);
   const uint3 b = index, own = t.index;
-  snprintf(sentence, sizeof sentence, "%s: %s [block (%u, %u, %u), thread (%u, %u, %u)]", site, why, b.x, b.y, b.z, own.x, own.y, own.z);
+  snprintf(sentence, sizeof sentence, "%s: %s [block (%u, %u, %u), thread (%u, %u, %u)]", site, why, b.x, b.y, b.z,
+           own.x, own.y, own.z);
   run_->stop(sentence);
 }
 
@@ -325,7 +333,7 @@ inline void Runner::fail(const char *site, const char *why) {
   abort();
 }
 
-// Blocks ----------------------------------------------------------------------------------------------------------------------------------
+// Blocks --------------------------------------------------------------------------------------------------------------
 
 inline void Runner::lay_out(const Launch &launch) {
   const unsigned *n = launch.block;
@@ -387,11 +395,13 @@ inline void Runner::run_blocks(Run &run, uint64_t first, uint64_t step) {
   rounds_seen_ = ~0u;
   lay_out(launch);
   adopt(home_);
-  if (!SHARE && !provide(threads)) return;  // here, since the sanitizer sees memory that is allocated in a fiber as the CUDA thread's
+  // here, since the sanitizer sees memory that is allocated in a fiber as the CUDA thread's
+  if (!SHARE && !provide(threads)) return;
   used_.reserve(idle_.size());
   dynamic_shared = nullptr;
   void *room = nullptr;  // of the exact size and alignment, for the mode "address"
-  if (launch.dynamic_shared && posix_memalign(&room, 16, launch.dynamic_shared)) return run.stop("there is no memory for a block's shared memory");
+  if (launch.dynamic_shared && posix_memalign(&room, 16, launch.dynamic_shared))
+    return run.stop("there is no memory for a block's shared memory");
   dynamic_shared = static_cast<char *>(room);
   shared_ = shared_end_ = nullptr;
   if (run.kernel.find_shared) run.kernel.find_shared(&shared_, &shared_end_);

@@ -1,6 +1,8 @@
-// Where kernels meet the runtime: the state of the block that runs, and the calls by which its threads wait for each other.
+// Where kernels meet the runtime: the state of the block that runs, and the calls by which its threads wait for each
+// other.
 //
-// The runtime is a library of its own, compiled once for all modules and without sanitizers, which are to look at kernels alone.
+// The runtime is a library of its own, compiled once for all modules and without sanitizers, which are to look at
+// kernels alone.
 #pragma once
 
 #include <stddef.h>
@@ -60,7 +62,8 @@ struct Launch {
 struct Kernel {
   void (*body)(void *arguments);  // runs the thread `block->thread`
   void *arguments;
-  void (*find_shared)(char **begin, char **end);  // static shared memory of the calling thread of the system; may be null
+  // static shared memory of the calling thread of the system; may be null
+  void (*find_shared)(char **begin, char **end);
 };
 
 // Runs all blocks. Returns a sentence that says what went wrong, or null; it stays until the next launch.
@@ -81,7 +84,8 @@ void give_way(const char *site);
 // Comes with every atomic operation: a loop of them that waits for another thread gives way now and then.
 void count_atomic();
 
-// What others wrote before such a fence of theirs is seen after this one: others of the same block, or of the whole grid.
+// What others wrote before such a fence of theirs is seen after this one: others of the same block, or of the whole
+// grid.
 void fence_block();
 void fence_grid();
 

@@ -1,4 +1,5 @@
-"""Runs Python in a child process where kernels are compiled in one of the modes of compile.py, and collects what the sanitizers report.
+"""Runs Python in a child process where kernels are compiled in one of the modes of compile.py, and collects what the
+sanitizers report.
 
     done = sanitize.run("thread", "-m", "pytest", "-q", "tests/test_kernels_cuda.py", seconds=120)
     assert done.clean, done
@@ -24,16 +25,19 @@ from typing import NamedTuple
 
 from .compile import COMPILER, FOLDER
 
-LIBRARIES = {"address": ("libasan.so", "libstdc++.so"), "thread": ("libtsan.so", "libstdc++.so")}  # that must be there before all others
+# that must be there before all others
+LIBRARIES = {"address": ("libasan.so", "libstdc++.so"), "thread": ("libtsan.so", "libstdc++.so")}
 SECONDS = 120
 SAME_ADDRESSES = 0x0040000  # Linux: ADDR_NO_RANDOMIZE
-REPORT = re.compile(r"^(?:==\d+==)?(?:ERROR|WARNING): \w+Sanitizer|^\S.*:\d+:\d+: runtime error: ", re.MULTILINE)  # where one begins
+# where one begins
+REPORT = re.compile(r"^(?:==\d+==)?(?:ERROR|WARNING): \w+Sanitizer|^\S.*:\d+:\d+: runtime error: ", re.MULTILINE)
 
 
 class Outcome(NamedTuple):
     """How a child ended.
 
-    code : its exit code, negative for a signal, None if its time was up. reports : texts of the sanitizers. output : stdout and stderr
+    code : its exit code, negative for a signal, None if its time was up. reports : texts of the sanitizers. output :
+        stdout and stderr
     """
 
     code: int | None
@@ -54,8 +58,9 @@ def run(mode: str, *arguments: str, seconds: float = SECONDS, cwd: Path | None =
     """`python ARGUMENTS` in a mode, for so long at most, in the folder `cwd` or in this one."""
     with tempfile.TemporaryDirectory(prefix="cuda_on_cpu-") as folder:
         child = subprocess.Popen(
-            [sys.executable, *arguments], env=environment(mode, Path(folder) / "report"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors="replace", cwd=cwd, start_new_session=True, preexec_fn=_same_addresses if mode == "thread" else None,
+            [sys.executable, *arguments], env=environment(mode, Path(folder) / "report"), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", cwd=cwd, start_new_session=True,
+            preexec_fn=_same_addresses if mode == "thread" else None,
         )  # fmt: skip
         try:
             output, _ = child.communicate(timeout=seconds)
@@ -76,12 +81,14 @@ def split(text: str) -> list[str]:
 def environment(mode: str, reports: Path) -> dict[str, str]:
     """The variables of a child. reports : beginning of the files' names
 
-    The sanitizer of undefined behaviour has a library of its own. It takes its file from compile.py alone, and when it begins, it sends the address
-    sanitizer's further reports where UBSAN_OPTIONS says: so each has a file of its own, lest one overwrites the other's.
+    The sanitizer of undefined behaviour has a library of its own. It takes its file from compile.py alone, and when it
+    begins, it sends the address sanitizer's further reports where UBSAN_OPTIONS says: so each has a file of its own,
+    lest one overwrites the other's.
     """
     common = "halt_on_error=0:log_path="
     found = {
-        **os.environ, "CUDA_ON_CPU_MODE": mode, "PYTHONMALLOC": "malloc", "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1",
+        **os.environ, "CUDA_ON_CPU_MODE": mode, "PYTHONMALLOC": "malloc", "PYTHONUNBUFFERED": "1",
+        "OPENBLAS_NUM_THREADS": "1",
         "ASAN_OPTIONS": f"detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1:{common}{reports}",
         "UBSAN_OPTIONS": f"{common}{reports}-later",
         "CUDA_ON_CPU_REPORTS": f"{reports}-undefined",
@@ -109,7 +116,8 @@ def _library(name: str) -> str:
 
 
 def _same_addresses() -> None:
-    """The thread sanitizer cannot do with every layout of memory that a newer Linux makes up; where this is not allowed, it has to."""
+    """The thread sanitizer cannot do with every layout of memory that a newer Linux makes up; where this is not
+    allowed, it has to."""
     _libc().personality(SAME_ADDRESSES)
 
 

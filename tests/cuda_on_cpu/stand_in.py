@@ -4,8 +4,9 @@
         import cupy
         ...
 
-`card` is the pretended card, whose limits a test may change; `events` is what happened on it, `clear` empties and `count` counts it. Every name
-that `cupy` has meanwhile exists in the real CuPy with the same meaning; what the real one does not forgive, or forgives silently, is an error.
+`card` is the pretended card, whose limits a test may change; `events` is what happened on it, `clear` empties and
+`count` counts it. Every name that `cupy` has meanwhile exists in the real CuPy with the same meaning; what the real one
+does not forgive, or forgives silently, is an error.
 """
 
 from __future__ import annotations
@@ -32,11 +33,22 @@ class RawModule(compile.RawModule):
     """As cupy.RawModule."""
 
     def __init__(
-        self, *, code: str, options: tuple[str, ...] = (), backend: str = "nvrtc", enable_cooperative_groups: bool = False, name_expressions=None
+        self,
+        *,
+        code: str,
+        options: tuple[str, ...] = (),
+        backend: str = "nvrtc",
+        enable_cooperative_groups: bool = False,
+        name_expressions=None,
     ):
         if not isinstance(options, tuple):
             raise TypeError(f"options must be a tuple, not {type(options).__name__}")
-        super().__init__(code=code, options=options, name_expressions=name_expressions, enable_cooperative_groups=enable_cooperative_groups)
+        super().__init__(
+            code=code,
+            options=options,
+            name_expressions=name_expressions,
+            enable_cooperative_groups=enable_cooperative_groups,
+        )
 
     def get_function(self, name: str) -> RawKernel:
         self.compile()
@@ -51,10 +63,22 @@ class RawModule(compile.RawModule):
 class RawKernel(compile.RawKernel):
     """As cupy.RawKernel, of device arrays."""
 
-    def __init__(self, code: str, name: str, options: tuple[str, ...] = (), backend: str = "nvrtc", *, enable_cooperative_groups: bool = False):
-        super().__init__(RawModule(code=code, options=options, enable_cooperative_groups=enable_cooperative_groups), name)
+    def __init__(
+        self,
+        code: str,
+        name: str,
+        options: tuple[str, ...] = (),
+        backend: str = "nvrtc",
+        *,
+        enable_cooperative_groups: bool = False,
+    ):
+        super().__init__(
+            RawModule(code=code, options=options, enable_cooperative_groups=enable_cooperative_groups), name
+        )
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, *, shared_mem: int = 0, stream=None) -> None:
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, *, shared_mem: int = 0, stream=None
+    ) -> None:
         if not isinstance(grid, tuple) or not isinstance(block, tuple):
             raise TypeError(f"{self.name}: grid and block must be tuples, not {grid!r} and {block!r}")
         prepared = self.prepare(grid, block, args, shared_mem)
@@ -77,11 +101,12 @@ class RawKernel(compile.RawKernel):
         return super()._value(k, argument._host if isinstance(argument, ndarray) else argument, pointer, dtype)
 
 
-# Modules ----------------------------------------------------------------------------------------------------------------------------------
+# Modules
+# ----------------------------------------------------------------------------------------------------------------------
 
 NUMBERS = (
-    "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64", "complex64", "complex128",
-    "dtype", "newaxis", "pi", "inf", "nan",
+    "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+    "complex64", "complex128", "dtype", "newaxis", "pi", "inf", "nan",
 )  # fmt: skip
 
 
@@ -95,24 +120,27 @@ def _module(name: str, **names) -> types.ModuleType:
 def _modules() -> dict[str, types.ModuleType]:
     runtime = _module(
         "cupy.cuda.runtime", CUDARuntimeError=device.CUDARuntimeError, getDeviceCount=lambda: 1, getDevice=lambda: 0,
-        memGetInfo=lambda: device.Device().mem_info, getDeviceProperties=device.properties, driverGetVersion=lambda: 13000,
-        runtimeGetVersion=lambda: 13000, deviceSynchronize=device.device_synchronize,
+        memGetInfo=lambda: device.Device().mem_info, getDeviceProperties=device.properties,
+        driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000, deviceSynchronize=device.device_synchronize,
     )  # fmt: skip
     memory = _module("cupy.cuda.memory", OutOfMemoryError=device.OutOfMemoryError)
     cuda = _module(
-        "cupy.cuda", runtime=runtime, memory=memory, Stream=device.Stream, Graph=device.Graph, Event=device.Event, Device=device.Device,
-        get_current_stream=device.get_current_stream, get_elapsed_time=device.get_elapsed_time, is_available=lambda: True,
+        "cupy.cuda", runtime=runtime, memory=memory, Stream=device.Stream, Graph=device.Graph, Event=device.Event,
+        Device=device.Device, get_current_stream=device.get_current_stream, get_elapsed_time=device.get_elapsed_time,
+        is_available=lambda: True,
     )  # fmt: skip
     cuda.__path__ = []
     cupy = _module(
-        "cupy", cuda=cuda, ndarray=ndarray, RawModule=RawModule, RawKernel=RawKernel, get_default_memory_pool=device.get_default_memory_pool,
-        __version__="14.2.0", **{name: getattr(np, name) for name in NUMBERS}, **{name: getattr(functions, name) for name in functions.__all__},
+        "cupy", cuda=cuda, ndarray=ndarray, RawModule=RawModule, RawKernel=RawKernel,
+        get_default_memory_pool=device.get_default_memory_pool, __version__="14.2.0", **{name: getattr(np,
+        name) for name in NUMBERS}, **{name: getattr(functions, name) for name in functions.__all__},
     )  # fmt: skip
     cupy.__path__ = []
     chosen = {"f": 1}  # of each dtype, how it is multiplied
     products = _module(
-        "cupy._core._routines_linalg", COMPUTE_TYPE_DEFAULT=1, COMPUTE_TYPE_TF32=7, get_compute_type=lambda dtype: chosen[np.dtype(dtype).char],
-        set_compute_type=lambda dtype, kind: chosen.update({np.dtype(dtype).char: kind}),
+        "cupy._core._routines_linalg", COMPUTE_TYPE_DEFAULT=1, COMPUTE_TYPE_TF32=7,
+        get_compute_type=lambda dtype: chosen[np.dtype(dtype).char], set_compute_type=lambda dtype,
+        kind: chosen.update({np.dtype(dtype).char: kind}),
     )  # fmt: skip
     core = _module("cupy._core", _routines_linalg=products)
     core.__path__ = []
@@ -139,9 +167,17 @@ def uninstall() -> None:
     if _before is None:
         return
     gone = {name for name in sys.modules if name.partition(".")[0] == "cupy"}
-    new = {name: module for name, module in sys.modules.items() if name not in _loaded and isinstance(module, types.ModuleType)}
+    new = {
+        name: module
+        for name, module in sys.modules.items()
+        if name not in _loaded and isinstance(module, types.ModuleType)
+    }
     while True:
-        found = {name for name, module in new.items() if name not in gone and any(_origin(value) in gone for value in vars(module).values())}
+        found = {
+            name
+            for name, module in new.items()
+            if name not in gone and any(_origin(value) in gone for value in vars(module).values())
+        }
         if not found:
             break
         gone |= found

@@ -5,7 +5,8 @@ struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
 
-// Vectors of 2 and 4 are aligned like one word of their size, up to 16 bytes, so that the mode "address" sees a misaligned access.
+// Vectors of 2 and 4 are aligned like one word of their size, up to 16 bytes, so that the mode "address" sees a
+// misaligned access.
 #define CUDA_ON_CPU_VECTORS(T, name, align2, align4)                                             \
   struct alignas(align2) name##2 {                                                               \
     T x, y;                                                                                      \

@@ -1,4 +1,5 @@
-// Warp collectives. Each lane brings up to 8 bytes; when all lanes of the mask have come, each takes from what they brought.
+// Warp collectives. Each lane brings up to 8 bytes; when all lanes of the mask have come, each takes from what they
+// brought.
 #pragma once
 
 #include <string.h>
@@ -24,7 +25,8 @@ enum class Shuffle { from, up, down, exclusive_or };
 template <Shuffle kind, typename T>
 T shuffle(const char *site, unsigned mask, T value, int by, int width = 32) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
-  if (width < 1 || width > 32 || (width & (width - 1))) fail(site, "a shuffle's width is a power of two up to 32, not %d", width);
+  if (width < 1 || width > 32 || (width & (width - 1)))
+    fail(site, "a shuffle's width is a power of two up to 32, not %d", width);
   uint64_t bits = 0;
   memcpy(&bits, &value, sizeof value);
   const uint64_t *values = meet_warp(site, mask, bits);

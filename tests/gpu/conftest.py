@@ -1,7 +1,8 @@
-"""The ladder: what can be known of the GPU back ends on a machine without a GPU, rung by rung. All tests of this folder are `-m gpu_ladder`.
+"""The ladder: what can be known of the GPU back ends on a machine without a GPU, rung by rung. All tests of this folder
+are `-m gpu_ladder`.
 
-On a machine with a GPU the same tests of rungs 2 and 4 run on the real CuPy; elsewhere on the stand-in of tests/cuda_on_cpu, with the same .cu files
-compiled for the CPU.
+On a machine with a GPU the same tests of rungs 2 and 4 run on the real CuPy; elsewhere on the stand-in of
+tests/cuda_on_cpu, with the same .cu files compiled for the CPU.
 """
 
 from __future__ import annotations
@@ -79,12 +80,25 @@ def start(arguments: tuple[str, ...]):
     from cuda_on_cpu import sanitize
 
     mode, *others = arguments
-    return sanitize.run(mode, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(TESTS.parent), *others, seconds=300, cwd=TESTS)
+    return sanitize.run(
+        mode,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(TESTS.parent),
+        *others,
+        seconds=300,
+        cwd=TESTS,
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
 def children(request):
-    """Sessions that some tests look at, marked `child(mode, arguments of pytest ...)`: one after the other beside this one, from its beginning on."""
+    """Sessions that some tests look at, marked `child(mode, arguments of pytest ...)`: one after the other beside this
+    one, from its beginning on."""
     pool = ThreadPoolExecutor(1)
     marks = {item.nodeid: mark for item in request.session.items if (mark := item.get_closest_marker("child"))}
     yield {nodeid: pool.submit(start, mark.args) for nodeid, mark in marks.items()}
@@ -100,13 +114,21 @@ def child(request, children):
 class Card:
     """A card to test on: the real one, or the stand-in.
 
-    real : which. cupy, ops, step, chain, training, dense, arrays, family : the modules of our back end and what they stand on
+    real : which. cupy, ops, step, chain, training, dense, arrays, family : the modules of our back end and what they
+        stand on
     """
 
     def __init__(self, stand_in):
         self.stand_in, self.real = stand_in, stand_in is None
         self.cupy, self.ops = import_module("cupy"), import_module("bdiff_np.backends.cupy_ops")
-        places = "training.fused_step", "training.fused_chain", "training.training", "bernoulli.bernoulli", "dense.dense", "dense.arrays"
+        places = (
+            "training.fused_step",
+            "training.fused_chain",
+            "training.training",
+            "bernoulli.bernoulli",
+            "dense.dense",
+            "dense.arrays",
+        )
         own = {place: import_module(f"bdiff_np.kernels.{place}_cupy") for place in places}
         self.step, self.chain, self.training, self.family, self.dense, self.arrays = own.values()
 
@@ -144,7 +166,8 @@ class Card:
 
 @pytest.fixture(scope="module")
 def card():
-    """The real CuPy where there is a GPU; elsewhere the stand-in, which is gone after the module, and so is what was imported with it."""
+    """The real CuPy where there is a GPU; elsewhere the stand-in, which is gone after the module, and so is what was
+    imported with it."""
     from cuda_on_cpu import stand_in
 
     from bdiff_np import backends

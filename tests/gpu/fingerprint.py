@@ -1,4 +1,5 @@
-"""What the kernels give for fixed inputs, as a file: the same on a real card and on the stand-in, bits exactly, numbers to rounding.
+"""What the kernels give for fixed inputs, as a file: the same on a real card and on the stand-in, bits exactly, numbers
+to rounding.
 
     python tests/gpu/fingerprint.py OUT.npz [--stand-in]       compared by benchmarks/gpu_check.py
 """
@@ -38,7 +39,11 @@ def main(out: str, stand_in: bool) -> None:
             x0, t = generator.integers(0, 2, (B, D)).astype(np.uint8), generator.integers(1, 2001, B)
             logits = (3 * generator.standard_normal((B, D))).astype(np.float32)
             x_t = kernels.q_sample(x0, t, Key(1, rng.Q_NOISE, 5), 2**33)
-            values = {"q_sample": x_t, "prior": kernels.prior(B, D, Key(1, rng.PRIOR, 0)), "p_flip": kernels.p_flip(logits, x_t, t)}
+            values = {
+                "q_sample": x_t,
+                "prior": kernels.prior(B, D, Key(1, rng.PRIOR, 0)),
+                "p_flip": kernels.p_flip(logits, x_t, t),
+            }
             values["kl"], values["dlogits"] = kernels.kl_grad(logits, x0, x_t, t)
             found |= {f"{name} {predict} {key}": ops.to_host(value) for key, value in values.items()}
 

@@ -1,4 +1,5 @@
-"""How many blocks of 256 threads an H100's multiprocessor holds: by NVIDIA's own header for it, compiled for the CPU."""
+"""How many blocks of 256 threads an H100's multiprocessor holds: by NVIDIA's own header for it, compiled for the
+CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ int main() {
   int registers, shared;
   while (scanf("%d %d", &registers, &shared) == 2) {
     cudaOccFuncAttributes kernel{};
-    kernel.maxThreadsPerBlock = 1024, kernel.numRegs = registers, kernel.maxDynamicSharedSizeBytes = 232448, kernel.numBlockBarriers = 1;
+    kernel.maxThreadsPerBlock = 1024, kernel.numRegs = registers, kernel.numBlockBarriers = 1;
+    kernel.maxDynamicSharedSizeBytes = 232448;
     kernel.partitionedGCConfig = PARTITIONED_GC_OFF, kernel.shmemLimitConfig = FUNC_SHMEM_LIMIT_OPTIN;
     cudaOccDeviceState state{};
     cudaOccResult result;

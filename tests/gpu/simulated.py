@@ -1,4 +1,5 @@
-"""Numba-CUDA's kernels in Numba's simulator, on grids of a few threads, beside NumPy. Run by test_rung6_simulator.py in a session of its own:
+"""Numba-CUDA's kernels in Numba's simulator, on grids of a few threads, beside NumPy. Run by test_rung6_simulator.py in
+a session of its own:
 
     python -m pytest tests/gpu/simulated.py --simulator
 """
@@ -39,7 +40,8 @@ def same(ops, found, expected, rtol=3e-6):
 
 
 def test_the_simulator_is_strict():
-    """What a card's arrays cannot do fails here too; without that this file would have let `array[...] = x` pass, which no card takes."""
+    """What a card's arrays cannot do fails here too; without that this file would have let `array[...] = x` pass, which
+    no card takes."""
     assert strict.allowed(np.arange(4).reshape(2, 2)) == []
 
 
@@ -52,7 +54,11 @@ def test_kernels(ops, pi, predict):
     generator, (B, D), T = np.random.default_rng(0), (3, 9), 7
     chain = make_chain("paper", T, pi)
     ours, numpys = bernoulli_numba_cuda.Kernels(chain, predict), bernoulli_numpy.Kernels(chain, predict)
-    x0, t, logits = generator.integers(0, 2, (B, D)).astype(np.uint8), np.array([1, 7, 3]), (2 * generator.normal(size=(B, D))).astype(f32)
+    x0, t, logits = (
+        generator.integers(0, 2, (B, D)).astype(np.uint8),
+        np.array([1, 7, 3]),
+        (2 * generator.normal(size=(B, D))).astype(f32),
+    )
     x_t = numpys.q_sample(x0, t, KEY, 2**33)
     np.testing.assert_array_equal(ops.to_host(ours.q_sample(x0, t, KEY, 2**33)), x_t)
     np.testing.assert_array_equal(ops.to_host(ours.prior(B, D, KEY, 5)), numpys.prior(B, D, KEY, 5))
@@ -62,7 +68,10 @@ def test_kernels(ops, pi, predict):
     np.testing.assert_array_equal(ops.to_host(ours.p_sample(logits, x_t, t, KEY)), numpys.p_sample(logits, x_t, t, KEY))
 
 
-@pytest.mark.parametrize("activation, film", [("relu", True), ("silu", True), ("gelu", False), ("tanh", True), ("sigmoid", False), (None, True)])
+@pytest.mark.parametrize(
+    "activation, film",
+    [("relu", True), ("silu", True), ("gelu", False), ("tanh", True), ("sigmoid", False), (None, True)],
+)
 def test_activations(ops, numpy_ops, activation, film):
     """activate and its backward, with the sums over rows."""
     generator, (B, H) = np.random.default_rng(1), (3, 5)
@@ -91,15 +100,21 @@ def test_layer_norm(ops, numpy_ops):
 
 
 def test_masks_norms_and_what_is_read(ops, numpy_ops):
-    """keep_mask bit for bit; norm and what halts it; read; rows taken from packed data; AdamW is in the training below."""
-    np.testing.assert_array_equal(ops.to_host(ops.keep_mask(KEY, (2, 11), 0.3, f32)), numpy_ops.keep_mask(KEY, (2, 11), 0.3, f32))
+    """keep_mask bit for bit; norm and what halts it; read; rows taken from packed data; AdamW is in the training
+    below."""
+    np.testing.assert_array_equal(
+        ops.to_host(ops.keep_mask(KEY, (2, 11), 0.3, f32)), numpy_ops.keep_mask(KEY, (2, 11), 0.3, f32)
+    )
     flat, halted = np.random.default_rng(3).normal(size=70).astype(f32), ops.zeros(1, np.int32)
     same(ops, ops.norm(ops.asarray(flat), halted), np.linalg.norm(flat))
     ops.norm(ops.asarray(np.array([np.inf], f32)), halted)
     assert np.isnan(ops.to_host(ops.norm(ops.asarray(flat), halted))).all()
     x_t, t = np.array([[0, 1, 1], [1, 0, 0]], np.uint8), np.array([1, 2])
     features, odds = np.arange(6, dtype=f32).reshape(3, 2), np.array([9, 2, 3], f32)
-    for found, expected in zip(bernoulli_numba_cuda.read(*map(ops.asarray, (x_t, t, features, odds))), bernoulli_numpy.read(x_t, t, features, odds)):
+    for found, expected in zip(
+        bernoulli_numba_cuda.read(*map(ops.asarray, (x_t, t, features, odds))),
+        bernoulli_numpy.read(x_t, t, features, odds),
+    ):
         np.testing.assert_array_equal(ops.to_host(found), expected)
 
 
@@ -110,7 +125,11 @@ def test_products(ops, M, N, K):
     a, b = generator.integers(-4, 5, (M, K)).astype(f32), generator.integers(-4, 5, (K, N)).astype(f32)
     b_turned, a_turned = ops.asarray(np.ascontiguousarray(b.T)), ops.asarray(np.ascontiguousarray(a.T))
     a_there, b_there = ops.asarray(a), ops.asarray(b)
-    for found in (ops.matmul(a_there, b_there), ops.matmul(a_there, b_turned, right=True), ops.matmul(a_turned, b_there, left=True)):
+    for found in (
+        ops.matmul(a_there, b_there),
+        ops.matmul(a_there, b_turned, right=True),
+        ops.matmul(a_turned, b_there, left=True),
+    ):
         np.testing.assert_array_equal(ops.to_host(found), a @ b)
 
 

@@ -1,7 +1,9 @@
-"""Makes the arrays of Numba's simulator nearly as strict as a card's, on the host's side: the simulator hands out NumPy's, which can do more.
+"""Makes the arrays of Numba's simulator nearly as strict as a card's, on the host's side: the simulator hands out
+NumPy's, which can do more.
 
-Keys go through the real library's own arithmetic of shapes (dummyarray.py, which needs no GPU), and only what its arrays have can be asked for.
-Not refused, though a card does: assigning an array of more dimensions than there are, and a reshape that needs a copy.
+Keys go through the real library's own arithmetic of shapes (dummyarray.py, which needs no GPU), and only what its
+arrays have can be asked for. Not refused, though a card does: assigning an array of more dimensions than there are, and
+a reshape that needs a copy.
 """
 
 from __future__ import annotations
@@ -26,7 +28,12 @@ def install() -> None:
     dummyarray = importlib.util.module_from_spec(found)
     found.loader.exec_module(dummyarray)
     known = names() | set(KEPT)
-    getitem, setitem, call, get = FakeCUDAArray.__getitem__, FakeCUDAArray.__setitem__, simulator.FakeCUDAKernel.__call__, FakeCUDAArray.__getattr__
+    getitem, setitem, call, get = (
+        FakeCUDAArray.__getitem__,
+        FakeCUDAArray.__setitem__,
+        simulator.FakeCUDAKernel.__call__,
+        FakeCUDAArray.__getattr__,
+    )
 
     def check(array, key) -> None:
         if not running:
@@ -56,7 +63,11 @@ def install() -> None:
     def transposed(self):
         raise AssertionError("T makes a copy, by a kernel that is compiled each time")
 
-    FakeCUDAArray.__getitem__, FakeCUDAArray.__setitem__, FakeCUDAArray.__getattr__ = strict_getitem, strict_setitem, strict_get
+    FakeCUDAArray.__getitem__, FakeCUDAArray.__setitem__, FakeCUDAArray.__getattr__ = (
+        strict_getitem,
+        strict_setitem,
+        strict_get,
+    )
     FakeCUDAArray.T, simulator.FakeCUDAKernel.__call__ = property(transposed), strict_call
     for operator in ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow", "eq", "ne", "lt", "le", "gt", "ge"):
         delattr(FakeCUDAArray, f"__{operator}__")
@@ -68,7 +79,11 @@ def names() -> set[str]:
     for node in ast.walk(ast.parse((REAL / "devicearray.py").read_text())):
         if isinstance(node, ast.ClassDef) and node.name in ("DeviceNDArrayBase", "DeviceNDArray"):
             found |= {inner.name for inner in node.body if isinstance(inner, ast.FunctionDef)}
-            found |= {inner.attr for inner in ast.walk(node) if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store)}
+            found |= {
+                inner.attr
+                for inner in ast.walk(node)
+                if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store)
+            }
     return found
 
 
@@ -78,9 +93,9 @@ def allowed(array: np.ndarray) -> list[str]:
 
     there, other, passed = cuda.to_device(array), cuda.to_device(array), []
     tries = {
-        "[...]": lambda: there[...], "[...] =": lambda: there.__setitem__(..., 0), "[None]": lambda: there[None], "[list]": lambda: there[[0]],
-        "mean": lambda: there.mean(), "astype": lambda: there.astype(int), "+": lambda: there + other, "^": lambda: there ^ other,
-        "T": lambda: there.T,
+        "[...]": lambda: there[...], "[...] =": lambda: there.__setitem__(..., 0), "[None]": lambda: there[None],
+        "[list]": lambda: there[[0]], "mean": lambda: there.mean(), "astype": lambda: there.astype(int),
+        "+": lambda: there + other, "^": lambda: there ^ other, "T": lambda: there.T,
     }  # fmt: skip
     for name, attempt in tries.items():
         try:

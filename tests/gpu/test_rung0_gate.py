@@ -1,4 +1,5 @@
-"""Rung 0: without a GPU the GPU back ends say so in one sentence with a cure, commands leave with exit code 2, auto and the doctor tell."""
+"""Rung 0: without a GPU the GPU back ends say so in one sentence with a cure, commands leave with exit code 2, auto and
+the doctor tell."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ both = pytest.mark.parametrize("backend", ["cupy", "numba-cuda"])
 
 @pytest.fixture
 def machine(monkeypatch):
-    """machine(driver, *packages, wheels=()): a machine with this driver, no packages of GPU back ends but these, and these wheels of CuPy."""
+    """machine(driver, *packages, wheels=()): a machine with this driver, no packages of GPU back ends but these, and
+    these wheels of CuPy."""
 
     def make(driver, *packages, wheels=()):
         monkeypatch.setattr(gpu, "driver", lambda: driver)
@@ -48,11 +50,14 @@ def machine(monkeypatch):
 
 @both
 def test_not_installed(machine, backend):
-    """The exact pip line, with the extra that the driver asks for; where there is no GPU either, that is said too, and what works here."""
+    """The exact pip line, with the extra that the driver asks for; where there is no GPU either, that is said too, and
+    what works here."""
     for version, driver in HERE.items():
         machine(driver)
         fault = backends.find(backend).fault()
-        assert fault.cure.endswith(f'pip install -e ".[cuda{version}]"') and fault.reason == f"{backend} is not installed"
+        assert (
+            fault.cure.endswith(f'pip install -e ".[cuda{version}]"') and fault.reason == f"{backend} is not installed"
+        )
         assert str(fault) == f"--backend {backend}: {fault.reason}; {fault.cure}"
     machine(NONE)
     fault = backends.find(backend).fault()
@@ -77,10 +82,14 @@ def test_a_driver_that_is_too_old(machine, backend):
 
 @both
 def test_a_card_that_is_too_old(machine, backend):
-    """Below compute capability 7.0 the kernels do not compile; a card that CUDA 13 has left behind is told of CUDA 12, whatever its driver."""
+    """Below compute capability 7.0 the kernels do not compile; a card that CUDA 13 has left behind is told of CUDA 12,
+    whatever its driver."""
     machine(WEAK, *MODULES)
     fault = backends.find(backend).fault()
-    assert fault.reason == "an old card has compute capability 6.1, and 7.0 is the least" and "the back end numba" in fault.cure
+    assert (
+        fault.reason == "an old card has compute capability 6.1, and 7.0 is the least"
+        and "the back end numba" in fault.cure
+    )
     machine(VOLTA)
     assert backends.find(backend).fault().cure.endswith('pip install -e ".[cuda12]"')
 
@@ -90,8 +99,18 @@ def test_a_card_that_is_too_old(machine, backend):
     [
         ("cupy", "12", (), 'pip install -e ".[cuda12]"'),
         ("cupy", "12", ("cupy-cuda12x",), 'pip uninstall -y cupy-cuda12x && pip install -e ".[cuda12]"'),
-        ("cupy", "13", ("cupy-cuda12x", "cupy-cuda13x"), 'pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install -e ".[cuda13]"'),
-        ("numba-cuda", "13", ("numba-cuda", "cupy-cuda12x"), 'pip uninstall -y numba-cuda && pip install -e ".[cuda13]"'),
+        (
+            "cupy",
+            "13",
+            ("cupy-cuda12x", "cupy-cuda13x"),
+            'pip uninstall -y cupy-cuda12x cupy-cuda13x && pip install -e ".[cuda13]"',
+        ),
+        (
+            "numba-cuda",
+            "13",
+            ("numba-cuda", "cupy-cuda12x"),
+            'pip uninstall -y numba-cuda && pip install -e ".[cuda13]"',
+        ),
     ],
 )
 def test_an_installation_is_mended(machine, monkeypatch, backend, version, wheels, line):
@@ -102,7 +121,8 @@ def test_an_installation_is_mended(machine, monkeypatch, backend, version, wheel
 
 
 def test_the_line_names_the_python_that_runs(machine, monkeypatch, tmp_path):
-    """Where no environment is active, or another one, pip is that of this Python; where this is no clone, the package goes by its name."""
+    """Where no environment is active, or another one, pip is that of this Python; where this is no clone, the package
+    goes by its name."""
     machine(HERE["13"])
     monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     monkeypatch.setattr(sys, "executable", str(gpu.Path.cwd() / "an env" / "python"))
@@ -122,7 +142,11 @@ def test_a_machine_that_has_all(machine, backend):
 def test_a_library_that_cannot_be_imported(machine, backend, monkeypatch):
     """A broken installation is a sentence too, with the line that mends it."""
     machine(HERE["12"], *MODULES)
-    monkeypatch.setattr(gpu, "import_module", lambda name: (_ for _ in ()).throw(OSError("libnvrtc.so.12: cannot open shared object file")))
+    monkeypatch.setattr(
+        gpu,
+        "import_module",
+        lambda name: (_ for _ in ()).throw(OSError("libnvrtc.so.12: cannot open shared object file")),
+    )
     with pytest.raises(Unavailable, match=r"cannot be imported \(libnvrtc.*\); .*pip install -e \"\.\[cuda12\]\""):
         backends.find(backend).require()
 
@@ -135,7 +159,12 @@ def test_hidden_cards_are_said(machine, monkeypatch):
 
 def test_it_comes_back_whole_from_another_process():
     fault = pickle.loads(pickle.dumps(Unavailable("cupy", "a reason", "a cure")))
-    assert (fault.backend, fault.reason, fault.cure, str(fault)) == ("cupy", "a reason", "a cure", "--backend cupy: a reason; a cure")
+    assert (fault.backend, fault.reason, fault.cure, str(fault)) == (
+        "cupy",
+        "a reason",
+        "a cure",
+        "--backend cupy: a reason; a cure",
+    )
 
 
 def test_the_driver_is_asked(monkeypatch):
@@ -186,7 +215,8 @@ def test_the_real_cupy_imports_without_a_gpu():
     assert done.returncode == 0 and re.match(r"\d+\.\d+\.\d+ (True|False)$", done.stdout.strip()), done.stderr
 
 
-# Commands ---------------------------------------------------------------------------------------------------------------------------------
+# Commands
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @both
@@ -211,12 +241,15 @@ def test_auto_goes_on_without_a_gpu_and_says_so(machine, tmp_path, monkeypatch):
     machine(NONE)
     monkeypatch.setattr(compiled, "is_compiled", lambda _: True)
     run = make_run(tmp_path / "run", epochs=1)
-    assert re.search(r"back end numpy \(auto: about 0 s on NumPy, .*; no GPU\)", invoke("train", run, "--dry-run").stderr)
+    assert re.search(
+        r"back end numpy \(auto: about 0 s on NumPy, .*; no GPU\)", invoke("train", run, "--dry-run").stderr
+    )
     assert auto.for_sampling(model(), 10**7, 2000).backend == "numba"
 
 
 def test_auto_takes_a_gpu_for_much_work(machine, monkeypatch):
-    """With growing work numpy, numba, cupy, each where it is expected to end first; one that fails at its import is passed over, and why is said."""
+    """With growing work numpy, numba, cupy, each where it is expected to end first; one that fails at its import is
+    passed over, and why is said."""
     machine(HERE["13"], "cupy")
     monkeypatch.setattr(compiled, "is_compiled", lambda _: True)
     monkeypatch.setattr(gpu.GPUBackend, "load", lambda backend: types.ModuleType(backend.name))
@@ -238,7 +271,8 @@ def test_auto_leaves_other_networks_on_numpy(machine):
     assert auto.for_sampling(model(residual=True), 10**8, 2000).backend == "numpy"
 
 
-# The doctor ---------------------------------------------------------------------------------------------------------------------------------
+# The doctor
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_doctor_where_there_is_no_gpu(machine):
@@ -255,13 +289,16 @@ def test_doctor_where_there_is_no_gpu(machine):
     assert told["driver"] == {"cuda": None, "gpus": [], "fault": NONE.fault}
     for name, state in told["backends"].items():
         assert set(state) == {"available", "reason", "cure", "versions"}
-        assert state["available"] == (name in ("numpy", "numba")) == (state["reason"] is None) == (state["cure"] is None)
+        assert (
+            state["available"] == (name in ("numpy", "numba")) == (state["reason"] is None) == (state["cure"] is None)
+        )
     assert 'pip install -e ".[cuda13]"' in told["backends"]["cupy"]["cure"]
     assert re.match(r"\d+\.\d+", told["backends"]["numba"]["versions"]["Numba"])
 
 
 def test_doctor_tries_what_it_finds(machine, monkeypatch):
-    """A back end that imports and then fails, or is wrong, does not work; the reason is its own, the cure a line for pip."""
+    """A back end that imports and then fails, or is wrong, does not work; the reason is its own, the cure a line for
+    pip."""
     machine(NONE)
     numba = load_ops("numba")
 

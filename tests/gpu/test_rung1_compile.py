@@ -1,4 +1,5 @@
-"""Rung 1: every kernel compiles for every architecture as it will where there is a GPU, within its budget and without spilling a register."""
+"""Rung 1: every kernel compiles for every architecture as it will where there is a GPU, within its budget and without
+spilling a register."""
 
 from __future__ import annotations
 
@@ -47,13 +48,16 @@ def test_every_kernel_of_every_file_is_looked_at():
         assert defined == named, path.name
     asked = set()
     for path in FOLDER.glob("*/*_cupy.py"):
-        asked |= set(re.findall(r"launch\(\s*f?\"(\w+)[<\"]", path.read_text())) | set(re.findall(r"_multiply\(\"(\w+)<", path.read_text()))
+        asked |= set(re.findall(r"launch\(\s*f?\"(\w+)[<\"]", path.read_text())) | set(
+            re.findall(r"_multiply\(\"(\w+)<", path.read_text())
+        )
     assert asked == {k.name.partition("<")[0] for k in compiled.KERNELS}
 
 
 @pytest.mark.parametrize("architecture", ["90"])
 def test_numba_kernels_compile_without_float64(architecture):
-    """PTX without .f64 and SASS without a spill: a float64 constant in float32 code would be slow, and pass all other tests."""
+    """PTX without .f64 and SASS without a spill: a float64 constant in float32 code would be slow, and pass all other
+    tests."""
     for kernel, signature in compiled.numba_kernels().items():
         ptx, use = compiled.compile_numba(kernel, signature, architecture)
         assert ".f64" not in ptx, kernel.py_func.__name__
@@ -61,7 +65,8 @@ def test_numba_kernels_compile_without_float64(architecture):
 
 
 def test_the_detectors_detect(monkeypatch):
-    """A kernel that spills, one that takes too much, one that does not compile, one that warns, and one with a float64 are found."""
+    """A kernel that spills, one that takes too much, one that does not compile, one that warns, and one with a float64
+    are found."""
     from numba import cuda, float32
 
     spilling = """
@@ -74,9 +79,15 @@ def test_the_detectors_detect(monkeypatch):
     }"""
     cases = {
         "spilling": (spilling, "spill"),
-        "large": ('extern "C" __global__ void large(float *x) { __shared__ float s[4000]; s[threadIdx.x] = *x; *x = s[9]; }', "large"),
+        "large": (
+            'extern "C" __global__ void large(float *x) { __shared__ float s[4000]; s[threadIdx.x] = *x; *x = s[9]; }',
+            "large",
+        ),
         "wrong": ('extern "C" __global__ void wrong(float *x) { y = 1; }', "wrong"),
-        "warning": ('extern "C" __global__ void warning(float *x) { int unused = 3; *x = 1; return; *x = 2; }', "warning"),
+        "warning": (
+            'extern "C" __global__ void warning(float *x) { int unused = 3; *x = 1; return; *x = 2; }',
+            "warning",
+        ),
     }
     outcomes = {}
     for name, (text, kernel) in cases.items():

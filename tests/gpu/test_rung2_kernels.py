@@ -18,15 +18,20 @@ ORDERS = [("forward", 0, "cupy"), ("backward", 1, FEWER), ("shuffled", 7, FEWER)
 
 
 @pytest.mark.parametrize(
-    "order", [pytest.param(name, marks=pytest.mark.child("plain", *SUITES, f"--order={number}", "-k", which)) for name, number, which in ORDERS]
+    "order",
+    [
+        pytest.param(name, marks=pytest.mark.child("plain", *SUITES, f"--order={number}", "-k", which))
+        for name, number, which in ORDERS
+    ],
 )
 def test_every_operation_and_kernel_is_what_it_is_on_numpy(child, order):
-    """tests/test_backends.py and tests/test_kernels.py, for CuPy: shapes with a rest at each cut, both dtypes, values, gradients, random bits. In the
-    order of its threads that a card happens to take, nothing changes."""
+    """tests/test_backends.py and tests/test_kernels.py, for CuPy: shapes with a rest at each cut, both dtypes, values,
+    gradients, random bits. In the order of its threads that a card happens to take, nothing changes."""
     assert child.code == 0 and " passed" in child.output, child
 
 
-# Words that are chosen --------------------------------------------------------------------------------------------------------------------
+# Words that are chosen
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +54,28 @@ def words(card):
 def test_random_words_are_those_of_numpy(card, words):
     """Bit for bit, for seeds, streams, steps and blocks up to the largest."""
     large = 2**64 - 1
-    addresses = [(0, 0, 0, 0), (1, 2, 3, 4), (2**63 - 1, 5, 2**40, 2**50), (large, large, large, large - 1), (7, 1 << 40, 0, 2**32 - 1)]
+    addresses = [
+        (0, 0, 0, 0),
+        (1, 2, 3, 4),
+        (2**63 - 1, 5, 2**40, 2**50),
+        (large, large, large, large - 1),
+        (7, 1 << 40, 0, 2**32 - 1),
+    ]
     for _ in card.orders():
-        found = words("philox_words", np.uint32, 8 * len(addresses), np.array(addresses, np.uint64).ravel()).reshape(-1, 8)
+        found = words("philox_words", np.uint32, 8 * len(addresses), np.array(addresses, np.uint64).ravel()).reshape(
+            -1, 8
+        )
         for (seed, stream, step, block), given in zip(addresses, found):
-            generator = np.random.Philox(key=np.array((seed, stream), np.uint64), counter=np.array((block, step, 0, 0), np.uint64))
+            generator = np.random.Philox(
+                key=np.array((seed, stream), np.uint64), counter=np.array((block, step, 0, 0), np.uint64)
+            )
             np.testing.assert_array_equal(given, generator.random_raw(4).view(np.uint32))
 
 
 @pytest.mark.parametrize("x0", [0, 1])
 def test_thresholds_are_exact_words(words, x0):
-    """The word below floor(beta_bar pi) + (x_0 ? 1 - beta_bar : 0) gives a 1, the threshold itself a 0; 0 and 2**32 are no word's threshold."""
+    """The word below floor(beta_bar pi) + (x_0 ? 1 - beta_bar : 0) gives a 1, the threshold itself a 0; 0 and 2**32 are
+    no word's threshold."""
     generator = np.random.default_rng(x0)
     lost = np.concatenate([[0, WORD, WORD, 1, WORD], generator.integers(0, WORD + 1, 500)]).astype(np.uint64)
     pi = np.concatenate([[1, 1, WORD - 1, WORD - 1, WORD // 2], generator.integers(1, WORD, 500)]).astype(np.uint64)
@@ -75,7 +91,13 @@ def test_thresholds_are_exact_words(words, x0):
 def test_a_word_is_below_a_probability_exactly(words):
     """word < p 2**32 in exact arithmetic, for probabilities from 0 to 1 and words on both sides of the edge."""
     generator = np.random.default_rng(2)
-    p = np.concatenate([[0, 1, 0.5, 2.0**-32, 2.0**-33, 1 - 2.0**-24, 1.5 * 2.0**-32], generator.random(300), 10 ** -generator.uniform(0, 12, 300)])
+    p = np.concatenate(
+        [
+            [0, 1, 0.5, 2.0**-32, 2.0**-33, 1 - 2.0**-24, 1.5 * 2.0**-32],
+            generator.random(300),
+            10 ** -generator.uniform(0, 12, 300),
+        ]
+    )
     p = p.astype(np.float32)
     edge = p.astype(np.float64) * WORD  # exact: a float32 times a power of two
     for offset in (-1, 0, 1):
@@ -84,7 +106,8 @@ def test_a_word_is_below_a_probability_exactly(words):
 
 
 def test_phi_keeps_its_digits_in_float32(words):
-    """y - log(1 + y) to 6e-7 of itself, for y from -.999 to 1e4 and down to 1e-6, where the difference of two float32 numbers would be nothing."""
+    """y - log(1 + y) to 6e-7 of itself, for y from -.999 to 1e4 and down to 1e-6, where the difference of two float32
+    numbers would be nothing."""
     generator = np.random.default_rng(3)
     size = 10 ** generator.uniform(-6, 4, 4000)
     y = np.concatenate([size, -size[size < 0.999]]).astype(np.float32)
@@ -95,7 +118,8 @@ def test_phi_keeps_its_digits_in_float32(words):
     np.testing.assert_allclose(words("phi_float", np.float32, len(y), y), expected, rtol=6e-7)
 
 
-# Products and sums ------------------------------------------------------------------------------------------------------------------------
+# Products and sums
+# ----------------------------------------------------------------------------------------------------------------------
 
 SIZES = [(1, 1, 1), (64, 64, 16), (65, 63, 17), (3, 130, 5), (128, 20, 300), (20, 128, 1), (7, 9, 1000)]
 
@@ -103,17 +127,24 @@ SIZES = [(1, 1, 1), (64, 64, 16), (65, 63, 17), (3, 130, 5), (128, 20, 300), (20
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda s: "x".join(map(str, s)))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_products_are_products(card, sizes, dtype):
-    """a b, a b^T and a^T b for sizes with a rest in every direction, into room that is not zero; the same in every order of threads."""
+    """a b, a b^T and a^T b for sizes with a rest in every direction, into room that is not zero; the same in every
+    order of threads."""
     (M, N, K), generator, on = sizes, np.random.default_rng(1), card.arrays
     a, b = generator.normal(size=(M, K)).astype(dtype), generator.normal(size=(K, N)).astype(dtype)
     expected, found = a.astype(np.longdouble) @ b, []
     for _ in card.orders():
-        for multiply, left, right in ((card.dense.multiply, a, b), (card.dense.multiply_right, a, b.T), (card.dense.multiply_left, a.T, b)):
+        for multiply, left, right in (
+            (card.dense.multiply, a, b),
+            (card.dense.multiply_right, a, b.T),
+            (card.dense.multiply_left, a.T, b),
+        ):
             c = on.empty((M, N), dtype)
             given = on.asarray(np.ascontiguousarray(left)), on.asarray(np.ascontiguousarray(right))
             multiply(*given, card.dense.Parts(c.reshape(-1), 1, 0) if multiply is card.dense.multiply_left else c)
             found.append(on.to_host(c))
-            np.testing.assert_allclose(found[-1], expected.astype(dtype), rtol=0, atol=(2e-6 if dtype == np.float32 else 1e-14) * K**0.5 * 4)
+            np.testing.assert_allclose(
+                found[-1], expected.astype(dtype), rtol=0, atol=(2e-6 if dtype == np.float32 else 1e-14) * K**0.5 * 4
+            )
     for other in found[3:]:
         np.testing.assert_array_equal(other, found[0])
     for other in found[1:3]:  # each number is summed in order of k by one thread, however its operands lie
@@ -122,7 +153,8 @@ def test_products_are_products(card, sizes, dtype):
 
 @pytest.mark.parametrize("parts", [1, 3, 7])
 def test_a_product_over_parts_of_the_rows(card, parts):
-    """Each part of a^T b is the product over its own rows, cut as everywhere, and goes to its own place; a part without rows is zero."""
+    """Each part of a^T b is the product over its own rows, cut as everywhere, and goes to its own place; a part without
+    rows is zero."""
     B, M, N, P, generator, on = 5, 3, 70, 300, np.random.default_rng(2), card.arrays
     a, b = generator.integers(-3, 4, (B, M)).astype(np.float32), generator.integers(-3, 4, (B, N)).astype(np.float32)
     flat = on.asarray(np.full(parts * P, 7, np.float32))
@@ -137,7 +169,8 @@ def test_a_product_over_parts_of_the_rows(card, parts):
 @pytest.mark.parametrize("n", [1, 31, 32, 33, 1000, 40_000])
 @pytest.mark.parametrize("parts", [1, 2, 8, 9, 100])
 def test_sums_of_parts(card, n, parts):
-    """The sum over parts and the squares of its pieces; small integers, so that every order gives the same, and all is exact."""
+    """The sum over parts and the squares of its pieces; small integers, so that every order gives the same, and all is
+    exact."""
     generator, on, dense = np.random.default_rng(n), card.arrays, card.dense
     sums = generator.integers(-9, 10, (parts, n)).astype(np.float32)
     for _ in card.orders():
@@ -146,7 +179,9 @@ def test_sums_of_parts(card, n, parts):
         total, squares = on.empty(n, np.float32), on.empty(pieces(n), np.float32)
         dense.sum_parts(dense.Parts(on.asarray(sums.ravel()), parts, n), total, squares)
         np.testing.assert_array_equal(on.to_host(total), sums.sum(0))
-        assert on.to_host(squares).sum(dtype=np.float64) == pytest.approx((sums.sum(0, dtype=np.float64) ** 2).sum(), rel=1e-6)
+        assert on.to_host(squares).sum(dtype=np.float64) == pytest.approx(
+            (sums.sum(0, dtype=np.float64) ** 2).sum(), rel=1e-6
+        )
 
 
 def test_prior_and_masks_of_keys(card):
@@ -166,7 +201,9 @@ def test_orders_of_rows(card, passes, n):
         card.training.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)
         found = card.arrays.argsort(words)
         assert found.dtype == np.int32
-        np.testing.assert_array_equal(card.arrays.to_host(found), rng.permutations(2**63 - 1, rng.SHUFFLE, 2**33, passes, n))
+        np.testing.assert_array_equal(
+            card.arrays.to_host(found), rng.permutations(2**63 - 1, rng.SHUFFLE, 2**33, passes, n)
+        )
 
 
 def _chain(pi):

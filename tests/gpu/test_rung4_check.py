@@ -1,4 +1,5 @@
-"""Rung 4 of the last rung: benchmarks/gpu_check.py runs on the stand-in, small, so that it will run where there is a GPU."""
+"""Rung 4 of the last rung: benchmarks/gpu_check.py runs on the stand-in, small, so that it will run where there is a
+GPU."""
 
 from __future__ import annotations
 
@@ -28,13 +29,15 @@ def small(monkeypatch):
 
 
 def test_every_kernel_is_launched_and_has_a_bound(card, small):
-    """All that can be launched on its own, once, by its own name; the bounds know each, and each kernel that is compiled."""
+    """All that can be launched on its own, once, by its own name; the bounds know each, and each kernel that is
+    compiled."""
     from gpu import compiled
 
     bounds = {work.kernel for work in gpu_kernels.works()}
     assert bounds == {k.name for k in compiled.KERNELS}
     launches = gpu_kernels.launches()
-    assert set(launches) == bounds - {"take", "walk_back", "layer_norm_sums<float>"}  # the last is launched by layer_norm_backward
+    # the last is launched by layer_norm_backward
+    assert set(launches) == bounds - {"take", "walk_back", "layer_norm_sums<float>"}
     for name, launch in launches.items():
         if not card.real:
             card.stand_in.clear()
@@ -55,7 +58,11 @@ def test_timings_become_a_table(card, small):
 def test_a_difference_between_card_and_cpu_is_found():
     """One bit of noise, one KL a thousandth off, weights a hundredth off, an array that is missing: each is named."""
     generator = np.random.default_rng(0)
-    bits, kl, weights = generator.integers(0, 2, (50, 9)).astype(np.uint8), generator.random(50).astype(np.float32), generator.random(99)
+    bits, kl, weights = (
+        generator.integers(0, 2, (50, 9)).astype(np.uint8),
+        generator.random(50).astype(np.float32),
+        generator.random(99),
+    )
     cpu = {"one x0 q_sample": bits, "one x0 kl": kl, "FusedSteps plain params": weights, "rows": np.tile(bits, (50, 1))}
     assert gpu_check.compare(cpu, {name: array.copy() for name, array in cpu.items()})[0] == []
     for name, change in (("one x0 q_sample", 1), ("one x0 kl", 1e-3), ("FusedSteps plain params", 1e-2)):
@@ -80,7 +87,8 @@ def test_the_command_writes_a_dated_log(card, small, tmp_path, monkeypatch):
 
 
 def test_what_is_not_measured_is_said(card, small, tmp_path, monkeypatch):
-    """A back end of ours that fails makes the log red; another library's absence does not; both reasons are in the file."""
+    """A back end of ours that fails makes the log red; another library's absence does not; both reasons are in the
+    file."""
 
     class Broken:
         def __init__(self, entry):
@@ -91,14 +99,24 @@ def test_what_is_not_measured_is_said(card, small, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None)
 
     def log(*parts):
-        found = CliRunner().invoke(gpu_check.main, ["--parts", ",".join(parts), "--quick", "--out", str(tmp_path / parts[0])])
+        found = CliRunner().invoke(
+            gpu_check.main, ["--parts", ",".join(parts), "--quick", "--out", str(tmp_path / parts[0])]
+        )
         return found.exit_code, next((tmp_path / parts[0]).iterdir()).read_text()
 
     code, text = log("steps")
-    assert code == 1 and "RED: failed: cupy at 20-50-50-20@64: no cupy here\n" in text and "not run: torch eager at " in text
+    assert (
+        code == 1
+        and "RED: failed: cupy at 20-50-50-20@64: no cupy here\n" in text
+        and "not run: torch eager at " in text
+    )
     monkeypatch.setattr(gpu_timings, "CONTESTANTS", [entry for entry in gpu_timings.CONTESTANTS if entry.family])
     code, text = log("samplers", "sanitizer")
-    assert code == 0 and "All that was run is green" in text and "not run: sanitizer: compute-sanitizer is not installed" in text
+    assert (
+        code == 0
+        and "All that was run is green" in text
+        and "not run: sanitizer: compute-sanitizer is not installed" in text
+    )
     assert re.search(r"\d+ not run, the first: torch eager at ", text)
 
 

@@ -1,4 +1,5 @@
-"""Rung 4: whole training steps and samplers of the CuPy back end, in every way that it has, beside NumPy's; and that nothing waits or allocates."""
+"""Rung 4: whole training steps and samplers of the CuPy back end, in every way that it has, beside NumPy's; and that
+nothing waits or allocates."""
 
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ from gpu.training import CASES, STEP, buffers, distance, take, training
 
 ROOT = Path(__file__).parent.parent.parent
 
+
 def good(*arguments):
     """A command that must succeed."""
     found = invoke(*arguments)
@@ -48,13 +50,15 @@ WHOLE = 12  # steps: several passes over the data, and logged losses
 ways = pytest.mark.parametrize("way", WAYS)
 
 
-# Training ---------------------------------------------------------------------------------------------------------------------------------
+# Training
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @ways
 @pytest.mark.parametrize("case", CASES)
 def test_steps_are_those_of_numpy(card, case, way):
-    """Twelve steps move weights, moments and average as they do on NumPy, to 1e-5 of the movement; losses and norm likewise."""
+    """Twelve steps move weights, moments and average as they do on NumPy, to 1e-5 of the movement; losses and norm
+    likewise."""
     here, there = training("numpy", **CASES[case]), take(training("cupy", **CASES[case]), way, card)
     start, losses = buffers(here), [job.advance(WHOLE) for job in (here, there)]
     expected, found = buffers(here), buffers(there)
@@ -78,7 +82,18 @@ def compare(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> No
         assert distance(found[name], expected[name]) < 1e-5, name
 
 
-GRADIENTS = ["plain", "deep", "gelu", "odds_input", "pi-of-each-bit", "x_prev-no-skip", "bce", "repeats-3", "batch-250", "128-wide"]
+GRADIENTS = [
+    "plain",
+    "deep",
+    "gelu",
+    "odds_input",
+    "pi-of-each-bit",
+    "x_prev-no-skip",
+    "bce",
+    "repeats-3",
+    "batch-250",
+    "128-wide",
+]
 
 
 @ways
@@ -113,7 +128,8 @@ OTHERS = {
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_networks_that_only_the_five_lines_know(card, case):
-    """Layers with LayerNorm, dropout or a read-out of their own for t train as on NumPy; there is nothing fused for them."""
+    """Layers with LayerNorm, dropout or a read-out of their own for t train as on NumPy; there is nothing fused for
+    them."""
     values = OTHERS[case]
     here, there = training("numpy", **values), training("cupy", **values)
     start, losses = buffers(here), [job.advance(WHOLE) for job in (here, there)]
@@ -126,21 +142,26 @@ def test_networks_that_only_the_five_lines_know(card, case):
 
 
 def test_the_way_follows_from_the_sizes(card):
-    """One kernel where the net fits into a block's shared memory; a captured graph for other narrow nets; launches with cuBLAS for wide ones."""
+    """One kernel where the net fits into a block's shared memory; a captured graph for other narrow nets; launches with
+    cuBLAS for wide ones."""
     assert type(training("cupy").fused).__name__ == "FusedSteps"
     large = {"D": 100, "hidden": (128, 128, 128), "odds_input": True, "N": 60, "batch_size": 20}
     assert type(training("cupy", **large).fused).__name__ == "CapturedSteps"
     assert type(training("cupy", hidden=(129,)).fused).__name__ == "LaunchedSteps"
-    for batch, rows in ((1, 4), (5, 8), (64, 32), (250, 32)):  # that a block takes together: no more than its group has, to the next size
+    # that a block takes together: no more than its group has, to the next size
+    for batch, rows in ((1, 4), (5, 8), (64, 32), (250, 32)):
         assert training("cupy", batch_size=batch).fused.plan.rows == rows
     if not card.real:
         with card.pretending(shared_memory=6 << 10):
             assert type(training("cupy").fused).__name__ == "CapturedSteps"
 
 
-@pytest.mark.parametrize("values", [{"hidden": (200, 140)}, {"hidden": (132,), "D": 7, "N": 100, "odds_input": True}, {"D": 130, "N": 90}])
+@pytest.mark.parametrize(
+    "values", [{"hidden": (200, 140)}, {"hidden": (132,), "D": 7, "N": 100, "odds_input": True}, {"D": 130, "N": 90}]
+)
 def test_wide_nets(card, values):
-    """Products by cuBLAS: steps as on NumPy, and rows drawn alike. One step: in wide nets with large weights rounding grows tenfold in each."""
+    """Products by cuBLAS: steps as on NumPy, and rows drawn alike. One step: in wide nets with large weights rounding
+    grows tenfold in each."""
     here, there = training("numpy", **values), training("cupy", **values)
     start = buffers(here)
     for job in (here, there):
@@ -153,7 +174,8 @@ def test_wide_nets(card, values):
 
 @pytest.mark.parametrize("way", ["FusedSteps", "CapturedSteps"])
 def test_weights_do_not_depend_on_the_card_or_the_calls(card, way):
-    """The same bits for 1, 3 and 8 multiprocessors, for little shared memory, in every order of threads, in one call or in several."""
+    """The same bits for 1, 3 and 8 multiprocessors, for little shared memory, in every order of threads, in one call or
+    in several."""
     values, found = {"batch_size": 250, "hidden": (20, 12)}, []
 
     def run(calls):
@@ -165,7 +187,12 @@ def test_weights_do_not_depend_on_the_card_or_the_calls(card, way):
         found.append(run([15]))
     found += [run([1] * 15), run([7, 7, 1])]
     if not card.real:
-        for limits in ({"multiprocessors": 1}, {"multiprocessors": 3}, {"multiprocessors": 8}, {"shared_memory": 40 << 10}):
+        for limits in (
+            {"multiprocessors": 1},
+            {"multiprocessors": 3},
+            {"multiprocessors": 8},
+            {"shared_memory": 40 << 10},
+        ):
             with card.pretending(**limits):
                 found.append(run([15]))
     for other in found[1:]:
@@ -175,12 +202,14 @@ def test_weights_do_not_depend_on_the_card_or_the_calls(card, way):
 
 @ways
 def test_a_step_that_diverges(card, way, monkeypatch):
-    """A gradient that is not finite: no weight, moment or average changes from that step on, and Diverged names it; NumPy says the same."""
+    """A gradient that is not finite: no weight, moment or average changes from that step on, and Diverged names it;
+    NumPy says the same."""
     said, kept = [], []
     for backend in ("numpy", "cupy"):
         job = take(training(backend), way if backend == "cupy" else "five lines", card)
         job.advance(3)
         kept.append(buffers(job))
+
         # From step 4 on the rate is so large that step 5 has weights of infinite size, and step 6 no gradient.
         def numbers(step, told=job.optimizer.numbers):
             return told(step) | {"lr": np.where(np.asarray(step) > STEP + 3, 1e38, 1e-3)}
@@ -190,7 +219,8 @@ def test_a_step_that_diverges(card, way, monkeypatch):
             job.advance(40)
         said.append((str(fault.value), job.optimizer.taken))
         again = buffers(job)
-        with pytest.raises(Diverged), np.errstate(all="ignore"):  # the same step, tried again, diverges again and changes nothing
+        # the same step, tried again, diverges again and changes nothing
+        with pytest.raises(Diverged), np.errstate(all="ignore"):
             job.advance(40)
         for name, array in buffers(job).items():
             np.testing.assert_array_equal(array, again[name])
@@ -221,7 +251,8 @@ def test_a_spoiled_step_is_not_taken_and_the_next_one_may_be(card):
     np.testing.assert_array_equal(ops.to_host(job.model.params.flat), ops.to_host(twin.model.params.flat))
 
 
-# Nothing waits, nothing is allocated ----------------------------------------------------------------------------------------------------------
+# Nothing waits, nothing is allocated
+# ----------------------------------------------------------------------------------------------------------
 
 
 def stand_in_of(card):
@@ -232,7 +263,8 @@ def stand_in_of(card):
 
 @pytest.mark.parametrize("way", WAYS[:3])
 def test_a_call_copies_once_and_allocates_nothing(card, way):
-    """However many steps a call takes, three arrays go to the card and two come back, and no memory is taken; rows' orders are made on the card."""
+    """However many steps a call takes, three arrays go to the card and two come back, and no memory is taken; rows'
+    orders are made on the card."""
     events = stand_in_of(card)
     job = take(training("cupy"), way, card)
     job.advance(3)
@@ -283,26 +315,35 @@ def test_the_five_lines_wait_only_where_a_loss_is_logged(card):
 
 
 def test_too_little_memory_is_said_before_it_is_taken(card):
-    """A step that the card cannot hold: one sentence with what it needs, what there is and what to change; nothing was allocated for it."""
+    """A step that the card cannot hold: one sentence with what it needs, what there is and what to change; nothing was
+    allocated for it."""
     events = stand_in_of(card)
     with card.pretending(memory=events.card.used + 3_000_000):
         events.clear()
-        with pytest.raises(InputError, match=r"needs .* GiB on the GPU, .* GiB are free; take a smaller data.batch_size .* or narrower layers"):
+        with pytest.raises(
+            InputError,
+            match=r"needs .* GiB on the GPU, .* GiB are free; take a smaller data.batch_size .* or narrower layers",
+        ):
             training("cupy", batch_size=250, num_sample_steps=200)
         assert sum(event[1] for event in events.events if event[0] == "alloc") < 1_000_000
 
 
-@pytest.mark.parametrize("values", [{"hidden": (150,)}, {"hidden": (150, 150), "residual": True}], ids=["dense", "residual"])
+@pytest.mark.parametrize(
+    "values", [{"hidden": (150,)}, {"hidden": (150, 150), "residual": True}], ids=["dense", "residual"]
+)
 def test_tf32_is_off_unless_asked_for(card, values):
     """CuPy is told either way, by each training, whatever the one before it asked for."""
     from cupy._core import _routines_linalg as products
 
     for asked in (False, True, False):
         training("cupy", tf32=asked, **values)
-        assert products.get_compute_type(np.float32) == (products.COMPUTE_TYPE_TF32 if asked else products.COMPUTE_TYPE_DEFAULT)
+        assert products.get_compute_type(np.float32) == (
+            products.COMPUTE_TYPE_TF32 if asked else products.COMPUTE_TYPE_DEFAULT
+        )
 
 
-# Sampling and evaluation ------------------------------------------------------------------------------------------------------------------
+# Sampling and evaluation
+# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -312,18 +353,32 @@ def walked(card, monkeypatch):
     def draw(model, way, *arguments, **options):
         with monkeypatch.context() as patched:
             if way != "FusedChain":
-                patched.setattr(card.chain, *(("plan", lambda net: None) if way == "LaunchedChain" else ("can_fuse", lambda *_: False)))
+                patched.setattr(
+                    card.chain,
+                    *(("plan", lambda net: None) if way == "LaunchedChain" else ("can_fuse", lambda *_: False)),
+                )
             return sample.draw(model, *arguments, **options)
 
     return draw
 
 
-DRAWN = ["plain", "odds_input", "pi-of-each-bit", "x_prev-no-skip", "no-skip", "one-step-chain", "17-bits", "one-bit", "deep"]
+DRAWN = [
+    "plain",
+    "odds_input",
+    "pi-of-each-bit",
+    "x_prev-no-skip",
+    "no-skip",
+    "one-step-chain",
+    "17-bits",
+    "one-bit",
+    "deep",
+]
 
 
 @pytest.mark.parametrize("case", DRAWN)
 def test_rows_are_those_of_numpy(card, walked, case):
-    """In every way, whatever the split into batches, whole chain or part of it, with known bits or without: the same rows."""
+    """In every way, whatever the split into batches, whole chain or part of it, with known bits or without: the same
+    rows."""
     here, there = training("numpy", **CASES[case]).averaged, training("cupy", **CASES[case]).averaged
     known = np.full((150, here.D), -1, np.int8)
     known[:, 0], known[3:60, here.D - 1] = 1, 0
@@ -332,7 +387,11 @@ def test_rows_are_those_of_numpy(card, walked, case):
         expected = sample.draw(here, 150, seed=3, **options)
         for way in ("FusedChain", "LaunchedChain", "steps"):
             for batch in (150, 64):
-                np.testing.assert_array_equal(walked(there, way, 150, seed=3, batch=batch, **options), expected, err_msg=f"{way} {batch} {options}")
+                np.testing.assert_array_equal(
+                    walked(there, way, 150, seed=3, batch=batch, **options),
+                    expected,
+                    err_msg=f"{way} {batch} {options}",
+                )
 
 
 def test_rows_do_not_depend_on_the_card(card, walked):
@@ -365,13 +424,17 @@ def test_bounds_are_those_of_numpy(card, case):
         np.testing.assert_array_equal(a, b)
 
 
-# Plans ------------------------------------------------------------------------------------------------------------------------------------
+# Plans
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("training_too", [True, False])
-@pytest.mark.parametrize("values", [{}, {"hidden": (5,)}, {"hidden": (64, 100, 7), "odds_input": True}, {"D": 1, "N": 2}])
+@pytest.mark.parametrize(
+    "values", [{}, {"hidden": (5,)}, {"hidden": (64, 100, 7), "odds_input": True}, {"D": 1, "N": 2}]
+)
 def test_a_plan_has_a_place_for_everything(values, training_too):
-    """No two arrays of a network overlap in shared memory, each begins on 16 bytes, rows are a multiple of four apart whose fourth is odd."""
+    """No two arrays of a network overlap in shared memory, each begins on 16 bytes, rows are a multiple of four apart
+    whose fourth is odd."""
     net = training("numpy", **values).model.net
     plan = mlp_plan.lay_out(net, 8, training_too)
     head, layers, F = plan.numbers[:10], plan.numbers[10:].reshape(-1, 11), net.features.shape[1]
@@ -393,7 +456,10 @@ def test_a_plan_has_a_place_for_everything(values, training_too):
             taken += [(f, 2 * mlp_plan.fours(F) * pitch(n_out)), (u, 8 * pitch(n_out)), (g, 8 * pitch(n_out))]
     taken.sort()
     assert all(start % 4 == 0 for start, _ in taken)
-    assert all(a + n <= b for (a, n), (b, _) in zip(taken, taken[1:])) and taken[-1][0] + taken[-1][1] <= head[9] == plan.floats
+    assert (
+        all(a + n <= b for (a, n), (b, _) in zip(taken, taken[1:]))
+        and taken[-1][0] + taken[-1][1] <= head[9] == plan.floats
+    )
 
 
 def test_a_plan_keeps_within_the_limit(card):
@@ -406,11 +472,13 @@ def test_a_plan_keeps_within_the_limit(card):
     assert mlp_plan.largest(net, sizes[16] - 1, (64, 32, 16), True) is None
 
 
-# Commands ---------------------------------------------------------------------------------------------------------------------------------
+# Commands
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_on_cupy(card, tmp_path):
-    """train, --resume, sample, evaluate and validate with --backend cupy: the same numbers and rows as on NumPy, and files that either can read."""
+    """train, --resume, sample, evaluate and validate with --backend cupy: the same numbers and rows as on NumPy, and
+    files that either can read."""
     said = {}
     for backend in ("numpy", "cupy"):
         run = make_run(tmp_path / backend, steps_per_epoch=20)
@@ -421,7 +489,10 @@ def test_a_run_on_cupy(card, tmp_path):
     for name, array in tensors[0].items():
         np.testing.assert_allclose(tensors[1][name], array, rtol=2e-3, atol=2e-6, err_msg=name)
     for command in (("sample", "-n", 40, "--seed", 2), ("validate", "-n", 60), ("evaluate", "--evaluations", 2000)):
-        found = [good(command[0], tmp_path / "cupy", *command[1:], "--backend", backend).stdout for backend in ("numpy", "cupy")]
+        found = [
+            good(command[0], tmp_path / "cupy", *command[1:], "--backend", backend).stdout
+            for backend in ("numpy", "cupy")
+        ]
         numbers = [[float(x) for x in re.findall(r"\d+(?:\.\d+)?", text)] for text in found]
         np.testing.assert_allclose(*numbers, rtol=1e-4, atol=1.1e-4)
 
@@ -453,10 +524,15 @@ def test_a_network_of_the_users_own(card, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fault, says", [(RuntimeError("no kernel image is available"), "it fails: no kernel image"), (MemoryError("9 GiB"), "memory is full (9 GiB)")]
+    "fault, says",
+    [
+        (RuntimeError("no kernel image is available"), "it fails: no kernel image"),
+        (MemoryError("9 GiB"), "memory is full (9 GiB)"),
+    ],
 )
 def test_a_gpu_that_does_not_work(card, tmp_path, monkeypatch, fault, says):
-    """A driver's error at the first try: one sentence with a cure, exit code 2, nothing left behind; auto goes on without it and says why."""
+    """A driver's error at the first try: one sentence with a cure, exit code 2, nothing left behind; auto goes on
+    without it and says why."""
     from bdiff_np.backends import auto
 
     def fail(*_):
@@ -466,7 +542,11 @@ def test_a_gpu_that_does_not_work(card, tmp_path, monkeypatch, fault, says):
     monkeypatch.setattr(card.ops, "matmul", fail)
     tryout.tried.discard(card.ops)
     found = invoke("train", run, "--backend", "cupy")
-    assert found.exit_code == 2 and found.stderr.count("\n") == 1 and f"--backend cupy: {says}" in found.stderr.replace("the GPU's ", "")
+    assert (
+        found.exit_code == 2
+        and found.stderr.count("\n") == 1
+        and f"--backend cupy: {says}" in found.stderr.replace("the GPU's ", "")
+    )
     assert not (run / "results").exists()
     model = build(settings(hidden=(9,)), 9, 0.3)
     choice = auto.for_sampling(model, 10**10, 2000)
@@ -491,19 +571,25 @@ def test_too_little_memory_on_the_command_line(card, tmp_path):
     assert not (run / "results").exists()
 
 
-# Three hundred steps ------------------------------------------------------------------------------------------------------------------------
+# Three hundred steps
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", WAYS[:2])
 def test_heartbeats_300_steps(card, way, monkeypatch):
-    """The run heartbeat_paper for 300 steps: the same noisy bits at every step, and in the end the weights of NumPy within 1e-4 of themselves.
+    """The run heartbeat_paper for 300 steps: the same noisy bits at every step, and in the end the weights of NumPy
+    within 1e-4 of themselves.
 
-    The one kernel keeps its bits to itself: for it, every row's KL is that of NumPy to 2e-4, and one bit that differed would move its row's by more.
+    The one kernel keeps its bits to itself: for it, every row's KL is that of NumPy to 2e-4, and one bit that differed
+    would move its row's by more.
     """
     folder = ROOT / "runs" / "heartbeat_paper"
     rows, conf = read_run(Rows, folder)[0], config.load(folder / "config.yaml")
-    here, there = (Training(build(conf, rows.D, np.asarray(conf.model.pi), backend=backend), rows) for backend in ("numpy", "cupy"))
-    with nullcontext() if card.real else card.pretending(multiprocessors=2):  # each is a thread that waits for the others at the grid's barrier
+    here, there = (
+        Training(build(conf, rows.D, np.asarray(conf.model.pi), backend=backend), rows) for backend in ("numpy", "cupy")
+    )
+    # each is a thread that waits for the others at the grid's barrier
+    with nullcontext() if card.real else card.pretending(multiprocessors=2):
         take(there, way, card)
     for job in (here, there):
         monkeypatch.setattr(job, "logged", lambda step: np.ones_like(step, bool))
@@ -515,7 +601,9 @@ def test_heartbeats_300_steps(card, way, monkeypatch):
         a, b = here.advance(1)[0], there.advance(1)[0]
         assert b == pytest.approx(a, rel=2e-5), step
         if way == "FusedSteps":
-            np.testing.assert_allclose(there.model.ops.to_host(there.fused.kl), kls[-1][0], rtol=2e-4, atol=1e-9, err_msg=f"step {step}")
+            np.testing.assert_allclose(
+                there.model.ops.to_host(there.fused.kl), kls[-1][0], rtol=2e-4, atol=1e-9, err_msg=f"step {step}"
+            )
         else:
             np.testing.assert_array_equal(there.model.ops.to_host(there.fused.x_t), drawn[-1], err_msg=f"step {step}")
     assert len(drawn) == 300

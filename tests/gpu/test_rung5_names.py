@@ -1,4 +1,5 @@
-"""Rung 5: every name of CuPy's and Numba-CUDA's that the code uses exists in the real library, which has never seen this code run."""
+"""Rung 5: every name of CuPy's and Numba-CUDA's that the code uses exists in the real library, which has never seen
+this code run."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 KERNELS = ROOT / "kernels"
-FILES = sorted([*KERNELS.glob("*/*_cupy.py"), *KERNELS.glob("*/*_numba_cuda.py"), *(ROOT / "bdiff_np" / "backends").glob("*.py")])
+FILES = sorted(
+    [*KERNELS.glob("*/*_cupy.py"), *KERNELS.glob("*/*_numba_cuda.py"), *(ROOT / "bdiff_np" / "backends").glob("*.py")]
+)
 FILES += [ROOT / "benchmarks" / "gpu_check.py", ROOT / "benchmarks" / "gpu_timings.py"]
 PACKAGES = ("cupy", "cupyx", "numba")
 
@@ -47,7 +50,9 @@ def names(text: str) -> set[str]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.partition(".")[0] in PACKAGES:
-                    known[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
+                    known[alias.asname or alias.name.partition(".")[0]] = (
+                        alias.name if alias.asname else alias.name.partition(".")[0]
+                    )
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in PACKAGES:
             for alias in node.names:
                 known[alias.asname or alias.name] = f"{node.module}.{alias.name}"
@@ -70,12 +75,17 @@ def names(text: str) -> set[str]:
 
 def missing(wanted: set[str]) -> list[str]:
     """Those that do not exist, asked in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", CHECK, json.dumps(sorted(wanted))], capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, json.dumps(sorted(wanted))], capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(find_spec("cupy") is None or find_spec("numba_cuda") is None, reason='not installed: pip install "bdiff_np[gpu-check]"')
+@pytest.mark.skipif(
+    find_spec("cupy") is None or find_spec("numba_cuda") is None,
+    reason='not installed: pip install "bdiff_np[gpu-check]"',
+)
 def test_every_name_exists():
     """All names of all files at once; what a class's objects have is looked at by the tests of the stand-in."""
     used = {path.name: names(path.read_text()) for path in FILES if path.is_file()}
@@ -88,5 +98,8 @@ def test_every_name_exists():
 @pytest.mark.skipif(find_spec("cupy") is None, reason='CuPy is not installed: pip install "bdiff_np[gpu-check]"')
 def test_a_wrong_name_is_found():
     """A misspelt function, a class that is not there, and one inside a call."""
-    text = "import cupy as cp\nfrom cupy import nothing\nfrom numba import cuda\ncp.zeroes(cp.cuda.Streams(cp.float32(1)))\ncuda.syncthread()"
+    text = (
+        "import cupy as cp\nfrom cupy import nothing\nfrom numba import cuda\n"
+        "cp.zeroes(cp.cuda.Streams(cp.float32(1)))\ncuda.syncthread()"
+    )
     assert missing(names(text)) == ["cupy.cuda.Streams", "cupy.nothing", "cupy.zeroes", "numba.cuda.syncthread"]

@@ -1,4 +1,5 @@
-"""Rung 6: Numba-CUDA's kernels in Numba's simulator, which must be asked for before Numba is imported: in a session of its own."""
+"""Rung 6: Numba-CUDA's kernels in Numba's simulator, which must be asked for before Numba is imported: in a session of
+its own."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ from importlib.util import find_spec
 import pytest
 
 
-@pytest.mark.skipif(find_spec("numba_cuda") is None, reason='Numba-CUDA is not installed: pip install "bdiff_np[gpu-check]"')
+@pytest.mark.skipif(
+    find_spec("numba_cuda") is None, reason='Numba-CUDA is not installed: pip install "bdiff_np[gpu-check]"'
+)
 @pytest.mark.child("plain", "gpu/simulated.py", "--simulator")
 def test_numba_cuda_in_the_simulator(child):
     """Each kernel on tiny grids, a training step and a chain: tests/gpu/simulated.py."""

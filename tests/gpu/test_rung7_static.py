@@ -1,4 +1,5 @@
-"""Rung 7: what the machine code tells of speed: wide loads where they are meant to be, no local memory, no float64, and what a card has in use."""
+"""Rung 7: what the machine code tells of speed: wide loads where they are meant to be, no local memory, no float64, and
+what a card has in use."""
 
 from __future__ import annotations
 
@@ -23,24 +24,34 @@ def test_machine_code(file, architecture):
         code = found[kernel.name]
         assert len(code) > 20
         assert not [i for i in code if i.startswith(("LDL", "STL"))], kernel.name
-        assert not [i for i in code if i.startswith(("DADD", "DMUL", "DFMA", "DSETP")) or i.startswith("F2F") and "F64" in i], kernel.name
+        assert not [
+            i for i in code if i.startswith(("DADD", "DMUL", "DFMA", "DSETP")) or i.startswith("F2F") and "F64" in i
+        ], kernel.name
         for wanted in kernel.loads.split():
-            assert [i for i in code if i.startswith(wanted.removesuffix(".128")) and ".128" in i], f"{kernel.name}: no {wanted}"
+            assert [i for i in code if i.startswith(wanted.removesuffix(".128")) and ".128" in i], (
+                f"{kernel.name}: no {wanted}"
+            )
 
 
-PRODUCTS = [("gemm.cu", "multiply<false, false, float>"), ("bernoulli_step.cu", "take"), ("bernoulli_chain.cu", "walk_back")]
+PRODUCTS = [
+    ("gemm.cu", "multiply<false, false, float>"),
+    ("bernoulli_step.cu", "take"),
+    ("bernoulli_chain.cu", "walk_back"),
+]
 
 
 @pytest.mark.parametrize("file, kernel", PRODUCTS)
 def test_products_read_eight_numbers_for_sixteen_operations(file, kernel):
-    """In the inner loops: a load of 16 bytes from shared memory for eight multiply-adds, which is what their bound is worked out from."""
+    """In the inner loops: a load of 16 bytes from shared memory for eight multiply-adds, which is what their bound is
+    worked out from."""
     code = compiled.instructions(file, "90")[kernel]
     loads, operations = sum("LDS" in i and ".128" in i for i in code), sum(i.startswith("FFMA") for i in code)
     assert loads and operations / loads >= 6  # what else the kernel does has some of both
 
 
 def test_occupancy_is_what_results_say():
-    """On an H100: half of all threads or more for what streams through memory, three blocks of a product; one of the fused step, two of the chain."""
+    """On an H100: half of all threads or more for what streams through memory, three blocks of a product; one of the
+    fused step, two of the chain."""
     uses = compiled.compile_all("90")
     found = occupancy.blocks({k.name: (use.registers, use.shared) for k, use in uses.items()})
     for kernel in compiled.KERNELS:
@@ -64,11 +75,16 @@ def test_the_detectors_detect(monkeypatch):
     code = compiled.instructions("careless.cu", "90")["careless"]
     assert [i for i in code if i.startswith(("LDL", "STL"))] and [i for i in code if i.startswith("DMUL")]
     assert not [i for i in code if i.startswith("LDS") and ".128" in i]
-    assert occupancy.blocks({"heavy": (255, 0), "light": (32, 0), "roomy": (32, 100 << 10)}) == {"heavy": 1, "light": 8, "roomy": 2}
+    assert occupancy.blocks({"heavy": (255, 0), "light": (32, 0), "roomy": (32, 100 << 10)}) == {
+        "heavy": 1,
+        "light": 8,
+        "roomy": 2,
+    }
 
 
 def test_the_table_of_results_is_what_the_compiler_says(monkeypatch):
-    """benchmarks/RESULTS.md has the figures of these kernels as they are now; python benchmarks/gpu_kernels.py prints them."""
+    """benchmarks/RESULTS.md has the figures of these kernels as they are now; python benchmarks/gpu_kernels.py prints
+    them."""
     root = Path(__file__).parent.parent.parent
     monkeypatch.syspath_prepend(str(root / "benchmarks"))
     import gpu_kernels

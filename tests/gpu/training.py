@@ -10,7 +10,8 @@ from bdiff_np.train import Training
 
 STEP = 1000  # steps taken before those that are looked at
 
-# A batch is cut into groups, a group into the rows that a block takes, a row of bits into blocks of random words: sizes leave a rest at each cut.
+# A batch is cut into groups, a group into the rows that a block takes, a row of bits into blocks of random words: sizes
+# leave a rest at each cut.
 CASES = {
     "plain": {},
     "narrow": {"hidden": (5,)},
@@ -42,11 +43,17 @@ CASES = {
 
 
 def training(backend: str, N: int = 300, D: int = 9, pi=0.25, **values) -> Training:
-    """A training on N different rows, row k the number k in binary, in its middle: each layer has a gradient, no moment is zero."""
+    """A training on N different rows, row k the number k in binary, in its middle: each layer has a gradient, no moment
+    is zero."""
     chosen = {"steps_per_epoch": 64, "epochs": 100, "hidden": (33, 17), "batch_size": 64, "clip_thresh": 100.0} | values
     rows = Rows.from_bits((np.arange(N)[:, None] >> np.arange(D)) & 1)
     job = Training(build(settings(**chosen), D, np.asarray(pi), backend=backend), rows)
-    generator, P, o, asarray = np.random.default_rng(1), job.model.params.flat.size, job.optimizer, job.model.ops.asarray
+    generator, P, o, asarray = (
+        np.random.default_rng(1),
+        job.model.params.flat.size,
+        job.optimizer,
+        job.model.ops.asarray,
+    )
     params, ema = 0.4 * generator.normal(size=(2, P))
     m, v = 1e-3 * generator.normal(size=P), 1e-4 * generator.uniform(0.5, 1.5, size=P)
     for buffer, values_of_it in ((job.model.params.flat, params), (o.ema.flat, ema), (o.m.flat, m), (o.v.flat, v)):
@@ -56,12 +63,15 @@ def training(backend: str, N: int = 300, D: int = 9, pi=0.25, **values) -> Train
 
 
 def take(job: Training, how: str, card) -> Training:
-    """The same training, its steps taken in one of the ways: FusedSteps, CapturedSteps, LaunchedSteps, or by the five lines."""
+    """The same training, its steps taken in one of the ways: FusedSteps, CapturedSteps, LaunchedSteps, or by the five
+    lines."""
     if how == "five lines":
         job.fused, job.resident = None, job.rows.resident(job.model.ops)
     else:
         options = {"rows": job.rows, "batch": job.batch_rows * job.repeats, "seed": job.seed}
-        job.fused = getattr(card.step, how)(card.step.technology(job.kernels), job.model, job.kernels, job.optimizer, **options)
+        job.fused = getattr(card.step, how)(
+            card.step.technology(job.kernels), job.model, job.kernels, job.optimizer, **options
+        )
     return job
 
 

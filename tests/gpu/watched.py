@@ -1,4 +1,5 @@
-"""Every kernel once or twice, small and ragged, for the modes in which it is watched closely. Run by test_rung3_sanitizers.py, in own sessions:
+"""Every kernel once or twice, small and ragged, for the modes in which it is watched closely. Run by
+test_rung3_sanitizers.py, in own sessions:
 
     cd tests && python -m cuda_on_cpu.sanitize address -m pytest gpu/watched.py
 
@@ -35,7 +36,9 @@ def test_kernels(card, B, D, pi):
     np.testing.assert_array_equal(host(ours.q_sample(x0, t, KEY)), x_t)
     np.testing.assert_array_equal(host(ours.prior(B, D, KEY)), numpys.prior(B, D, KEY))
     np.testing.assert_array_equal(host(ours.p_sample(logits, x_t, t, KEY)), numpys.p_sample(logits, x_t, t, KEY))
-    for found, expected in zip((*ours.kl_grad(logits, x0, x_t, t), ours.p_flip(logits, x_t, t)), (*numpys.kl_grad(logits, x0, x_t, t), None)):
+    for found, expected in zip(
+        (*ours.kl_grad(logits, x0, x_t, t), ours.p_flip(logits, x_t, t)), (*numpys.kl_grad(logits, x0, x_t, t), None)
+    ):
         assert expected is None or np.allclose(host(found), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -49,7 +52,16 @@ def test_operations(card, H):
         n, norms = on.layer_norm(y, on.asarray(bias), on.asarray(bias))
         db, dgain, dshift = (on.zeros(H, np.float32) for _ in range(3))
         dn = on.layer_norm_backward(on.asarray(dy), norms, dgain, dshift)
-        found = [y, n, dn, *on.activate_backward(on.asarray(dy), tape, db), db, dgain, dshift, on.keep_mask(KEY, (B, H), 0.4, np.float32)]
+        found = [
+            y,
+            n,
+            dn,
+            *on.activate_backward(on.asarray(dy), tape, db),
+            db,
+            dgain,
+            dshift,
+            on.keep_mask(KEY, (B, H), 0.4, np.float32),
+        ]
         results.append([on.to_host(array) for array in found])
     for a, b in zip(*results):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -58,7 +70,8 @@ def test_operations(card, H):
 @pytest.mark.parametrize("case", ["plain", "17-bits", "odds_input"])
 @pytest.mark.parametrize("way", ["FusedSteps", "CapturedSteps", "five lines"])
 def test_steps(card, way, case):
-    """Two steps: three groups of rows for two blocks, a group in several parts, the last of which does not fill the rows of a block."""
+    """Two steps: three groups of rows for two blocks, a group in several parts, the last of which does not fill the
+    rows of a block."""
     values = CASES[case] | {"hidden": (9, 6), "batch_size": 101, "steps_per_epoch": 64}
     with nullcontext() if card.real else card.pretending(multiprocessors=2, shared_memory=20 << 10):
         here, there = training("numpy", **values), take(training("cupy", **values), way, card)
@@ -81,11 +94,14 @@ def test_rows(card, case):
         be_contrary(model)
     known = np.full((70, here.D), -1, np.int8)
     known[3:60, 1] = 1
-    np.testing.assert_array_equal(sample.draw(there, 70, seed=3, known=known), sample.draw(here, 70, seed=3, known=known))
+    np.testing.assert_array_equal(
+        sample.draw(there, 70, seed=3, known=known), sample.draw(here, 70, seed=3, known=known)
+    )
 
 
 def be_contrary(model):
-    """The network is sure of the opposite of what it sees: bits flip as often as they can, and each that is missed shows in the row."""
+    """The network is sure of the opposite of what it sees: bits flip as often as they can, and each that is missed
+    shows in the row."""
     first, last = model.net.dense[0].name, model.net.dense[-1].name
     weights = {name: np.zeros(view.shape, np.float32) for name, view in model.params.items()}
     for d in range(model.D):

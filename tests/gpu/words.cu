@@ -1,4 +1,5 @@
-// What the kernels do with a random word, for words that are chosen: thresholds at their edges, which no draw would meet.
+// What the kernels do with a random word, for words that are chosen: thresholds at their edges, which no draw would
+// meet.
 
 #include "device.cuh"
 #include "philox.cuh"

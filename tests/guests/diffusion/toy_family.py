@@ -1,4 +1,5 @@
-"""A toy family: each step shrinks a point and adds normal noise; the network guesses the noise. Its bound is a bound only up to a constant."""
+"""A toy family: each step shrinks a point and adds normal noise; the network guesses the noise. Its bound is a bound
+only up to a constant."""
 
 from __future__ import annotations
 

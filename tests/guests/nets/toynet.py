@@ -31,7 +31,10 @@ class ToyNet(Net):
         return cls(task, settings.gain, dtype)
 
     def init(self, seed):
-        return {name: self.gain * rng.normal(Key(seed, rng.INIT, k), shape) for k, (name, shape) in enumerate(self.shapes.items())}
+        return {
+            name: self.gain * rng.normal(Key(seed, rng.INIT, k), shape)
+            for k, (name, shape) in enumerate(self.shapes.items())
+        }
 
     def forward(self, ops, params, x_t, t, key=None):
         x, f = self.task.read(ops, x_t, ops.asarray(t), ops.asarray(self.features))

@@ -38,7 +38,9 @@ class Kernels:
     def p_sample(self, out, x_t, t, key, first_row=0):
         now, before = self.chain.alpha_bar[t, None], self.chain.alpha_bar[t - 1, None]
         x0 = (x_t - np.sqrt(1 - now) * out) / np.sqrt(now)
-        return (np.sqrt(before) * x0 + np.sqrt(1 - before) * deviates(rng.words(key, *x_t.shape, first_row))).astype(self.dtype)
+        return (np.sqrt(before) * x0 + np.sqrt(1 - before) * deviates(rng.words(key, *x_t.shape, first_row))).astype(
+            self.dtype
+        )
 
     def prior(self, rows, D, key, first_row=0):
         return deviates(rng.words(key, rows, D, first_row)).astype(self.dtype)
