@@ -76,20 +76,20 @@ def _target(target: Path | None):
     """The checkpoint a target means; says on stderr which it took when none was named."""
     from bdiff_np.runfolder import rundir
 
-    found = rundir.resolve(target)
-    if found.named != "checkpoint":
-        click.echo(f"using {found.checkpoint}", err=True)
-    return found
+    source = rundir.resolve(target)
+    if source.named != "checkpoint":
+        click.echo(f"using {source.checkpoint}", err=True)
+    return source
 
 
-def _open(found, backend: str, choose):
+def _open(source, backend: str, choose):
     """The model of a checkpoint on a back end; for auto, `choose` tells which, and stderr says it with the reason."""
     from bdiff_np.backends.auto import AUTO
     from bdiff_np.model import Model
 
     if backend != AUTO:
-        return Model.open(found, backend=backend)
-    model = Model.open(found)
+        return Model.open(source, backend=backend)
+    model = Model.open(source)
     choice = choose(model)
     if choice.backend != model.ops.name:
         click.echo(f"back end {choice.backend} (auto: {choice.reason})", err=True)
@@ -271,9 +271,9 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
     from bdiff_np.runfolder.rows import rows_to_evaluate
     from bdiff_np.show import report
 
-    found = _target(target)
-    model = _open(found, backend, lambda m: auto.for_evaluation(m, evaluations))
-    name, rows, population = rows_to_evaluate(model, found, file, split)
+    source = _target(target)
+    model = _open(source, backend, lambda m: auto.for_evaluation(m, evaluations))
+    name, rows, population = rows_to_evaluate(model, source, file, split)
     with progress(evaluation.GROUPS, "evaluating", leave=False) as bar:
         bound = evaluation.bound(
             model,
@@ -286,7 +286,7 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
             progress=bar.update,
         )
     if as_json:
-        click.echo(json.dumps({**bound.as_dict(), "data": name, "checkpoint": str(found.checkpoint)}, indent=1))
+        click.echo(json.dumps({**bound.as_dict(), "data": name, "checkpoint": str(source.checkpoint)}, indent=1))
     else:
         click.echo(report.bound(bound, name))
 
@@ -313,20 +313,20 @@ def validate(target, n, steps, seed, as_json, backend):
     from bdiff_np.backends import auto
     from bdiff_np.runfolder.rows import rows_of_run
 
-    found = _target(target)
-    model = _open(found, backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
-    train_rows, val_rows = rows_of_run(model, found)
+    source = _target(target)
+    model = _open(source, backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
+    train_rows, val_rows = rows_of_run(model, source)
     evaluation.check_width(model, train_rows)
     census = model.family.census(train_rows, val_rows, model.config.data)
     if census is None:
         raise InputError(
-            f"{found.checkpoint}: samples of the family {model.family.name} are not counted; evaluate gives its bound"
+            f"{source.checkpoint}: samples of the family {model.family.name} are not counted; evaluate gives its bound"
         )
     with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     counts = census(model.kind.from_array(rows))
     click.echo(
-        json.dumps({**counts, "checkpoint": str(found.checkpoint)}, indent=1) if as_json else census.words(counts)
+        json.dumps({**counts, "checkpoint": str(source.checkpoint)}, indent=1) if as_json else census.words(counts)
     )
 
 
@@ -356,15 +356,15 @@ def check_net(run: Path, seed: int):
 @main.command()
 @_json
 def doctor(as_json):
-    """Which back ends work here; for each that does not, why, and the line that cures it. Exit code 0 either way.
+    """Which back ends work here; for each that does not, why, and the command that fixes it. Exit code 0 either way.
 
     \b
     python cli.py doctor
     """
     from bdiff_np.backends import doctor as doctor_
 
-    found = doctor_.examine()
-    click.echo(json.dumps(found, indent=1) if as_json else doctor_.text(found))
+    report = doctor_.examine()
+    click.echo(json.dumps(report, indent=1) if as_json else doctor_.text(report))
 
 
 @main.command()

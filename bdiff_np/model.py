@@ -78,30 +78,30 @@ class Model:
         return cls.open(rundir.resolve(target), backend=backend)
 
     @classmethod
-    def open(cls, found: rundir.Found, *, backend: str = "numpy") -> Model:
+    def open(cls, source: rundir.Source, *, backend: str = "numpy") -> Model:
         """As `load`, of a place that `rundir.resolve` found."""
         from bdiff_np import config as configuration
 
-        tensors, meta = checkpoint.read(found.checkpoint)
+        tensors, meta = checkpoint.read(source.checkpoint)
         try:
             config = configuration.validate(meta["config"])
             chain = family_of(config).restore(config.model, tensors)
         except KeyError as fault:
             raise InputError(
-                f"{found.checkpoint}: lacks {fault}, which a model of the family {config.model.family} needs"
+                f"{source.checkpoint}: lacks {fault}, which a model of the family {config.model.family} needs"
             ) from None
         except ValueError as fault:
             reason = str(fault).splitlines()[1:2] or [str(fault)]
             raise InputError(
-                f"{found.checkpoint}: its configuration is not one of this version ({reason[0].strip()})"
+                f"{source.checkpoint}: its configuration is not one of this version ({reason[0].strip()})"
             ) from None
-        code = found.trusted_code(meta["net"] == custom.FILE)
+        code = source.trusted_code(meta["net"] == custom.FILE)
         model = cls.build(config, meta["D"], chain, backend=backend, code=code)
         try:
             model.params.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
         except (KeyError, ValueError) as fault:
             raise InputError(
-                f"{found.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?"
+                f"{source.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?"
             ) from None
         return model
 

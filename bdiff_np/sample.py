@@ -51,8 +51,8 @@ def draw(
     fixed = values = None
     if known is not None:
         fixed, values = model.kind.check_known(known, n, model.D)
-    written = model.fused("chain")
-    fused = written and written.build(model, kernels, min(n, batch))
+    fused_chain = model.fused("chain")
+    fused = fused_chain and fused_chain.build(model, kernels, min(n, batch))
     ops = model.ops
     if fused:
         with compiling("sampler", fused.function):

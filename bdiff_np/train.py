@@ -49,18 +49,18 @@ class Training:
         self.averaged = replace(model, params=self.optimizer.ema)
         self._orders: tuple[object, Orders] | None = None  # what made them, and they
         self.most_at_once = max(1, CALL_ELEMENTS // (self.batch_rows * model.D))
-        written, batch = model.fused("step"), self.batch_rows * self.repeats
-        self.fused = written and written.build(
+        fused_step, batch = model.fused("step"), self.batch_rows * self.repeats
+        self.fused = fused_step and fused_step.build(
             model, self.kernels, self.optimizer, rows=rows, batch=batch, seed=self.seed
         )
         self.resident = None
         if self.fused is None:
-            cure = (
+            fix = (
                 "take a smaller data.batch_size or model.num_sample_steps, or "
                 f"{model.net.smaller.removeprefix('take ')}"
             )
             what = f"A training on {self.batch_rows} rows x {self.repeats} timesteps a step"
-            model.ops.reserve(memory(model, batch) + rows.nbytes, what, cure)
+            model.ops.reserve(memory(model, batch) + rows.nbytes, what, fix)
             self.resident = rows.resident(model.ops)
 
     def step(self) -> float | None:

@@ -145,7 +145,7 @@ def make_training(size: Size, backend: str, dtype=np.float32):
     """The project's own Training of this size, all settings but sizes at their defaults, from the weights that all
     contestants start with."""
     from bdiff_np import config
-    from bdiff_np.data.bits import Rows
+    from bdiff_np.data.bits import Bits
     from bdiff_np.diffusion.bernoulli import make_chain
     from bdiff_np.model import Model
     from bdiff_np.train import Training
@@ -159,7 +159,7 @@ def make_training(size: Size, backend: str, dtype=np.float32):
     bits = generator.random((max(ROWS, size.batch), size.D), np.float32) < DENSITY
     settings = config.validate(sections)
     chain = make_chain(settings.model.schedule, settings.model.T, 0.5)
-    training = Training(Model.build(settings, size.D, chain, backend=backend, dtype=dtype), Rows.from_bits(bits))
+    training = Training(Model.build(settings, size.D, chain, backend=backend, dtype=dtype), Bits.from_array(bits))
     start = training.model.net.init(SEED)
     for name, value in start.items():
         if not value.any():  # a zero hides the gradients behind it

@@ -93,7 +93,7 @@ def main(parts: tuple[str, ...], quick: bool, out: Path) -> None:
 
     missing = backends.find("cupy").fault()
     if missing is not None:
-        click.echo(f"no GPU to check: {missing.reason}; {missing.cure}", err=True)
+        click.echo(f"no GPU to check: {missing.reason}; {missing.fix}", err=True)
         sys.exit(2)
     for part, there, what in (
         ("tests", find_spec("pytest"), "pytest, of the extra test"),

@@ -78,7 +78,7 @@ def lineup(names: list[str] | None, threads: int) -> list[Entry]:
             say(f"Left out: {entry.name}, which is not installed; {PEERS[package]}")
             continue
         if package in ours and (fault := backends.find(package).fault()):
-            say(f"Left out: {package}: {fault.reason}; {fault.cure}")
+            say(f"Left out: {package}: {fault.reason}; {fault.fix}")
             continue
         found.append(entry)
     return found

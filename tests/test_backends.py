@@ -13,7 +13,7 @@ from here import ABSENT, BACKENDS
 
 from bdiff_np import backends, diffusion, rng
 from bdiff_np.backends import load_ops
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.errors import InputError
 
 ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "sigmoid")
@@ -204,7 +204,7 @@ def test_resident_rows_are_the_rows(ops, D):
     """Rows taken by number, some of them twice, are those of the data."""
     bits = np.random.default_rng(D).integers(0, 2, (50, D)).astype(np.uint8)
     index = np.array([3, 49, 0, 3, 17])
-    found = ops.to_host(Rows.from_bits(bits).resident(ops).take(index))
+    found = ops.to_host(Bits.from_array(bits).resident(ops).take(index))
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, bits[index])
 

@@ -17,7 +17,7 @@ from tiny import build
 from bdiff_np import config as configuration
 from bdiff_np import evaluate, sample
 from bdiff_np.backends import numpy_ops
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain, make_chain
 from bdiff_np.diffusion.bernoulli_family import FAMILY
@@ -52,7 +52,7 @@ class Table:
 
     def __post_init__(self):
         self.config = SimpleNamespace(model=SimpleNamespace(predict=self.predict, skip=self.skip))
-        self.family, self.kind = FAMILY, Rows
+        self.family, self.kind = FAMILY, Bits
         self.ops, self.threads = numpy_ops, nullcontext()
         self.table = 1.5 * np.random.default_rng(self.seed).standard_normal((self.chain.T + 1, 2**self.D, self.D))
 
@@ -189,7 +189,7 @@ def test_estimated_bound_is_the_enumerated_one(kind, predict, steps):
     stationary law."""
     model = table_model(predict)
     chain = model.steps(steps)
-    found = evaluate.bound(model, Rows.from_bits(DATA), kind=kind, steps=steps, evaluations=100_000, seed=1)
+    found = evaluate.bound(model, Bits.from_array(DATA), kind=kind, steps=steps, evaluations=100_000, seed=1)
     exact = enumerated(model, chain, kind)[number(DATA)].mean()
     assert 0 < found.standard_error_bits < 0.01 * found.bits_per_sequence
     assert abs(found.nats_per_sequence - exact) < 4 * found.standard_error_bits * LN2
@@ -206,7 +206,7 @@ def test_standard_error_is_the_spread_over_seeds(per_group, kind):
     model, seeds = table_model("x0"), 250
     exact = enumerated(model, model.chain, kind)[number(DATA)].mean()
     found = [
-        evaluate.bound(model, Rows.from_bits(DATA), kind=kind, evaluations=per_group * 32, seed=seed)
+        evaluate.bound(model, Bits.from_array(DATA), kind=kind, evaluations=per_group * 32, seed=seed)
         for seed in range(seeds)
     ]
     off = np.array([f.nats_per_sequence - exact for f in found])
@@ -217,9 +217,9 @@ def test_standard_error_is_the_spread_over_seeds(per_group, kind):
 def test_bound_does_not_depend_on_batches(monkeypatch):
     """Rows that meet the network 7 at a time give the same estimate as all at once."""
     model = table_model("x0")
-    whole = evaluate.bound(model, Rows.from_bits(DATA), evaluations=3200)
+    whole = evaluate.bound(model, Bits.from_array(DATA), evaluations=3200)
     monkeypatch.setattr(sample, "BATCH", 7)
-    parts = evaluate.bound(model, Rows.from_bits(DATA), evaluations=3200)
+    parts = evaluate.bound(model, Bits.from_array(DATA), evaluations=3200)
     np.testing.assert_allclose(parts.bits_per_sequence, whole.bits_per_sequence, rtol=1e-12)
     np.testing.assert_allclose(parts.standard_error_bits, whole.standard_error_bits, rtol=1e-9)
 
@@ -279,7 +279,7 @@ def test_kl_of_each_step_is_its_enumeration(predict):
     """Mean over the rows in bits, each step within 4 standard errors over 30 seeds."""
     model = table_model(predict)
     found = np.array(
-        [evaluate.kl_per_step(model, Rows.from_bits(DATA), evaluations=20_000, seed=seed)[0] for seed in range(30)]
+        [evaluate.kl_per_step(model, Bits.from_array(DATA), evaluations=20_000, seed=seed)[0] for seed in range(30)]
     )
     exact = np.array([step_cost(model, model.chain, t)[number(DATA)].mean() / LN2 for t in range(1, 6)])
     error = found.std(0, ddof=1) / 30**0.5
@@ -291,9 +291,9 @@ def test_bound_refuses_rows_of_another_length_and_unknown_kinds():
     """InputError says both lengths, or what the bound can be."""
     model = table_model("x0")
     with pytest.raises(InputError, match="4 bits.*rows of 3"):
-        evaluate.bound(model, Rows.from_bits(np.zeros((2, 4), np.uint8)))
+        evaluate.bound(model, Bits.from_array(np.zeros((2, 4), np.uint8)))
     with pytest.raises(InputError, match="'learned' or 'paper', not 'fixed'"):
-        evaluate.bound(model, Rows.from_bits(DATA), kind="fixed")
+        evaluate.bound(model, Bits.from_array(DATA), kind="fixed")
 
 
 # A random network, all 2^n states

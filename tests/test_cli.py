@@ -261,7 +261,7 @@ def test_examples_share_their_noise_over_the_epochs(trained, epoch):
 @pytest.mark.parametrize("epoch", [2, 3])
 def test_proportions_are_counts_of_samples(trained, epoch):
     """They are the shares of 64 samples of that epoch's weights, counted here by hand."""
-    rows = data.Rows.text(sample.draw(Model.load(trained.checkpoint(epoch)), 64, seed=6, steps=7)).split()
+    rows = data.Bits.text(sample.draw(Model.load(trained.checkpoint(epoch)), 64, seed=6, steps=7)).split()
     train_rows, val_rows = ((trained.run / f"{split}.txt").read_text().split() for split in ("train", "val"))
     found = {name: share[epoch - 1] for name, share in trained.json["proportions"].items()}
     in_train, in_val = sum(row in train_rows for row in rows), sum(row in val_rows for row in rows)
@@ -294,7 +294,7 @@ def test_training_prints_samples_bounds_and_pictures(trained):
     stderr tells the plan."""
     rows = sample.draw(Model.load(trained.run), 64, seed=6)
     lines = trained.stdout.splitlines()
-    assert lines[:6] == data.Rows.text(rows[:6]).split() and lines[6] == ""
+    assert lines[:6] == data.Bits.text(rows[:6]).split() and lines[6] == ""
     assert lines[7] == f"6 samples; share of ones {rows[:6].mean():.4f}, in train 0.2000"
     assert f"results    {trained.results}" in lines and lines[-1] == f"pictures   {'  '.join(sorted(PICTURES))}"
     b = trained.json["bounds"]
@@ -554,7 +554,7 @@ def test_evaluate_the_papers_bound(trained, steps):
         and learned["bound"] == "learned"
         and found["steps"] == learned["steps"] == (steps or 20)
     )
-    model, rows = Model.load(trained.run), data.Rows.read(trained.run / "val.txt")
+    model, rows = Model.load(trained.run), data.Bits.read(trained.run / "val.txt")
     expected = evaluate.bound(model, rows, kind="paper", steps=steps, evaluations=1 << 14)
     assert found["bits_per_sequence"] == expected.bits_per_sequence != learned["bits_per_sequence"]
     # The oracle's last step against the fixed one, D h(1/40) = 1.6866 bits for T = 20: the paper's floor lies higher by

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bdiff_np.data import find_file
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.data.bits_files import ENDINGS, text
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder.files import write_whole
@@ -30,7 +30,7 @@ bit_arrays = hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 4
 def fault(path: Path) -> str:
     """The message of the fault, with the folder's name taken off."""
     with pytest.raises(InputError) as caught:
-        Rows.read(path)
+        Bits.read(path)
     message = str(caught.value)
     assert message.startswith(str(path)) and "\n" not in message
     return message.removeprefix(f"{path.parent}{os.sep}")
@@ -44,7 +44,7 @@ def fault(path: Path) -> str:
 def test_rows_hold_the_bits(bits, dtype, transposed):
     """Packing loses nothing, whatever the dtype and memory order; means and keys are those of the bits."""
     array = bits.astype(dtype)
-    rows = Rows.from_bits(np.asfortranarray(array) if transposed else array)
+    rows = Bits.from_array(np.asfortranarray(array) if transposed else array)
     assert len(rows) == len(bits) and rows.D == bits.shape[1] and rows.packed.nbytes == len(bits) * -(-rows.D // 8)
     np.testing.assert_array_equal(rows.all(), bits)
     assert rows.all().dtype == np.uint8
@@ -53,19 +53,19 @@ def test_rows_hold_the_bits(bits, dtype, transposed):
     np.testing.assert_array_equal(rows.take(slice(1, 3)), bits[1:3])
     np.testing.assert_allclose(rows.mean(), bits.mean(axis=0), rtol=1e-15)
     assert len(np.unique(rows.keys())) == len(np.unique(bits, axis=0)) == len({key.tobytes() for key in rows.keys()})
-    assert np.isin(rows.keys()[:1], Rows.from_bits(bits[::-1]).keys()).all()
+    assert np.isin(rows.keys()[:1], Bits.from_array(bits[::-1]).keys()).all()
 
 
 def test_rows_larger_than_a_chunk(monkeypatch):
     """Chunks of the size of a few rows give the same rows, means and places of faults."""
     monkeypatch.setattr("bdiff_np.data.bits_files.CHUNK", 30)
     bits = np.random.default_rng(0).integers(0, 2, (100, 9))
-    rows = Rows.from_bits(bits)
+    rows = Bits.from_array(bits)
     np.testing.assert_array_equal(rows.all(), bits)
     np.testing.assert_allclose(rows.mean(), bits.mean(axis=0), rtol=1e-15)
     bits[77, 3] = -1
     with pytest.raises(InputError, match="^samples:78:4: the value -1 is not a bit"):
-        Rows.from_bits(bits, "samples")
+        Bits.from_array(bits, "samples")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_rows_larger_than_a_chunk(monkeypatch):
 )
 def test_rows_refuse_other_arrays(array, message):
     with pytest.raises(InputError, match=message):
-        Rows.from_bits(array)
+        Bits.from_array(array)
 
 
 # Round trips
@@ -92,8 +92,8 @@ def test_rows_refuse_other_arrays(array, message):
 @given(bits=bit_arrays)
 def test_what_is_written_is_read(tmp_path, ending, bits):
     path = tmp_path / f"rows{ending}"
-    Rows.from_bits(bits).write(path)
-    np.testing.assert_array_equal(Rows.read(path).all(), bits)
+    Bits.from_array(bits).write(path)
+    np.testing.assert_array_equal(Bits.read(path).all(), bits)
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -111,7 +111,7 @@ def test_every_way_of_writing_is_read(tmp_path, bits, between, line_end, last, m
     data = b"\xef\xbb\xbf" * mark + (lines + last).encode()
     path = tmp_path / ("rows.data.gz" if packed else "rows.data")
     path.write_bytes(gzip.compress(data) if packed else data)
-    np.testing.assert_array_equal(Rows.read(path).all(), bits)
+    np.testing.assert_array_equal(Bits.read(path).all(), bits)
 
 
 @given(bit_arrays, st.sampled_from(["", ",", " "]))
@@ -122,7 +122,7 @@ def test_text(bits, separator):
 def test_groups_of_bits_and_empty_text(tmp_path):
     path = tmp_path / "train.txt"
     path.write_text("  0110 1001\n0000 1111  \n")
-    assert text(Rows.read(path).all()) == "01101001\n00001111\n"
+    assert text(Bits.read(path).all()) == "01101001\n00001111\n"
     assert text(np.zeros((0, 5), np.uint8)) == ""
 
 
@@ -173,7 +173,7 @@ def test_a_fault_has_its_place(tmp_path, data, place, says, ending):
     path = tmp_path / f"train{ending}"
     path.write_bytes(gzip.compress(data) if ending.endswith(".gz") else data)
     if place is None:
-        assert len(Rows.read(path)) == 2
+        assert len(Bits.read(path)) == 2
     else:
         message = fault(path)
         assert message.startswith(f"train{ending}:{place}: ") and says in message
@@ -197,7 +197,7 @@ def test_one_wrong_byte_never_passes_unseen(tmp_path, data, bits):
     stride = (1 + len(separator)) * (bits.shape[1] - 1) + 1 + len(end)
     line, column = divmod(place, stride)
     try:
-        read = Rows.read(path).all()
+        read = Bits.read(path).all()
     except InputError as refused:
         named = str(refused)
         places = (
@@ -254,7 +254,7 @@ def test_a_wrong_byte_in_npy_is_refused_or_harmless(tmp_path, place, byte):
     whole = path.read_bytes()
     path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
     try:
-        read = Rows.read(path).all()
+        read = Bits.read(path).all()
     except InputError:
         return
     if place < 128:
@@ -280,19 +280,19 @@ def test_files_that_are_not_there(tmp_path):
 
 def test_find_file(tmp_path):
     with pytest.raises(InputError, match="no such run folder.*cli.py data"):
-        find_file(Rows, tmp_path / "none", "train")
+        find_file(Bits, tmp_path / "none", "train")
     with pytest.raises(InputError, match="has no train.txt .*cli.py data heartbeat"):
-        find_file(Rows, tmp_path, "train")
-    assert find_file(Rows, tmp_path, "val") is None
+        find_file(Bits, tmp_path, "train")
+    assert find_file(Bits, tmp_path, "val") is None
     for ending in ENDINGS:
         path = tmp_path / f"train{ending}"
         path.write_bytes(b"")
-        assert find_file(Rows, tmp_path, "train") == path
+        assert find_file(Bits, tmp_path, "train") == path
         path.unlink()
     (tmp_path / "val.txt").write_bytes(b"")
     (tmp_path / "val.npy").write_bytes(b"")
     with pytest.raises(InputError, match="val.txt and val.npy both claim"):
-        find_file(Rows, tmp_path, "val")
+        find_file(Bits, tmp_path, "val")
 
 
 # Files written whole

@@ -15,7 +15,7 @@ import pytest
 from tiny import HEARTBEATS, NET, build, definition, settings
 
 from bdiff_np import evaluate, rng
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.kernels.training.fused_step_numba import FusedSteps, take
 from bdiff_np.optim.adamw import Diverged
 from bdiff_np.rng import Key
@@ -36,7 +36,7 @@ def training(
 ):
     """A training on N different rows, row k the number k in binary; with so many threads where they are given."""
     chosen = {"steps_per_epoch": 64, "epochs": 100, "hidden": (33, 17), "batch_size": 64, "clip_thresh": 100.0} | values
-    rows = Rows.from_bits((np.arange(N)[:, None] >> np.arange(D)) & 1)
+    rows = Bits.from_array((np.arange(N)[:, None] >> np.arange(D)) & 1)
     job = Training(build(settings(**chosen), D, np.asarray(pi), backend=backend, code=code, dtype=dtype), rows)
     if threads:
         batch = job.batch_rows * job.repeats
@@ -162,7 +162,7 @@ def test_training_learns_heartbeats(predict):
         "time_features": 8,
         "predict": predict,
     }
-    rows = Rows.from_bits(HEARTBEATS)
+    rows = Bits.from_array(HEARTBEATS)
     job = Training(build(settings(**values), 8, np.asarray(0.25), backend="numba"), rows)
     job.advance(400)
     found = evaluate.bound(job.averaged, rows, evaluations=1 << 14, population=HEARTBEATS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.data.bits_files import text
 from bdiff_np.data.generators import MOST_ROWS, RULES, Heartbeat, Multiples, Repeating, generate, make_rule
 from bdiff_np.errors import InputError
@@ -150,8 +150,8 @@ def test_every_rule_can_be_made():
 def test_shipped_rows_are_those_of_the_command(folder, rule, D, choice, counts):
     train, val = generate(rule, D, **choice)
     assert (len(train), len(val) if val else 0) == counts
-    assert text(Rows.read(RUNS / folder / "train.txt").all()) == text(train.all())
+    assert text(Bits.read(RUNS / folder / "train.txt").all()) == text(train.all())
     if val:
-        assert text(Rows.read(RUNS / folder / "val.txt").all()) == text(val.all())
+        assert text(Bits.read(RUNS / folder / "val.txt").all()) == text(val.all())
     else:
         assert not (RUNS / folder / "val.txt").exists()

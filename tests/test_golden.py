@@ -16,7 +16,7 @@ from tiny import build
 
 from bdiff_np import rng
 from bdiff_np.config import schema
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.rng import Key
 from bdiff_np.train import Training as Trained
 
@@ -189,7 +189,7 @@ def test_training_is_the_second_implementation(case, dtype, tolerance):
     of an array."""
     pi = stationary(DEFAULTS | CASES[case])
     model = build(configuration(case), D, pi if CASES[case].get("pi") == "data" else pi[0], dtype=dtype)
-    training = Trained(model, Rows.from_bits(ROWS))
+    training = Trained(model, Bits.from_array(ROWS))
     assert training.total_steps == STEPS
     losses, weights, averages = golden(case, training.model.net.init(5))
     np.testing.assert_allclose([training.step() for _ in range(STEPS)], losses, rtol=tolerance)
@@ -207,7 +207,7 @@ def test_golden_losses_would_show_a_thousandth(case):
     """With a learning rate 0.1 % higher the losses leave the golden ones by more than the tolerance of float64."""
     config = configuration(case)
     config = config.model_copy(update={"training": config.training.model_copy(update={"lr": 0.02 * 1.001})})
-    training = Trained(build(config, D, 0.5, dtype=np.float64), Rows.from_bits(ROWS))
+    training = Trained(build(config, D, 0.5, dtype=np.float64), Bits.from_array(ROWS))
     losses = golden(case, training.model.net.init(5))[0]
     found = np.array([training.step() for _ in range(STEPS)])
     np.testing.assert_allclose(found[0], losses[0], rtol=1e-9)

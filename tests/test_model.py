@@ -13,7 +13,7 @@ from tiny import HEARTBEATS, TRAIN, D, invoke, make_run, model, newest
 
 import bdiff_np
 from bdiff_np import evaluate, rng
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
@@ -41,7 +41,7 @@ def test_checkpoint_target(tmp_path):
     """A checkpoint stands for itself; its results and run are known by the folders it lies in."""
     folder = results(tmp_path / "x", "d_01_02_2026_t_03_04_05")
     path = rundir.checkpoint_path(folder, 2)
-    assert rundir.resolve(path) == rundir.Found(path, folder.resolve(), (tmp_path / "x").resolve(), "checkpoint")
+    assert rundir.resolve(path) == rundir.Source(path, folder.resolve(), (tmp_path / "x").resolve(), "checkpoint")
     assert rundir.resolve(str(path)) == rundir.resolve(path)
 
 
@@ -51,20 +51,20 @@ def test_checkpoint_elsewhere(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-        assert rundir.resolve(path) == rundir.Found(path, None, None, "checkpoint")
+        assert rundir.resolve(path) == rundir.Source(path, None, None, "checkpoint")
 
 
 def test_results_target(tmp_path):
     """A results folder stands for its last checkpoint, in the order of numbers: 10 comes after 2."""
     folder = results(tmp_path / "x", "d_01_02_2026_t_03_04_05")
     found = rundir.resolve(folder)
-    assert found == rundir.Found(rundir.checkpoint_path(folder, 10), folder, (tmp_path / "x").resolve(), "results")
+    assert found == rundir.Source(rundir.checkpoint_path(folder, 10), folder, (tmp_path / "x").resolve(), "results")
 
 
 def test_results_target_elsewhere(tmp_path):
     """A results folder that was moved out of its run has no run."""
     folder = results(tmp_path / "x", "d_01_02_2026_t_03_04_05").rename(tmp_path / "kept")
-    assert rundir.resolve(folder) == rundir.Found(rundir.checkpoint_path(folder, 10), folder, None, "results")
+    assert rundir.resolve(folder) == rundir.Source(rundir.checkpoint_path(folder, 10), folder, None, "results")
 
 
 @pytest.mark.parametrize("relative", [".", "results/d_01_02_2026_t_03_04_05"])
@@ -311,7 +311,7 @@ def test_score_is_the_bound_of_a_row(trained):
     errors of both."""
     m = Model.load(trained)
     for rows in (TRAIN.all(), HEARTBEATS, HEARTBEATS[3:]):
-        found = evaluate.bound(m, Rows.from_bits(rows), evaluations=1 << 15)
+        found = evaluate.bound(m, Bits.from_array(rows), evaluations=1 << 15)
         several = [m.score(rows, seed=seed, evaluations=500).mean() for seed in range(8)]
         error = np.hypot(np.std(several, ddof=1) / 8**0.5, found.standard_error_bits)
         assert np.mean(several) == pytest.approx(found.bits_per_sequence, abs=4 * error)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bdiff_np import config
-from bdiff_np.data.bits import BitsSettings, Multiples, Rows
+from bdiff_np.data.bits import Bits, BitsSettings, Multiples
 from bdiff_np.data.census import Census
 from bdiff_np.errors import InputError
 from bdiff_np.evaluate import Bound
@@ -51,7 +51,7 @@ CENSUS = {
 
 def test_census_in_words():
     census, rule = (
-        Census(Rows.from_bits(np.eye(4, dtype=int))),
+        Census(Bits.from_array(np.eye(4, dtype=int))),
         {"valid": 0.75, "valid_unseen": 0.1, "valid_found": 6, "valid_rows": 8},
     )
     assert census.words(CENSUS | rule).splitlines() == [
@@ -102,20 +102,23 @@ def test_rows_of_a_file_to_evaluate(trained, tmp_path):
     (tmp_path / "x.txt").write_text("0001000010\n1000010000\n" * 2)
     said, chosen, every = rows_to_evaluate(Model.open(found), found, tmp_path / "x.txt", None)
     assert said == f"rows of {tmp_path / 'x.txt'}"
-    np.testing.assert_array_equal(chosen.all(), Rows.read(tmp_path / "x.txt").all())
+    np.testing.assert_array_equal(chosen.all(), Bits.read(tmp_path / "x.txt").all())
     assert every.shape == (5, 10)
 
 
 def test_known_population():
     """None without a rule; with one, every different row of both files once, as bits; None where rows break the rule or
     come unequally often."""
-    train, val = Rows.from_bits(np.array([[1, 0], [1, 0], [0, 1], [0, 1]])), Rows.from_bits(np.array([[1, 1], [0, 1]]))
+    train, val = (
+        Bits.from_array(np.array([[1, 0], [1, 0], [0, 1], [0, 1]])),
+        Bits.from_array(np.array([[1, 1], [0, 1]])),
+    )
     rule = lambda k: BitsSettings(rule=Multiples(k=k))  # noqa: E731
-    assert Rows.population(rule(2), train) is None
-    assert Rows.population(rule(1), Rows.from_bits(np.array([[1, 0], [1, 0], [0, 1]]))) is None
-    assert Rows.population(BitsSettings(), train, val) is None
-    assert sorted(map(tuple, Rows.population(rule(1), train, None).tolist())) == [(0, 1), (1, 0)]
-    assert sorted(map(tuple, Rows.population(rule(1), train, val).tolist())) == [(0, 1), (1, 0), (1, 1)]
+    assert Bits.population(rule(2), train) is None
+    assert Bits.population(rule(1), Bits.from_array(np.array([[1, 0], [1, 0], [0, 1]]))) is None
+    assert Bits.population(BitsSettings(), train, val) is None
+    assert sorted(map(tuple, Bits.population(rule(1), train, None).tolist())) == [(0, 1), (1, 0)]
+    assert sorted(map(tuple, Bits.population(rule(1), train, val).tolist())) == [(0, 1), (1, 0), (1, 1)]
 
 
 def test_make_data_says_what_it_made(tmp_path):

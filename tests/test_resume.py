@@ -420,7 +420,7 @@ def refused(folder: Path, *options: str) -> str:
 def test_changed_rows_are_refused(half):
     """A train.txt that is not the one the run began with."""
     folder = half()
-    data.Rows.from_bits(1 - TRAIN.all()).write(folder / "train.txt")
+    data.Bits.from_array(1 - TRAIN.all()).write(folder / "train.txt")
     assert refused(folder).startswith(
         f"{folder}: the rows of train or val have changed since model_epoch_4.safetensors was saved"
     )
@@ -429,7 +429,7 @@ def test_changed_rows_are_refused(half):
 def test_changed_held_out_rows_are_refused(half):
     """A val.txt that is not the one the run began with: best, patience and the column of bounds would mix two sets."""
     folder = half()
-    data.Rows.from_bits(1 - TRAIN.all()).write(folder / "val.txt")
+    data.Bits.from_array(1 - TRAIN.all()).write(folder / "val.txt")
     assert refused(folder).startswith(f"{folder}: the rows of train or val have changed since")
 
 

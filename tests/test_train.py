@@ -9,7 +9,7 @@ import pytest
 from tiny import HEARTBEATS, build, model, settings
 
 from bdiff_np import evaluate, rng
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.errors import InputError
@@ -18,16 +18,16 @@ from bdiff_np.rng import Key
 from bdiff_np.train import MOST_STEPS, Training
 
 
-def numbered(N: int, D: int = 8) -> Rows:
+def numbered(N: int, D: int = 8) -> Bits:
     """N different rows: row k is the number k, so that a batch tells which rows it holds."""
-    return Rows.from_bits((np.arange(N)[:, None] >> np.arange(D)) & 1)
+    return Bits.from_array((np.arange(N)[:, None] >> np.arange(D)) & 1)
 
 
 def numbers(bits: np.ndarray) -> np.ndarray:
     return bits.astype(int) @ (1 << np.arange(bits.shape[1]))
 
 
-def training(rows: Rows | None = None, dtype=np.float32, **values) -> Training:
+def training(rows: Bits | None = None, dtype=np.float32, **values) -> Training:
     rows = numbered(10) if rows is None else rows
     return Training(build(settings(**values), rows.D, np.asarray(0.25), dtype=dtype), rows)
 
@@ -287,7 +287,7 @@ def test_restore_refuses_another_network(change):
 def test_training_learns_heartbeats(predict):
     """400 steps take the bound on four heartbeats of 8 bits from 6.49 bits, that of independent bits, to 0.35 bits
     above the floor."""
-    rows = Rows.from_bits(HEARTBEATS)
+    rows = Bits.from_array(HEARTBEATS)
     values = {"T": 50, "epochs": 4, "steps_per_epoch": 100, "num_sample_steps": 50, "hidden": (24,), "time_features": 8}
     job = Training(model(predict=predict, **values), rows)
     measure = lambda: evaluate.bound(job.averaged, rows, evaluations=1 << 14, population=HEARTBEATS)  # noqa: E731
@@ -312,7 +312,7 @@ def test_stationary_law():
     """A number is taken as it is; `data` is the mean of each bit, with half a row of doubt where a bit never varies."""
     law = lambda pi, rows: FAMILY.make_chain(settings(pi=pi).model, rows).pi  # noqa: E731
     assert law(0.3, numbered(4)) == 0.3 and law(0.3, numbered(4)).shape == ()
-    rows = Rows.from_bits(np.array([[0, 1, 0], [0, 1, 1], [0, 1, 1], [0, 1, 1]]))
+    rows = Bits.from_array(np.array([[0, 1, 0], [0, 1, 1], [0, 1, 1], [0, 1, 1]]))
     np.testing.assert_array_equal(law("data", rows), [0.125, 0.875, 0.75])
 
 
@@ -323,10 +323,10 @@ def test_fingerprint_tells_rows_apart():
     changed[3, 2] ^= 1
     others = [
         rows,
-        Rows.from_bits(changed),
-        Rows.from_bits(rows.all()[::-1]),
-        Rows.from_bits(rows.all()[:9]),
-        Rows(rows.packed, 6),
+        Bits.from_array(changed),
+        Bits.from_array(rows.all()[::-1]),
+        Bits.from_array(rows.all()[:9]),
+        Bits(rows.packed, 6),
     ]
     assert len({r.fingerprint() for r in others}) == len(others)
-    assert rows.fingerprint() == Rows.from_bits(rows.all()).fingerprint()
+    assert rows.fingerprint() == Bits.from_array(rows.all()).fingerprint()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.data.census import Census
 from bdiff_np.data.generators import make_rule
 
@@ -21,8 +21,8 @@ RULES = {
 PARAMETER = {"heartbeat": "period", "repeating": "block", "multiples": "k"}
 
 
-def packed(rows: list[str], D: int) -> Rows:
-    return Rows.from_bits(np.array([[int(c) for c in row] for row in rows], np.uint8).reshape(len(rows), D))
+def packed(rows: list[str], D: int) -> Bits:
+    return Bits.from_array(np.array([[int(c) for c in row] for row in rows], np.uint8).reshape(len(rows), D))
 
 
 def by_hand(samples, train, val, valid=None) -> dict:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from bdiff_np import cli, config, rng
 from bdiff_np.data import generators
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.model import Model
 from bdiff_np.rng import Key
@@ -18,7 +18,7 @@ from bdiff_np.train import Training
 
 D, PERIOD = 8, 4
 HEARTBEATS = generators.make_rule("heartbeat", period=PERIOD).rows(D)  # (4, 8)
-TRAIN, VAL = Rows.from_bits(HEARTBEATS[:3]), Rows.from_bits(HEARTBEATS[3:])
+TRAIN, VAL = Bits.from_array(HEARTBEATS[:3]), Bits.from_array(HEARTBEATS[3:])
 
 
 def settings(**values) -> config.Config:

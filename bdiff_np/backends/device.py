@@ -57,14 +57,14 @@ class Operations:
         return mask
 
     def norm(self, flat, halted=None):
-        squares, found, zeros = (
+        squares, length, zeros = (
             self.arrays.empty(pieces(flat.size), flat.dtype),
             self.arrays.empty(1, flat.dtype),
             self.arrays.zeros,
         )
         self.dense.sum_parts(Parts(flat, 1, flat.size), None, squares)
-        self.dense.norm(squares, found, zeros(2, np.uint64), zeros(1, np.int32) if halted is None else halted)
-        return found
+        self.dense.norm(squares, length, zeros(2, np.uint64), zeros(1, np.int32) if halted is None else halted)
+        return length
 
     def adamw(self, params, grads, m, v, ema, decayed, norm, *, clip, **numbers) -> None:
         table, decayed = (

@@ -1,4 +1,4 @@
-"""What can compute here: each back end, whether it works, why not, and the line that cures it."""
+"""What can compute here: each back end, whether it works, why not, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bdiff_np.errors import Unavailable
 
 
 def examine() -> dict:
-    """Python, the NVIDIA driver, and each back end: {"available", "reason", "cure", "versions"}; reason and cure are
+    """Python, the NVIDIA driver, and each back end: {"available", "reason", "fix", "versions"}; reason and fix are
     None where it works."""
     driver = gpu.driver()
     return {
@@ -24,17 +24,17 @@ def examine() -> dict:
 
 def _backend(backend: Backend) -> dict:
     versions: dict[str, str] = {part: v for part, names in backend.packages.items() if (v := _version(names))}
-    reason = cure = None
+    reason = fix = None
     try:
         ops = backend.load()
         versions |= ops.versions()
         check(ops)
     except Unavailable as fault:
-        reason, cure = fault.reason, fault.cure
+        reason, fix = fault.reason, fault.fix
     except Exception as fault:  # of any kind: it comes from a library, or a driver
         reason = f"it fails: {(str(fault).strip() or type(fault).__name__).splitlines()[0]}"
-        cure = backend.reinstall()
-    return {"available": reason is None, "reason": reason, "cure": cure, "versions": versions}
+        fix = backend.reinstall()
+    return {"available": reason is None, "reason": reason, "fix": fix, "versions": versions}
 
 
 def _version(names: tuple[str, ...]) -> str | None:
@@ -51,15 +51,15 @@ def _dotted(cuda: int | None) -> str | None:
     return None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}"
 
 
-def text(found: dict) -> str:
+def text(examined: dict) -> str:
     """The same for people."""
-    driver = found["driver"]
+    driver = examined["driver"]
     gpus = ", ".join(driver["gpus"]) or f"none: {driver['fault']}"
     known = f", driver for CUDA {driver['cuda']}" if driver["cuda"] else ""
-    lines = [f"Python      {found['python']}", f"GPU         {gpus}{known}", ""]
-    for name, b in found["backends"].items():
+    lines = [f"Python      {examined['python']}", f"GPU         {gpus}{known}", ""]
+    for name, b in examined["backends"].items():
         versions = ", ".join(f"{part} {v}" for part, v in b["versions"].items())
         lines.append(f"{name:12}{'works' if b['available'] else 'no'}{f'; {versions}' if versions else ''}")
         if not b["available"]:
-            lines += [f"{'':12}because {b['reason']}", f"{'':12}cure: {b['cure']}"]
+            lines += [f"{'':12}because {b['reason']}", f"{'':12}fix: {b['fix']}"]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Whether there is an NVIDIA GPU that the GPU back ends can use; if not, why not and what cures it. Standard library
+"""Whether there is an NVIDIA GPU that the GPU back ends can use; if not, why not and what fixes it. Standard library
 only."""
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def _why(cuda, code: int) -> str:
 
 def extra() -> str:
     """The extra of this package that fits the driver and the card."""
-    found = driver()
-    older = found.version is not None and found.version < 13000 or found.devices and found.capability < OLDEST_OF_13
+    card = driver()
+    older = card.version is not None and card.version < 13000 or card.devices and card.capability < OLDEST_OF_13
     return "cuda12" if older else "cuda13"
 
 
@@ -108,41 +108,39 @@ class GPUBackend(Backend):
 
     def fault(self) -> Unavailable | None:
         """Why it cannot run here, or None if it can, as far as can be told without starting it."""
-        name, found = self.name, driver()
+        name, card = self.name, driver()
         if find_spec(self.module) is None:
-            cure = (
+            fix = (
                 install()
-                if found.devices
+                if card.devices
                 else f"on a machine with an NVIDIA GPU: {install()}; here, take the back end numba"
             )
-            return Unavailable(
-                name, f"{name} is not installed" + ("" if found.devices else f", and {found.fault}"), cure
-            )
-        if not found.devices:
-            if "CUDA_VISIBLE_DEVICES" in os.environ and found.version is not None:
-                return Unavailable(name, found.fault, "unset CUDA_VISIBLE_DEVICES, or take the back end numba")
-            cure = (
+            return Unavailable(name, f"{name} is not installed" + ("" if card.devices else f", and {card.fault}"), fix)
+        if not card.devices:
+            if "CUDA_VISIBLE_DEVICES" in os.environ and card.version is not None:
+                return Unavailable(name, card.fault, "unset CUDA_VISIBLE_DEVICES, or take the back end numba")
+            fix = (
                 "take the back end numba, or, if there is a GPU, install NVIDIA's driver for CUDA 12 or newer "
                 "(start a container with --gpus all)"
             )
-            return Unavailable(name, found.fault, cure)
-        if found.version is not None and found.version < OLDEST:
-            known = f"{found.version // 1000}.{found.version % 1000 // 10}"
+            return Unavailable(name, card.fault, fix)
+        if card.version is not None and card.version < OLDEST:
+            known = f"{card.version // 1000}.{card.version % 1000 // 10}"
             return Unavailable(name, f"the driver is for CUDA {known}", "update it to one for CUDA 12 or newer")
-        if found.capability < OLDEST_CARD:
-            has, needs = (f"{number // 10}.{number % 10}" for number in (found.capability, OLDEST_CARD))
+        if card.capability < OLDEST_CARD:
+            has, needs = (f"{number // 10}.{number % 10}" for number in (card.capability, OLDEST_CARD))
             return Unavailable(
                 name,
-                f"{found.devices[0]} has compute capability {has}, and {needs} is the least",
+                f"{card.devices[0]} has compute capability {has}, and {needs} is the least",
                 "take the back end numba",
             )
         return None
 
     def require(self) -> None:
         """Raises Unavailable unless it can run here."""
-        found = self.fault()
-        if found is not None:
-            raise found
+        fault = self.fault()
+        if fault is not None:
+            raise fault
         try:
             import_module(self.module)
         except Exception as problem:  # of any kind: it comes from a library that does not fit the machine

@@ -33,7 +33,7 @@ def _controller():
     return ThreadpoolController()
 
 
-def reserve(need: int, what: str, cure: str) -> None:
+def reserve(need: int, what: str, fix: str) -> None:
     """Raises InputError, before anything is allocated, where `need` bytes for `what` are more than a GPU has free; on
     the host nothing is checked."""
 

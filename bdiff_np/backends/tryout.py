@@ -25,8 +25,8 @@ def try_out(ops, reinstall: Callable[[], str]) -> None:
         check(ops)
         tried.add(ops)
     except MemoryError as fault:
-        cure = "nvidia-smi shows who has it; or take the back end numba"
-        raise Unavailable(ops.name, f"the GPU's memory is full ({_first(fault)})", cure) from fault
+        fix = "nvidia-smi shows who has it; or take the back end numba"
+        raise Unavailable(ops.name, f"the GPU's memory is full ({_first(fault)})", fix) from fault
     except Exception as fault:  # of any kind
         raise Unavailable(ops.name, f"it fails: {_first(fault)}", reinstall()) from fault
 

@@ -71,11 +71,11 @@ def schema(family: str = "bernoulli", net: str = "mlp") -> Schema:
 
 @lru_cache
 def _schema(family: str, net: str) -> Schema:
-    found, network = guests.find("diffusion", family, "FAMILY", "_family"), guests.find("nets", net, "NET")
-    kind = guests.find("data", found.data, "DATA")
+    process, network = guests.find("diffusion", family, "FAMILY", "_family"), guests.find("nets", net, "NET")
+    kind = guests.find("data", process.data, "DATA")
     owners = {
-        "model": [ModelSettings, found.Settings, network.Settings],
-        "training": [TrainingSettings, AdamWSettings, found.Training],
+        "model": [ModelSettings, process.Settings, network.Settings],
+        "training": [TrainingSettings, AdamWSettings, process.Training],
         "data": [DataSettings, kind.Settings],
     }
     # pydantic lists the fields of the last base first.
@@ -131,11 +131,11 @@ def place(path: str | os.PathLike[str], setting: str) -> str:
     """Where a setting such as "data.shape" stands in the file, as file:line:column; the file alone where it does not
     stand there."""
     try:
-        found = yaml_lines.parse(open(path, encoding="utf-8-sig").read()).values.get(tuple(setting.split(".")))
+        place = yaml_lines.parse(open(path, encoding="utf-8-sig").read()).values.get(tuple(setting.split(".")))
     except (OSError, ValueError):
-        found = None
+        place = None
     name = os.fspath(path) if os.fspath(path) != os.devnull else "config.yaml"
-    return f"{name}:{found[0]}:{found[1]}" if found else name
+    return f"{name}:{place[0]}:{place[1]}" if place else name
 
 
 def dump(config: Config) -> str:

@@ -58,7 +58,7 @@ class BitsSettings(settings.Settings):
     """The rule that valid rows follow, where one is known."""
 
 
-class Rows(data.Data):
+class Bits(data.Data):
     """N rows of D bits.
 
     packed : (N, ceil(D / 8)) uint8
@@ -74,12 +74,10 @@ class Rows(data.Data):
         self.packed, self.D = packed, D
 
     @classmethod
-    def from_bits(cls, array: np.ndarray, name: str = "rows") -> Rows:
+    def from_array(cls, array: np.ndarray, name: str = "rows") -> Bits:
         """Packs an (N, D) array of bool or any integer type. `name` stands in front of the message if a value is not 0
         or 1."""
         return cls(bits_files.pack(array, name), array.shape[1])
-
-    from_array = from_bits
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -95,8 +93,8 @@ class Rows(data.Data):
     def fingerprint(self) -> int:
         return zlib.crc32(np.ascontiguousarray(self.packed).tobytes(), self.D)
 
-    def join(self, other: Rows) -> Rows:
-        return Rows(np.concatenate([self.packed, other.packed]), self.D)
+    def join(self, other: Bits) -> Bits:
+        return Bits(np.concatenate([self.packed, other.packed]), self.D)
 
     def mean(self) -> np.ndarray:
         """The share of ones in each column, (D,) float64. Exact sums, whatever the number of rows."""
@@ -106,7 +104,7 @@ class Rows(data.Data):
         return ones / len(self)
 
     def keys(self) -> np.ndarray:
-        """(N,) void: each row as one value, for numpy.isin, numpy.unique and sets of bytes. Comparable between Rows of
+        """(N,) void: each row as one value, for numpy.isin, numpy.unique and sets of bytes. Comparable between Bits of
         one D."""
         packed = np.ascontiguousarray(self.packed)
         return packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
@@ -117,7 +115,7 @@ class Rows(data.Data):
         return Resident(ops, import_module(name), self) if ops.on_device and find_spec(name) else super().resident(ops)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Rows:
+    def read(cls, path: str | os.PathLike[str]) -> Bits:
         return cls(*bits_files.read(path))
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -161,7 +159,7 @@ class Rows(data.Data):
             yield "data.rule", str(fault)
 
     @classmethod
-    def population(cls, settings, *files: Rows | None) -> np.ndarray | None:
+    def population(cls, settings, *files: Bits | None) -> np.ndarray | None:
         """All different rows of the files. None where no rule is known, where a row breaks it, or where some rows of a
         file come more often than others: there is no such law then."""
         given, rule = [rows for rows in files if rows is not None], make_rule(settings)
@@ -175,11 +173,11 @@ class Rows(data.Data):
                 return None
         return cls(np.unique(np.concatenate([rows.packed for rows in given]), axis=0), given[0].D).all()
 
-    def census(self, val: Rows | None, settings) -> Census:
+    def census(self, val: Bits | None, settings) -> Census:
         return Census(self, val, make_rule(settings))
 
 
-DATA = Rows
+DATA = Bits
 
 
 class Resident:
@@ -188,7 +186,7 @@ class Resident:
     array : (N, ceil(D / 8)) uint8, all of them
     """
 
-    def __init__(self, ops, kernels, rows: Rows):
+    def __init__(self, ops, kernels, rows: Bits):
         self._kernels = kernels
         self._ops, self.array, self.D = ops, ops.asarray(rows.packed), rows.D
 

@@ -33,7 +33,7 @@ class Census:
         distinct = set(drawn)
         is_train = np.array([row in self.known for row in drawn], bool)
         is_val = np.array([row in self.held_out for row in drawn], bool)
-        found = {
+        counts = {
             "n": n,
             "distinct": len(distinct),
             "train": _share(is_train),
@@ -46,17 +46,17 @@ class Census:
         }
         if self.rule is not None:
             valid = self.rule.valid(samples.all()) if n else np.zeros(0, bool)
-            found |= {
+            counts |= {
                 "valid": _share(valid),
                 "valid_unseen": _share(valid & ~(is_train | is_val)),
                 "valid_found": len({row for row, good in zip(drawn, valid) if good}),
                 "valid_rows": self.rule.count(samples.D),
             }
-        return found
+        return counts
 
-    def words(self, found: dict) -> str:
+    def words(self, counts: dict) -> str:
         """The same for people."""
-        c = found
+        c = counts
         lines = [
             f"samples    {c['n']}: {c['train']:.2%} training rows ({c['train_found']} of {c['train_rows']} different "
             "ones)"
@@ -78,15 +78,15 @@ class Census:
 
     def stack(self, columns: dict) -> dict:
         """The same as shares that sum to 1, for the picture of areas."""
-        found = self.proportions(columns)
+        shares = self.proportions(columns)
         if self.rule is not None:
-            found["other"] = [other - unseen for other, unseen in zip(found["other"], found["valid_unseen"])]
-        return found
+            shares["other"] = [other - unseen for other, unseen in zip(shares["other"], shares["valid_unseen"])]
+        return shares
 
-    def shares(self, found: dict) -> str:
+    def shares(self, counts: dict) -> str:
         """A line's worth of it; found : the figures named in `names`"""
-        held_out = f"{found['val']:.1%} val, " if self.has_val else ""
-        return f"{found['train']:.1%} train, {held_out}{found['other']:.1%} other"
+        held_out = f"{counts['val']:.1%} val, " if self.has_val else ""
+        return f"{counts['train']:.1%} train, {held_out}{counts['other']:.1%} other"
 
 
 def _share(which: np.ndarray) -> float:

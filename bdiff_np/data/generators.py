@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.errors import InputError
 
 # Notation: B rows, D bits. A row's number runs from 0 to count(D) - 1 and can exceed 64 bits: numbers are Python
@@ -181,7 +181,7 @@ def generate(
     seed: int = 0,
     num_rows: int | None = None,
     hold_out: Iterable[int] | None = None,
-) -> tuple[Rows, Rows | None]:
+) -> tuple[Bits, Bits | None]:
     """Training and validation rows of a rule: disjoint, and together all valid rows, or `num_rows` different ones drawn
     at random.
 
@@ -196,7 +196,7 @@ def generate(
 
     Returns
     -------
-    train, val : Rows, and Rows or None where nothing is held out.
+    train, val : Bits, and Bits or None where nothing is held out.
 
     Raises
     ------
@@ -227,8 +227,8 @@ def generate(
         held = round(val_fraction * len(bits))
     if held == len(bits):
         raise InputError(f"{rule.name}: all {held} rows would be held out; leave at least one to train on")
-    rows = Rows.from_bits(bits).packed[order]
-    return Rows(rows[held:], D), Rows(rows[:held], D) if held else None
+    rows = Bits.from_array(bits).packed[order]
+    return Bits(rows[held:], D), Bits(rows[:held], D) if held else None
 
 
 def _shuffled(words: np.random.Philox, n: int) -> np.ndarray:

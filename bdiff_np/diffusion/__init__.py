@@ -218,10 +218,10 @@ class HostKernels:
             here = [
                 self._ops.to_host(a) if hasattr(a, "shape") and not isinstance(a, np.ndarray) else a for a in arguments
             ]
-            found = method(*here, **options)
-            if isinstance(found, tuple):
-                return tuple(None if array is None else self._ops.asarray(array) for array in found)
-            return self._ops.asarray(found)
+            result = method(*here, **options)
+            if isinstance(result, tuple):
+                return tuple(None if array is None else self._ops.asarray(array) for array in result)
+            return self._ops.asarray(result)
 
         return call
 

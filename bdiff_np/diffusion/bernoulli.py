@@ -235,8 +235,8 @@ def kl(
     a, p, not_p = sigmoid(shown * logits), sigmoid(p_logit), sigmoid(-p_logit)
     with np.errstate(divide="ignore", invalid="ignore"):
         # C: how much the step tells about x_0
-        told = np.where(last, 1.0, law.gap**2 * a * sigmoid(-shown * logits) / (p * not_p))
-    return value, told * (sigmoid(logits) - x0)
+        weight = np.where(last, 1.0, law.gap**2 * a * sigmoid(-shown * logits) / (p * not_p))
+    return value, weight * (sigmoid(logits) - x0)
 
 
 # The bound on the log likelihood

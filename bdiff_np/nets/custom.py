@@ -102,10 +102,10 @@ def load_class(path: Path) -> type:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except Exception as fault:
         raise InputError(f"{path}{_line(fault, path)}: {type(fault).__name__}: {fault}") from fault
-    found = getattr(module, "ReverseModel", None)
-    if not inspect.isclass(found):
+    network = getattr(module, "ReverseModel", None)
+    if not inspect.isclass(network):
         raise InputError(f"{path}: defines no class ReverseModel; docs/custom_net.md shows one")
-    return found
+    return network
 
 
 def _line(fault: BaseException, path: Path) -> str:

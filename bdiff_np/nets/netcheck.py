@@ -52,7 +52,7 @@ def check(model, *, rows: int = 16, seed: int = 0, loss: str = "kl", net: Net | 
     _, dout, tape = value()
     grads = {name: np.array(array) for name, array in net.backward(ops, params, tape, dout).items()}
     floor = 1e-9 * max(1e-12, max(float(np.abs(g).max(initial=0.0)) for g in grads.values()))
-    found = []
+    results = []
     for name, array in params.items():
         kept, worst = array.copy(), Check(name, 0.0, 0.0, -1.0)
         size = STEP * max(1e-3, float(np.sqrt(np.mean(kept**2))))
@@ -67,5 +67,5 @@ def check(model, *, rows: int = 16, seed: int = 0, loss: str = "kl", net: Net | 
             scale = max(abs(numeric), abs(analytic), 1e-3 * float(np.abs(grads[name]).sum()), floor)
             this = Check(name, analytic, numeric, abs(numeric - analytic) / scale)
             worst = this if not this.error <= worst.error else worst  # so that a nan is the worst of all
-        found.append(worst)
-    return found
+        results.append(worst)
+    return results

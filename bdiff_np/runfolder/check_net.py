@@ -24,17 +24,17 @@ def check_net(run: Path, seed: int) -> tuple[str, bool]:
     rows, _ = read_run(kind_of(family), run)
     chain = family.make_chain(settings.model, rows)
     model = Model.build(settings, rows.D, chain, code=code if code.is_file() else None, dtype=np.float64)
-    found = netcheck.check(model, seed=seed)
-    width = max(len(c.name) for c in found)
+    results = netcheck.check(model, seed=seed)
+    width = max(len(c.name) for c in results)
     lines = [f"{'parameter':{width}}  {'analytic':>13}  {'numeric':>13}  {'difference':>10}"]
     lines += [
         f"{c.name:{width}}  {c.analytic:13.6e}  {c.numeric:13.6e}  {c.error:10.1e}  {'ok' if c.good else 'WRONG'}"
-        for c in found
+        for c in results
     ]
-    wrong = [c.name for c in found if not c.good]
+    wrong = [c.name for c in results if not c.good]
     where = str(code) if code.is_file() else f"the built-in network {settings.model.net}"
     lines.append(
         f"{where}: "
-        + (f"the gradient is wrong for {', '.join(wrong)}" if wrong else f"all {len(found)} gradients are right")
+        + (f"the gradient is wrong for {', '.join(wrong)}" if wrong else f"all {len(results)} gradients are right")
     )
     return "\n".join(lines), not wrong

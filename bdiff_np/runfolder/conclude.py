@@ -29,10 +29,10 @@ def conclude(run) -> dict:
     rows = sample.draw(model, n, seed=settings.training.seed + 1, progress=bar.update)
     bar.close()
     census = run.history.census and run.history.census(kind.from_array(rows))
-    found = {"bounds": {name: b.as_dict() for name, b in bounds.items()}, "samples": census, "version": __version__}
-    rundir.write_json(run.results / "results.json", {**run.summary(), **found})
+    results = {"bounds": {name: b.as_dict() for name, b in bounds.items()}, "samples": census, "version": __version__}
+    rundir.write_json(run.results / "results.json", {**run.summary(), **results})
     pictures.draw(run, model, bounds["train"], rows)
-    return {**found, "rows": rows[: settings.training.num_examples]}
+    return {**results, "rows": rows[: settings.training.num_examples]}
 
 
 def chosen_model(run) -> Model:

@@ -13,7 +13,7 @@ from bdiff_np.runfolder import rundir
 
 
 def rows_to_evaluate(
-    model: Model, found: rundir.Found, file: Path | None, split: str | None
+    model: Model, source: rundir.Source, file: Path | None, split: str | None
 ) -> tuple[str, Data, np.ndarray | None]:
     """Name and rows to evaluate, and all rows of their law where the model's configuration names one."""
     if file is not None and split is not None:
@@ -25,10 +25,10 @@ def rows_to_evaluate(
             raise InputError(
                 f"{file}: has rows of {rows.D} {rows.elements}, the model was trained on rows of {model.D}"
             )
-        return name, rows, None if found.run is None else population(settings, rows, rows_of_run(model, found)[0])
-    train_rows, val_rows = rows_of_run(model, found)
+        return name, rows, None if source.run is None else population(settings, rows, rows_of_run(model, source)[0])
+    train_rows, val_rows = rows_of_run(model, source)
     if split == "val" and val_rows is None:
-        raise InputError(f"{found.run}: has no val{model.kind.ENDINGS[0]} to evaluate")
+        raise InputError(f"{source.run}: has no val{model.kind.ENDINGS[0]} to evaluate")
     elif val_rows is not None and split in ("val", None):
         name, rows = "val rows", val_rows
     elif val_rows is not None and split == "all":
@@ -38,11 +38,11 @@ def rows_to_evaluate(
     return name, rows, population(settings, rows, train_rows)
 
 
-def rows_of_run(model: Model, found: rundir.Found) -> tuple[Data, Data | None]:
+def rows_of_run(model: Model, source: rundir.Source) -> tuple[Data, Data | None]:
     """Training and held-out rows of the run that a target belongs to."""
-    if found.run is None:
+    if source.run is None:
         raise InputError(
-            f"{found.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with "
+            f"{source.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with "
             "--data"
         )
-    return read_run(model.kind, found.run)
+    return read_run(model.kind, source.run)

@@ -53,12 +53,12 @@ def _time(results: Path) -> tuple[int, ...]:
 
 def checkpoints(results: Path) -> dict[int, Path]:
     """Epoch -> checkpoint, in the order of the epochs."""
-    found = {}
+    files = {}
     for path in (results / "checkpoints").glob("model_epoch_*.safetensors"):
         match = _CHECKPOINT.fullmatch(path.name)
         if match:
-            found[int(match.group(1))] = path
-    return dict(sorted(found.items()))
+            files[int(match.group(1))] = path
+    return dict(sorted(files.items()))
 
 
 def checkpoint_path(results: Path, epoch: int) -> Path:
@@ -74,14 +74,14 @@ def write_json(path: Path, value: dict) -> None:
 def read_results(results: Path) -> dict:
     """results.json, or {} where it is missing or damaged: what stands in it can be made again from the checkpoints."""
     try:
-        found = json.loads((results / "results.json").read_text(encoding="utf-8"))
+        content = json.loads((results / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)
-class Found:
+class Source:
     """What a target stands for.
 
     checkpoint : the file. results, run : the folders it lies in, None for a checkpoint that lies elsewhere
@@ -108,7 +108,7 @@ class Found:
         return self.results / CODE
 
 
-def resolve(target: str | Path | None) -> Found:
+def resolve(target: str | Path | None) -> Source:
     """The checkpoint that a target means. Raises InputError where it means none.
 
     target : a checkpoint, a results folder, a run folder (its newest results that have a checkpoint), or None: the
@@ -121,25 +121,25 @@ def resolve(target: str | Path | None) -> Found:
                 "runs/: no results yet; train a run first, for example: python cli.py train runs/heartbeat_paper"
             )
         newest = max(every, key=_time)
-        return Found(_chosen(newest), newest, newest.parent.parent, "nothing")
+        return Source(_chosen(newest), newest, newest.parent.parent, "nothing")
     path = Path(target)
     if path.is_file():
         inside = _CHECKPOINT.fullmatch(path.name) and path.parent.name == "checkpoints"
         results = path.resolve().parent.parent if inside else None
         run = results.parent.parent if results is not None and results.parent.name == "results" else None
-        return Found(path, results, run, "checkpoint")
+        return Source(path, results, run, "checkpoint")
     if not path.is_dir():
         raise InputError(f"{path}: there is no such checkpoint, results folder or run folder")
     if checkpoints(path):
         run = path.resolve().parent.parent if path.resolve().parent.name == "results" else None
-        return Found(_chosen(path), path, run, "results")
+        return Source(_chosen(path), path, run, "results")
     for results in reversed(all_results(path)):
         if checkpoints(results):
-            return Found(_chosen(results), results, path, "run")
+            return Source(_chosen(results), results, path, "run")
     raise InputError(f"{path}: holds no checkpoint and no results; train it first: python cli.py train {path}")
 
 
 def _chosen(results: Path) -> Path:
     """The checkpoint that the training stands for: the one it chose, else the last."""
-    found = checkpoints(results)
-    return found.get(read_results(results).get("chosen_epoch"), list(found.values())[-1])  # type: ignore[arg-type]
+    files = checkpoints(results)
+    return files.get(read_results(results).get("chosen_epoch"), list(files.values())[-1])  # type: ignore[arg-type]

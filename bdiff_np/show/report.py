@@ -37,13 +37,13 @@ def ending(job: training.Run, how: str) -> str:
     return text + (f"; go on with: python cli.py train {job.folder} --resume" if how == "interrupted" else "")
 
 
-def conclusion(job: training.Run, found: dict) -> str:
+def conclusion(job: training.Run, results: dict) -> str:
     """Samples, bounds and where the pictures are."""
-    rows, train, census = found["rows"], job.train_rows, job.history.census
+    rows, train, census = results["rows"], job.train_rows, job.history.census
     summary = train.summary(rows)
     lines = [f"{train.text(rows)}\n{len(rows)} samples{f'; {summary}' if summary else ''}\n"]
-    lines += [bound(Bound(**b), f"{split} rows") for split, b in found["bounds"].items()]
-    lines += ["\n" + census.words(found["samples"])] if census else []
+    lines += [bound(Bound(**b), f"{split} rows") for split, b in results["bounds"].items()]
+    lines += ["\n" + census.words(results["samples"])] if census else []
     pictures = sorted(p.name for p in job.results.iterdir() if p.suffix in (".png", ".gif"))
     lines.append(f"\nresults    {job.results}\npictures   {'  '.join(pictures)}")
     return "\n".join(lines)

@@ -72,9 +72,9 @@ def slope_x0(same, x0, a, b, columns, bce):
     shows, and what it leaves to 1"""
     agree, disagree, not_agree, not_disagree, gap = columns
     # at t = 1 this is a b / (b a)
-    told = gap * gap * (a * b) / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))
+    weight = gap * gap * (a * b) / ((a * agree + b * disagree) * (a * not_agree + b * not_disagree))
     missing = b if same else a  # probability that the net does not give to the true x_0
-    return (told + bce) * (-missing if x0 != 0 else missing)
+    return (weight + bce) * (-missing if x0 != 0 else missing)
 
 
 @njit(fastmath=FUSED, error_model="numpy")

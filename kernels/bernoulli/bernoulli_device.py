@@ -38,10 +38,10 @@ class Law(NamedTuple):
 
 def law(arrays, chain: Chain, predict: str, skip: bool, bce_weight: float, dtype) -> Law:
     """The tables of a chain on the device. arrays : arrays_*.py"""
-    found, per_bit = tables(chain, predict), chain.pi.ndim > 0
-    table = np.concatenate([found.steps.ravel(), found.pi.ravel()]) if per_bit else found.table.ravel()
+    host, per_bit = tables(chain, predict), chain.pi.ndim > 0
+    table = np.concatenate([host.steps.ravel(), host.pi.ravel()]) if per_bit else host.table.ravel()
     form = PER_BIT * per_bit + X_PREV * (predict == "x_prev") + SKIP * skip
-    noise = np.concatenate([found.lost, found.pi_words])
+    noise = np.concatenate([host.lost, host.pi_words])
     return Law(
         arrays.asarray(noise), arrays.asarray(table.astype(dtype)), form, chain.T, bce_weight / chain.T, np.dtype(dtype)
     )

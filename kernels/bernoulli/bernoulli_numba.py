@@ -45,8 +45,8 @@ class Law(NamedTuple):
 
 def law(chain: Chain, predict: str, skip: bool, bce_weight: float, dtype) -> Law:
     """Tables of a chain, as compiled code reads them."""
-    found, C = tables(chain, predict), np.dtype(dtype)
-    arrays = found.lost, found.pi_words, found.table.astype(C), found.steps.astype(C), found.pi.astype(C)
+    host, C = tables(chain, predict), np.dtype(dtype)
+    arrays = host.lost, host.pi_words, host.table.astype(C), host.steps.astype(C), host.pi.astype(C)
     return Law(*arrays, C.type(bce_weight / chain.T), predict == "x_prev", skip)
 
 
@@ -146,10 +146,10 @@ def may_change(law, limits, words, x):
     """Whether a bit may flip: p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the network
     says."""
     if_0, if_1 = limits[0], limits[1]
-    found = np.uint8(0)
+    may = np.uint8(0)
     for d in range(x.size):
-        found |= np.uint8(words[d] <= (if_1[d] if x[d] != 0 else if_0[d]))
-    return found != 0
+        may |= np.uint8(words[d] <= (if_1[d] if x[d] != 0 else if_0[d]))
+    return may != 0
 
 
 @njit(error_model="numpy")
@@ -316,8 +316,8 @@ def values(law, t, logits, bits, columns, kl):
             a, b = bit.sigmoids(z, 1.0, 0.0)
             agree, disagree, gap = np.float64(columns[0, at]), np.float64(columns[1, at]), np.float64(columns[4, at])
             not_agree, not_disagree = np.float64(columns[2, at]), np.float64(columns[3, at])
-            found = agree, disagree, not_agree, not_disagree, gap, 0.0
-            kl[r] += bit.value(z, a, b, x0[r, d] == x_t[r, d], t[r], found, law.x_prev, 1.0)
+            wide = agree, disagree, not_agree, not_disagree, gap, 0.0
+            kl[r] += bit.value(z, a, b, x0[r, d] == x_t[r, d], t[r], wide, law.x_prev, 1.0)
 
 
 hooks_numba.fill(Law, read_row=read_row, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)

@@ -78,11 +78,11 @@ class Kernels:
             a, b = _sigmoids(_sign(x_t, self.dtype) * logits)  # P(x_0 = x_t | x_t), and what it leaves
             with np.errstate(invalid="ignore"):  # 0/0 at t = 1 alone
                 p, not_p = a * agree + b * disagree, a * not_agree + b * not_disagree
-                told = gap * gap * a * b / (p * not_p)
-            told[last] = 1
-            told += self.bce
+                weight = gap * gap * a * b / (p * not_p)
+            weight[last] = 1
+            weight += self.bce
             missing = np.where(same, b, a)  # probability that the net does not give to the true x_0
-            dlogits = told * missing * _sign(1 - x0, self.dtype)
+            dlogits = weight * missing * _sign(1 - x0, self.dtype)
             off = missing * gap * _sign(same, self.dtype)  # p - q, to full precision
         else:
             shown = _sign(x_t, self.dtype)

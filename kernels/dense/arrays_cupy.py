@@ -75,11 +75,11 @@ def wait() -> None:
     cupy.cuda.get_current_stream().synchronize()
 
 
-def reserve(need: int, what: str, cure: str) -> None:
+def reserve(need: int, what: str, fix: str) -> None:
     """Raises InputError, before anything is allocated, unless the card has `need` bytes free."""
     free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
     if need > free:
-        raise InputError(f"{what} needs {need / 2**30:.2f} GiB on the GPU, {free / 2**30:.2f} GiB are free; {cure}")
+        raise InputError(f"{what} needs {need / 2**30:.2f} GiB on the GPU, {free / 2**30:.2f} GiB are free; {fix}")
 
 
 def versions() -> dict[str, str]:

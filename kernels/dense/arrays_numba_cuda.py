@@ -114,11 +114,11 @@ def wait() -> None:
     cuda.synchronize()
 
 
-def reserve(need: int, what: str, cure: str) -> None:
+def reserve(need: int, what: str, fix: str) -> None:
     """Raises InputError, before anything is allocated, unless the card has `need` bytes free."""
     free = cuda.current_context().get_memory_info().free
     if need > free:
-        raise InputError(f"{what} needs {need / 2**30:.2f} GiB on the GPU, {free / 2**30:.2f} GiB are free; {cure}")
+        raise InputError(f"{what} needs {need / 2**30:.2f} GiB on the GPU, {free / 2**30:.2f} GiB are free; {fix}")
 
 
 def versions() -> dict[str, str]:

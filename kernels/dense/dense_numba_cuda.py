@@ -144,10 +144,10 @@ def _norm(squares, norms, clock, halted):
     if cuda.threadIdx.x == 0:
         for k in range(1, THREADS):
             room[0] += room[k]
-        found = squares.dtype.type(math.sqrt(room[0]))
-        if not math.isfinite(found):
+        length = squares.dtype.type(math.sqrt(room[0]))
+        if not math.isfinite(length):
             halted[0] = 1
-        norms[clock[1]] = squares.dtype.type(np.nan) if halted[0] else found
+        norms[clock[1]] = squares.dtype.type(np.nan) if halted[0] else length
 
 
 @cuda.jit
@@ -157,10 +157,10 @@ def _adamw(params, grads, m, v, ema, decayed, norms, rates, most, clock):
     norm = norms[clock[1]] * row[0]
     if math.isfinite(norm):
         scale = row[0] * (one if norm <= most else most / norm)
-        told = scale, row[1], row[2], row[3], row[4], row[5], row[6], row[7]
+        rates_now = scale, row[1], row[2], row[3], row[4], row[5], row[6], row[7]
         for i in range(cuda.grid(1), params.size, cuda.gridsize(1)):
             now = dense.adamw_of(
-                params[i], grads[i], m[i], v[i], ema[i], told, row[6] if decayed[i] else one - one, one
+                params[i], grads[i], m[i], v[i], ema[i], rates_now, row[6] if decayed[i] else one - one, one
             )
             params[i], m[i], v[i], ema[i] = now
 

@@ -32,10 +32,10 @@ def place() -> Path | None:
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     for folder in ([Path(asked)] if asked else []) + [FOLDER / "__pycache__", user]:
         try:
-            found = folder / f"bdiff_np-{every.hexdigest()[:12]}"
-            found.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=found).close()
-            return found
+            candidate = folder / f"bdiff_np-{every.hexdigest()[:12]}"
+            candidate.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=candidate).close()
+            return candidate
         except OSError:
             continue
     return None

@@ -44,10 +44,10 @@ class Module:
     def launch(self, kernel: str, dtype, grid: tuple[int, ...], *arguments, shared: int = 0) -> None:
         """Starts a kernel on the current stream. arguments : device arrays, and NumPy scalars of the exact C types.
         shared : bytes, dynamic"""
-        found = self.get(kernel, dtype)
+        function = self.get(kernel, dtype)
         if shared > DEFAULT_SHARED:
-            found.max_dynamic_shared_size_bytes = shared
-        found(grid, (THREADS,), arguments, shared_mem=shared)
+            function.max_dynamic_shared_size_bytes = shared
+        function(grid, (THREADS,), arguments, shared_mem=shared)
 
 
 def struct(layout: np.dtype, **values) -> np.ndarray:

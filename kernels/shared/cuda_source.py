@@ -26,11 +26,11 @@ def source(name: str) -> str:
         lines = [f'#line 1 "{file}"']
         (path,) = FOLDER.glob(f"*/{file}")
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            found = re.fullmatch(r'#include "([\w.]+)"', line)
-            if found is None:
+            include = re.fullmatch(r'#include "([\w.]+)"', line)
+            if include is None:
                 lines.append(line)
-            elif found[1] not in seen:
-                lines += [text(found[1]), f'#line {number + 1} "{file}"']
+            elif include[1] not in seen:
+                lines += [text(include[1]), f'#line {number + 1} "{file}"']
         return "\n".join(lines)
 
     return text(name)

@@ -40,11 +40,11 @@ class Steps:
         self.at_once = max(1, min(AT_ONCE, WAITING // own))
         orders = 40 * max(len(rows), self.at_once * own)  # words and places of a shuffle, and what a sort takes besides
         need = 4 * (self.floats() + P) + rows.nbytes + self.at_once * (4 * own + 48) + orders
-        cure = (
+        fix = (
             f"take a smaller data.batch_size or model.num_sample_steps (a step has {batch} rows now), or narrower "
             "layers (model.hidden)"
         )
-        arrays.reserve(need, "A training step", cure)
+        arrays.reserve(need, "A training step", fix)
         self.empty = new = arrays.empty
         self.data = rows.resident(model.ops)
         self.decayed = optimizer.decayed

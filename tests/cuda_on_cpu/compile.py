@@ -214,9 +214,9 @@ class RawKernel:
         if min(grid) < 1 or any(n > most for n, most in zip(grid, MOST_GRID)):
             raise LaunchError(f"{self.name}: a grid has 1 to {MOST_GRID} blocks, not {grid}")
         if not 0 <= shared_mem <= self._shared:
-            cure = ": raise max_dynamic_shared_size_bytes first" if self._shared == DEFAULT_SHARED else ""
+            fix = ": raise max_dynamic_shared_size_bytes first" if self._shared == DEFAULT_SHARED else ""
             raise LaunchError(
-                f"{self.name}: shared_mem={shared_mem}, but a launch may ask for {self._shared} bytes{cure}"
+                f"{self.name}: shared_mem={shared_mem}, but a launch may ask for {self._shared} bytes{fix}"
             )
         if cooperative and blocks > self.most_blocks(threads, shared_mem):
             raise LaunchError(

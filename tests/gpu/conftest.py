@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 RUNGS = {
-    0: "gate: the back ends import, and say why they cannot run and what cures it",
+    0: "gate: the back ends import, and say why they cannot run and what fixes it",
     1: "compile: the .cu by NVRTC with CuPy's options, Numba's kernels to PTX and SASS",
     2: "run on the CPU: the same .cu against the NumPy definition, in several orders of threads",
     3: "sanitize: bounds, alignment, overflow, uninitialised memory, barriers, races; planted bugs are found",

@@ -1,4 +1,4 @@
-"""Rung 0: without a GPU the GPU back ends say so in one sentence with a cure, commands leave with exit code 2, auto and
+"""Rung 0: without a GPU the GPU back ends say so in one sentence with a fix, commands leave with exit code 2, auto and
 the doctor tell."""
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def test_not_installed(machine, backend):
         machine(driver)
         fault = backends.find(backend).fault()
         assert (
-            fault.cure.endswith(f'pip install -e ".[cuda{version}]"') and fault.reason == f"{backend} is not installed"
+            fault.fix.endswith(f'pip install -e ".[cuda{version}]"') and fault.reason == f"{backend} is not installed"
         )
-        assert str(fault) == f"--backend {backend}: {fault.reason}; {fault.cure}"
+        assert str(fault) == f"--backend {backend}: {fault.reason}; {fault.fix}"
     machine(NONE)
     fault = backends.find(backend).fault()
     assert "is not installed, and there is no NVIDIA driver" in fault.reason
-    assert 'pip install -e ".[cuda13]"' in fault.cure and "the back end numba" in fault.cure
+    assert 'pip install -e ".[cuda13]"' in fault.fix and "the back end numba" in fault.fix
 
 
 @both
@@ -70,14 +70,14 @@ def test_installed_where_there_is_no_gpu(machine, backend):
     for driver in (NONE, NO_GPU):
         machine(driver, *MODULES)
         fault = backends.find(backend).fault()
-        assert fault.reason == driver.fault and "the back end numba" in fault.cure
+        assert fault.reason == driver.fault and "the back end numba" in fault.fix
 
 
 @both
 def test_a_driver_that_is_too_old(machine, backend):
     machine(OLD, *MODULES)
     fault = backends.find(backend).fault()
-    assert fault.reason == "the driver is for CUDA 11.8" and "CUDA 12" in fault.cure
+    assert fault.reason == "the driver is for CUDA 11.8" and "CUDA 12" in fault.fix
 
 
 @both
@@ -88,10 +88,10 @@ def test_a_card_that_is_too_old(machine, backend):
     fault = backends.find(backend).fault()
     assert (
         fault.reason == "an old card has compute capability 6.1, and 7.0 is the least"
-        and "the back end numba" in fault.cure
+        and "the back end numba" in fault.fix
     )
     machine(VOLTA)
-    assert backends.find(backend).fault().cure.endswith('pip install -e ".[cuda12]"')
+    assert backends.find(backend).fault().fix.endswith('pip install -e ".[cuda12]"')
 
 
 @pytest.mark.parametrize(
@@ -154,16 +154,16 @@ def test_a_library_that_cannot_be_imported(machine, backend, monkeypatch):
 def test_hidden_cards_are_said(machine, monkeypatch):
     machine(NO_GPU, *MODULES)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert backends.find("cupy").fault().cure.startswith("unset CUDA_VISIBLE_DEVICES")
+    assert backends.find("cupy").fault().fix.startswith("unset CUDA_VISIBLE_DEVICES")
 
 
 def test_it_comes_back_whole_from_another_process():
-    fault = pickle.loads(pickle.dumps(Unavailable("cupy", "a reason", "a cure")))
-    assert (fault.backend, fault.reason, fault.cure, str(fault)) == (
+    fault = pickle.loads(pickle.dumps(Unavailable("cupy", "a reason", "a fix")))
+    assert (fault.backend, fault.reason, fault.fix, str(fault)) == (
         "cupy",
         "a reason",
-        "a cure",
-        "--backend cupy: a reason; a cure",
+        "a fix",
+        "--backend cupy: a reason; a fix",
     )
 
 
@@ -222,7 +222,7 @@ def test_the_real_cupy_imports_without_a_gpu():
 @both
 @pytest.mark.parametrize("command", ["train", "sample", "evaluate", "validate"])
 def test_commands_say_it_in_one_sentence(machine, tmp_path, backend, command, monkeypatch):
-    """Exit code 2, the reason and the cure on stderr, nothing on stdout, nothing left behind."""
+    """Exit code 2, the reason and the fix on stderr, nothing on stdout, nothing left behind."""
     run = make_run(tmp_path / "run", epochs=1, num_val_samples=0)
     if command != "train":
         monkeypatch.setattr(conclude, "EVALUATIONS", 32)
@@ -288,16 +288,14 @@ def test_doctor_where_there_is_no_gpu(machine):
     told = json.loads(invoke("doctor", "--json").stdout)
     assert told["driver"] == {"cuda": None, "gpus": [], "fault": NONE.fault}
     for name, state in told["backends"].items():
-        assert set(state) == {"available", "reason", "cure", "versions"}
-        assert (
-            state["available"] == (name in ("numpy", "numba")) == (state["reason"] is None) == (state["cure"] is None)
-        )
-    assert 'pip install -e ".[cuda13]"' in told["backends"]["cupy"]["cure"]
+        assert set(state) == {"available", "reason", "fix", "versions"}
+        assert state["available"] == (name in ("numpy", "numba")) == (state["reason"] is None) == (state["fix"] is None)
+    assert 'pip install -e ".[cuda13]"' in told["backends"]["cupy"]["fix"]
     assert re.match(r"\d+\.\d+", told["backends"]["numba"]["versions"]["Numba"])
 
 
 def test_doctor_tries_what_it_finds(machine, monkeypatch):
-    """A back end that imports and then fails, or is wrong, does not work; the reason is its own, the cure a line for
+    """A back end that imports and then fails, or is wrong, does not work; the reason is its own, the fix a line for
     pip."""
     machine(NONE)
     numba = load_ops("numba")
@@ -308,7 +306,7 @@ def test_doctor_tries_what_it_finds(machine, monkeypatch):
     monkeypatch.setattr(numba, "norm", break_it)
     state = doctor.examine()["backends"]["numba"]
     assert state["reason"] == "it fails: CUDA_ERROR_NO_BINARY_FOR_GPU" and not state["available"]
-    assert state["cure"].endswith("pip install --force-reinstall numba")
+    assert state["fix"].endswith("pip install --force-reinstall numba")
     monkeypatch.setattr(numba, "norm", lambda flat: 4.0)
     assert "a length 4.0, not the root of 26" in doctor.examine()["backends"]["numba"]["reason"]
 

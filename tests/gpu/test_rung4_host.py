@@ -14,7 +14,7 @@ from tiny import NET, build, definition, invoke, make_run, newest, settings
 from bdiff_np import config, evaluate, rng, sample
 from bdiff_np.backends import tryout
 from bdiff_np.data import read_run
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.errors import InputError
 from bdiff_np.kernels.mlp import mlp_plan
 from bdiff_np.model import Model
@@ -411,7 +411,7 @@ def test_rows_do_not_depend_on_the_card(card, walked):
 def test_bounds_are_those_of_numpy(card, case):
     """bound, score, the KL of each step and a trajectory, to the rounding of float32."""
     here, there = training("numpy", **CASES[case]).averaged, training("cupy", **CASES[case]).averaged
-    rows = Rows.from_bits((np.arange(40)[:, None] >> np.arange(here.D)) & 1)
+    rows = Bits.from_array((np.arange(40)[:, None] >> np.arange(here.D)) & 1)
     for kind in ("learned", "paper"):
         a, b = (evaluate.bound(model, rows, kind=kind, evaluations=4000) for model in (here, there))
         assert b.bits_per_sequence == pytest.approx(a.bits_per_sequence, rel=1e-6)
@@ -531,7 +531,7 @@ def test_a_network_of_the_users_own(card, tmp_path):
     ],
 )
 def test_a_gpu_that_does_not_work(card, tmp_path, monkeypatch, fault, says):
-    """A driver's error at the first try: one sentence with a cure, exit code 2, nothing left behind; auto goes on
+    """A driver's error at the first try: one sentence with a fix, exit code 2, nothing left behind; auto goes on
     without it and says why."""
     from bdiff_np.backends import auto
 
@@ -584,7 +584,7 @@ def test_heartbeats_300_steps(card, way, monkeypatch):
     would move its row's by more.
     """
     folder = ROOT / "runs" / "heartbeat_paper"
-    rows, conf = read_run(Rows, folder)[0], config.load(folder / "config.yaml")
+    rows, conf = read_run(Bits, folder)[0], config.load(folder / "config.yaml")
     here, there = (
         Training(build(conf, rows.D, np.asarray(conf.model.pi), backend=backend), rows) for backend in ("numpy", "cupy")
     )

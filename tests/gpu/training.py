@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tiny import build, settings
 
-from bdiff_np.data.bits import Rows
+from bdiff_np.data.bits import Bits
 from bdiff_np.train import Training
 
 STEP = 1000  # steps taken before those that are looked at
@@ -46,7 +46,7 @@ def training(backend: str, N: int = 300, D: int = 9, pi=0.25, **values) -> Train
     """A training on N different rows, row k the number k in binary, in its middle: each layer has a gradient, no moment
     is zero."""
     chosen = {"steps_per_epoch": 64, "epochs": 100, "hidden": (33, 17), "batch_size": 64, "clip_thresh": 100.0} | values
-    rows = Rows.from_bits((np.arange(N)[:, None] >> np.arange(D)) & 1)
+    rows = Bits.from_array((np.arange(N)[:, None] >> np.arange(D)) & 1)
     job = Training(build(settings(**chosen), D, np.asarray(pi), backend=backend), rows)
     generator, P, o, asarray = (
         np.random.default_rng(1),
