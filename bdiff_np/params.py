@@ -8,6 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 
 
+def offsets(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Where each array begins in the flat buffer."""
+    sizes = np.array([int(np.prod(shape)) for shape in shapes.values()], np.int64)
+    return dict(zip(shapes, (np.cumsum(sizes) - sizes).tolist()))
+
+
 class Params(dict):
     """name -> view, in the order of `shapes`; `flat` is the buffer they share.
 
@@ -17,12 +23,9 @@ class Params(dict):
     def __init__(self, ops, shapes: Mapping[str, tuple[int, ...]], dtype=np.float32):
         super().__init__()
         self._ops = ops
-        sizes = [int(np.prod(shape)) for shape in shapes.values()]
-        self.flat = ops.zeros(sum(sizes), dtype)
-        start = 0
-        for (name, shape), size in zip(shapes.items(), sizes):
-            self[name] = self.flat[start : start + size].reshape(shape)
-            start += size
+        self.flat = ops.zeros(sum(int(np.prod(shape)) for shape in shapes.values()), dtype)
+        for name, start in offsets(shapes).items():
+            self[name] = self.flat[start : start + int(np.prod(shapes[name]))].reshape(shapes[name])
 
     def fill(self, arrays: Mapping[str, np.ndarray]) -> Params:
         """Copies every array in; returns self. Raises KeyError for a missing name, ValueError for another shape."""

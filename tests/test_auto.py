@@ -167,21 +167,21 @@ def kernels(monkeypatch, tmp_path):
     folder = Path(shutil.copytree(compiled.FOLDER, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__")))
     monkeypatch.setattr(compiled, "FOLDER", folder)
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    compiled.place.cache_clear()
+    compiled.cache_folder.cache_clear()
 
     def write(name: str, text: str) -> Path:
         (folder / name).write_text(text)
-        compiled.place.cache_clear()
+        compiled.cache_folder.cache_clear()
         return folder
 
     yield write
     monkeypatch.undo()
-    compiled.place.cache_clear()
+    compiled.cache_folder.cache_clear()
 
 
 def place() -> Path:
-    compiled.place.cache_clear()
-    return compiled.place()
+    compiled.cache_folder.cache_clear()
+    return compiled.cache_folder()
 
 
 def test_the_place_changes_with_the_kernels(kernels, monkeypatch):

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from bdiff_np.backends.numpy_ops import LAYER_NORM_EPS
-from bdiff_np.kernels.dense.dense_codes import rates
-from bdiff_np.kernels.shared.cuda_grid import Parts, pieces, room
+from bdiff_np.kernels.dense.dense_codes import drop_threshold, rates
+from bdiff_np.kernels.shared.cuda_grid import Parts, make_parts, pieces
 
 
 class Operations:
@@ -27,7 +27,7 @@ class Operations:
 
     def activate_backward(self, dy, tape, dbias):
         z, bias, film, activation = tape
-        dz, sums = self.arrays.empty(z.shape, z.dtype), room(self.arrays, *z.shape, z.dtype)
+        dz, sums = self.arrays.empty(z.shape, z.dtype), make_parts(self.arrays, *z.shape, z.dtype)
         dfilm = None if film is None else self.arrays.empty(film.shape, film.dtype)
         self.dense.activate_backward(self.arrays.asarray(dy), z, bias, film, activation, dz, dfilm, sums)
         self._total(sums, dbias)
@@ -43,7 +43,7 @@ class Operations:
         B, H = x.shape
         dx, sums, both = (
             self.arrays.empty(x.shape, x.dtype),
-            room(self.arrays, B, 2 * H, x.dtype),
+            make_parts(self.arrays, B, 2 * H, x.dtype),
             self.arrays.empty(2 * H, x.dtype),
         )
         self.dense.layer_norm_backward(self.arrays.asarray(dy), x, gain, moments, dx, sums)
@@ -53,7 +53,7 @@ class Operations:
 
     def keep_mask(self, key, shape, rate, dtype):
         mask = self.arrays.empty(shape, dtype)
-        self.dense.keep_mask(key, min(round(rate * 2**32), 2**32 - 1), 1 / (1 - rate), mask)
+        self.dense.keep_mask(key, drop_threshold(rate), 1 / (1 - rate), mask)
         return mask
 
     def norm(self, flat, halted=None):

@@ -26,7 +26,7 @@ from bdiff_np.backends.numpy_ops import (
     zeros,
 )  # fmt: skip
 from bdiff_np.errors import Unavailable
-from bdiff_np.kernels.dense.dense_codes import CODES, Rates, rates
+from bdiff_np.kernels.dense.dense_codes import CODES, Rates, drop_threshold, rates
 
 try:
     from bdiff_np.kernels.dense import dense_numba as dense
@@ -82,9 +82,7 @@ def layer_norm_backward(dy, tape, dgain, dshift) -> np.ndarray:
 
 def keep_mask(key, shape, rate, dtype) -> np.ndarray:
     words, mask, kept = rng.words(key, *shape), np.empty(shape, dtype), np.dtype(dtype).type(1 / (1 - rate))
-    dense.keep_mask(
-        np.ascontiguousarray(words).reshape(-1), np.uint32(min(round(rate * 2**32), 2**32 - 1)), kept, mask.reshape(-1)
-    )
+    dense.keep_mask(np.ascontiguousarray(words).reshape(-1), np.uint32(drop_threshold(rate)), kept, mask.reshape(-1))
     return mask
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from bdiff_np import rng
+from bdiff_np.kernels.dense.dense_codes import drop_threshold
 
 name, on_device = "numpy", False
 # width up to which a second thread loses more on a busy machine than it gains on an idle one (benchmarks/RESULTS.md)
@@ -167,9 +168,8 @@ def layer_norm_backward(dy: np.ndarray, tape: tuple, dgain: np.ndarray, dshift: 
 
 def keep_mask(key: rng.Key, shape: tuple[int, int], rate: float, dtype) -> np.ndarray:
     """Dropout's factor (B, H): 0 with probability rate, else 1 / (1 - rate), from the random words of a key."""
-    return (rng.words(key, *shape) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))).astype(dtype) * np.dtype(
-        dtype
-    ).type(1 / (1 - rate))
+    kept = np.dtype(dtype).type(1 / (1 - rate))
+    return (rng.words(key, *shape) >= np.uint32(drop_threshold(rate))).astype(dtype) * kept
 
 
 def norm(flat: np.ndarray, halted: np.ndarray | None = None):

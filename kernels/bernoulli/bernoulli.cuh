@@ -5,6 +5,8 @@
 // numbers, no clip.
 
 // a law pi for each bit; logits are of x_{t-1}; x_t's own evidence is added to them
+// The numbers of bernoulli_codes.py, which says what they are.
+constexpr float LOW = -0.5f, NEAR_LOW = -0.25f, NEAR_HIGH = 0.5f, LEAST = 1e-30f, TINY = 1e-37f, MARGIN = 1e-5f;
 enum Form { PER_BIT = 1, X_PREV = 2, SKIP = 4 };
 
 template <typename C>
@@ -67,7 +69,7 @@ struct Pair {
 };
 template <typename C>
 __device__ __forceinline__ Pair<C> sigmoids(C z) {
-  const C e = max(exp(-fabs(z)), C(1e-37)), large = 1 / (1 + e), small = e * large;
+  const C e = max(exp(-fabs(z)), C(TINY)), large = 1 / (1 + e), small = e * large;
   return z >= 0 ? Pair<C>{large, small} : Pair<C>{small, large};
 }
 
@@ -78,12 +80,12 @@ __device__ __forceinline__ C softplus(C z) { return max(z, C(0)) + log1p(exp(-fa
 // y) is 2 atanh(s), and what is left is y s - 2 s^3 (1/3 + s^2/5 + ...), whose terms do not. `log_ratio` is log(1 + y),
 // wanted where y itself has lost its digits.
 __device__ __forceinline__ float phi(float y, float log_ratio) {
-  if (y < -0.5f) return y - log_ratio;
-  if (y < -0.3f || y > 0.5f) return y - log1p(y);
+  if (y < LOW) return y - log_ratio;
+  if (y < NEAR_LOW || y > NEAR_HIGH) return y - log1p(y);
   const float s = y / (2.0f + y), q = s * s;
   return s * y - 2.0f * s * q * (1.0f / 3 + q * (1.0f / 5 + q * (1.0f / 7 + q * (1.0f / 9))));
 }
-__device__ __forceinline__ double phi(double y, double log_ratio) { return y < -0.5 ? y - log_ratio : y - log1p(y); }
+__device__ __forceinline__ double phi(double y, double log_ratio) { return y < LOW ? y - log_ratio : y - log1p(y); }
 
 namespace bit {  // the kernels of bernoulli.cu have the same names, for whole batches
 
@@ -129,8 +131,8 @@ __device__ __forceinline__ KL<C> kl_grad(const Law<C> &law, C logit, int x0, int
   if (!value) return {0, slope};
   if (t == 1) return {softplus(same ? -z : z), slope};
   // Nothing holds logits of x_{t-1} back: there, logarithms have more range than the probabilities.
-  const C ratio = p.up > C(1e-30) ? log(p.up / q) : -softplus(z) - log(q);
-  const C not_ratio = p.down > C(1e-30) ? log(p.down / not_q) : -softplus(-z) - log(not_q);
+  const C ratio = p.up > C(LEAST) ? log(p.up / q) : -softplus(z) - log(q);
+  const C not_ratio = p.down > C(LEAST) ? log(p.down / not_q) : -softplus(-z) - log(not_q);
   return {q * phi(off / q, ratio) + not_q * phi(-off / not_q, not_ratio), slope};
 }
 

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from bdiff_np.kernels.bernoulli import bernoulli_codes as codes
 from bdiff_np.kernels.dense.dense_numba import FUSED
 from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.shared.float32_numba import exp, log
@@ -18,7 +19,7 @@ from bdiff_np.kernels.shared.float32_numba import exp, log
 u64, f32 = np.uint64, np.float32
 WORD_BITS = u64(32)
 # Numbers to compare with, in float32: a float64 in a GPU's float32 code would draw in instructions of which it has few.
-LOW, NEAR_LOW, NEAR_HIGH, LEAST = f32(-0.5), f32(-0.25), f32(0.5), f32(1e-30)
+LOW, NEAR_LOW, NEAR_HIGH, LEAST = f32(codes.LOW), f32(codes.NEAR_LOW), f32(codes.NEAR_HIGH), f32(codes.LEAST)
 
 
 @njit
@@ -41,20 +42,46 @@ def below(word, p, size):
     return np.uint8(u64(word) < u64(math.ceil(p * size)))
 
 
+# The flip law of a bit whose value has probability v by the stationary law, the other one o; step : alpha_bar before
+# and after t, what each leaves to 1, what a step keeps and redraws. Derivation, section 3; defined by bernoulli.q_flip.
+
+
 @njit(fastmath=FUSED, error_model="numpy")
-def work_out(step, pi_v, pi_o, x_prev):
-    """The columns of a bit whose value has probability pi_v by the stationary law, pi_o the other: q_flip's agree,
-    disagree, not_agree, not_disagree
-    and gap, and the log odds that evidence has. step : alpha_bar before and after t, what each leaves to 1, what a step
-        keeps and redraws"""
+def agree(step, v, o):
     ab_s, ab_t, bb_s, bb_t, keep, redraw = step
-    still = ab_t + bb_t * pi_v
+    return bb_s * o * redraw * v / (ab_t + bb_t * v)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def disagree(step, v, o):
+    ab_s, ab_t, bb_s, bb_t, keep, redraw = step
+    return (ab_s + bb_s * o) * redraw / bb_t
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def not_agree(step, v, o):
+    ab_s, ab_t, bb_s, bb_t, keep, redraw = step
+    return (ab_s + bb_s * v) * (keep + redraw * v) / (ab_t + bb_t * v)
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def not_disagree(step, v, o):
+    ab_s, ab_t, bb_s, bb_t, keep, redraw = step
+    return bb_s * (keep + redraw * v) / bb_t
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def gap(step, v, o):
+    ab_s, ab_t, bb_s, bb_t, keep, redraw = step
+    return redraw * (ab_s * v + ab_t * o) / (bb_t * (ab_t + bb_t * v))
+
+
+@njit(fastmath=FUSED, error_model="numpy")
+def evidence(step, v, o, x_prev):
+    """Log odds that the bit shows its value because x_0, or x_{t-1}, has it."""
+    ab_s, ab_t, bb_s, bb_t, keep, redraw = step
     signal, lost = (keep, redraw) if x_prev else (ab_t, bb_t)
-    return (
-        bb_s * pi_o * redraw * pi_v / still, (ab_s + bb_s * pi_o) * redraw / bb_t,
-        (ab_s + bb_s * pi_v) * (keep + redraw * pi_v) / still, bb_s * (keep + redraw * pi_v) / bb_t,
-        redraw * (ab_s * pi_v + ab_t * pi_o) / (bb_t * still), log((signal + lost * pi_v) / (lost * pi_o)),
-    )  # fmt: skip
+    return log((signal + lost * v) / (lost * o))
 
 
 @njit(fastmath=FUSED, error_model="numpy")

@@ -18,7 +18,6 @@
 #include "training.cuh"
 
 constexpr u64 P_NOISE = 6;       // the stream of noise, as in bdiff_np/rng.py
-constexpr float MARGIN = 1e-5f;  // relative, on the largest probability of a flip: rounding may lift p above it
 constexpr int THREADS = 256;
 
 // Whether a bit that shows v may flip at t, by its word.

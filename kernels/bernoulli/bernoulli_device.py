@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bdiff_np.diffusion.bernoulli import Chain
+from bdiff_np.kernels.bernoulli.bernoulli_codes import PER_BIT, SKIP, X_PREV
 from bdiff_np.kernels.bernoulli.bernoulli_tables import tables
 from bdiff_np.kernels.training.hooks_device import FamilyKernels
 from bdiff_np.rng import Key
-
-PER_BIT, X_PREV, SKIP = 1, 2, 4  # as in bernoulli.cuh
 
 
 class Law(NamedTuple):

@@ -13,19 +13,17 @@ import numpy as np
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain
 from bdiff_np.kernels.bernoulli import bernoulli_bit_numba as bit
+from bdiff_np.kernels.bernoulli.bernoulli_codes import MARGIN, TINY
 from bdiff_np.kernels.bernoulli.bernoulli_numpy import read
 from bdiff_np.kernels.bernoulli.bernoulli_tables import tables
 from bdiff_np.kernels.dense.dense_numba import FUSED
 from bdiff_np.kernels.shared import philox_numba
 from bdiff_np.kernels.shared.compiled_numba import njit
-from bdiff_np.kernels.shared.float32_numba import log
 from bdiff_np.kernels.training import hooks_numba
 from bdiff_np.rng import Key
 
 __all__ = ["Kernels", "Law", "read"]
 u64 = np.uint64
-MARGIN = 1e-5  # relative, on the largest probability of a flip: float32 may round p above it
-TINY = 1e-37  # added to nothing: keeps 0/0 at t = 1 away, where the network is surer than exp can say
 
 
 class Law(NamedTuple):
@@ -220,15 +218,7 @@ def look_up(law, t, x_t, columns):
             for c in range(6):
                 _choose(x_t[r], zero[c], one[c], columns[c, lo:hi])
         else:
-            row = (
-                columns[0, lo:hi],
-                columns[1, lo:hi],
-                columns[2, lo:hi],
-                columns[3, lo:hi],
-                columns[4, lo:hi],
-                columns[5, lo:hi],
-            )
-            _work_out(law, law.steps[t[r]], x_t[r], row)
+            _work_out(law, law.steps[t[r]], x_t[r], columns[:, lo:hi])
 
 
 @njit
@@ -238,28 +228,26 @@ def _choose(x_t, zero, one, column):
 
 
 @njit(fastmath=FUSED, error_model="numpy")
-def _work_out(law, step, x_t, row):
+def _work_out(law, step, x_t, columns):
     """One row of look_up by the formulas."""
-    ab_s, ab_t, bb_s, bb_t, keep, redraw = step[0], step[1], step[2], step[3], step[4], step[5]
-    agree, disagree, not_agree, not_disagree, gap, own = row
+    step = step[0], step[1], step[2], step[3], step[4], step[5]
+    agree, disagree, not_agree, not_disagree = columns[0], columns[1], columns[2], columns[3]
     pi_0, pi_1 = law.pi[0], law.pi[1]
-    pi_v, pi_o = own, gap  # for a while
+    pi_v, pi_o = columns[5], columns[4]  # for a while
     for d in range(x_t.size):
         pi_v[d] = pi_1[d] if x_t[d] != 0 else pi_0[d]
         pi_o[d] = pi_0[d] if x_t[d] != 0 else pi_1[d]
     for d in range(x_t.size):
-        still = ab_t + bb_t * pi_v[d]
-        agree[d] = bb_s * pi_o[d] * redraw * pi_v[d] / still
-        not_agree[d] = (ab_s + bb_s * pi_v[d]) * (keep + redraw * pi_v[d]) / still
+        agree[d] = bit.agree(step, pi_v[d], pi_o[d])
+        not_agree[d] = bit.not_agree(step, pi_v[d], pi_o[d])
     for d in range(x_t.size):
-        disagree[d] = (ab_s + bb_s * pi_o[d]) * redraw / bb_t
-        not_disagree[d] = bb_s * (keep + redraw * pi_v[d]) / bb_t
-    signal, lost = (keep, redraw) if law.x_prev else (ab_t, bb_t)
+        disagree[d] = bit.disagree(step, pi_v[d], pi_o[d])
+        not_disagree[d] = bit.not_disagree(step, pi_v[d], pi_o[d])
     for d in range(x_t.size):
         v, o = pi_v[d], pi_o[d]
-        gap[d] = redraw * (ab_s * v + ab_t * o) / (bb_t * (ab_t + bb_t * v))
-        odds = log((signal + lost * v) / (lost * o))
-        own[d] = odds if x_t[d] != 0 else -odds
+        columns[4, d] = bit.gap(step, v, o)
+        odds = bit.evidence(step, v, o, law.x_prev)
+        columns[5, d] = odds if x_t[d] != 0 else -odds
 
 
 @njit(fastmath=FUSED, error_model="numpy")

@@ -14,8 +14,8 @@ from numba import cuda
 
 from bdiff_np.kernels.bernoulli import bernoulli_bit_numba as bit
 from bdiff_np.kernels.bernoulli import bernoulli_device
-from bdiff_np.kernels.bernoulli.bernoulli_device import PER_BIT, SKIP, X_PREV, DeviceKernels, Law
-from bdiff_np.kernels.bernoulli.bernoulli_numba import TINY
+from bdiff_np.kernels.bernoulli.bernoulli_codes import PER_BIT, SKIP, TINY, X_PREV
+from bdiff_np.kernels.bernoulli.bernoulli_device import DeviceKernels, Law
 from bdiff_np.kernels.dense import arrays_numba_cuda
 from bdiff_np.kernels.dense.dense_numba_cuda import lane_sum, random_block
 from bdiff_np.kernels.shared import philox_numba as philox
@@ -34,8 +34,12 @@ def _columns(table, form, T, D, t, v, d):
         return table[at], table[at + 1], table[at + 2], table[at + 3], table[at + 4], table[at + 5]
     at, pi = 6 * t, 6 * (T + 1)
     step = table[at], table[at + 1], table[at + 2], table[at + 3], table[at + 4], table[at + 5]
-    c = bit.work_out(step, table[pi + v * D + d], table[pi + (1 - v) * D + d], form & X_PREV != 0)
-    return c[0], c[1], c[2], c[3], c[4], c[5] if v != 0 else -c[5]
+    v_pi, o_pi = table[pi + v * D + d], table[pi + (1 - v) * D + d]
+    odds = bit.evidence(step, v_pi, o_pi, form & X_PREV != 0)
+    return (
+        bit.agree(step, v_pi, o_pi), bit.disagree(step, v_pi, o_pi), bit.not_agree(step, v_pi, o_pi),
+        bit.not_disagree(step, v_pi, o_pi), bit.gap(step, v_pi, o_pi), odds if v != 0 else -odds,
+    )  # fmt: skip
 
 
 @cuda.jit(device=True)

@@ -12,6 +12,7 @@ import numpy as np
 from bdiff_np import rng
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain
+from bdiff_np.kernels.bernoulli.bernoulli_codes import LOW
 from bdiff_np.rng import Key
 
 
@@ -150,4 +151,4 @@ def _sigmoids(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _phi(y: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """y - log(1 + y) >= 0, float64, for y = ratio - 1: where y is nearly -1, the ratio has the digits that y has
     lost."""
-    return y - np.where(y < -0.5, np.log(ratio, dtype=np.float64), np.log1p(np.maximum(y, -0.5)))
+    return y - np.where(y < LOW, np.log(ratio, dtype=np.float64), np.log1p(np.maximum(y, LOW)))

@@ -10,7 +10,7 @@ struct Active {
 
 template <typename C>
 __device__ __forceinline__ Active<C> act(int code, C v) {
-  if (code == RELU) return {v <= 0 ? C(0) : v, v > 0 ? C(1) : C(0)};  // what is no number stays none
+  if (code == RELU) return {v <= 0 ? C(0) : v, v > 0 ? C(1) : C(0)};  // NaN stays NaN
   if (code == SILU) {
     const C s = 1 / (1 + exp(-v));
     return {v * s, s + v * s * (1 - s)};

@@ -29,6 +29,11 @@ class Rates(NamedTuple):
     ema: float  # 1 - ema_decay
 
 
+def drop_threshold(rate: float) -> int:
+    """The word below which a unit is dropped, which happens with probability `rate`: keep_mask compares with it."""
+    return min(round(rate * 2**32), 2**32 - 1)
+
+
 def rates(*, lr, scale, beta1, beta2, eps, weight_decay, ema_decay, step) -> Rates:
     """The Rates of a step, or of many if the arguments are arrays, from what the operation `adamw` is told."""
     return Rates(

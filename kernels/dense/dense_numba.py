@@ -65,7 +65,7 @@ def act(code, y, slope):
     if code == RELU:
         for j in range(y.size):
             slope[j] = one if y[j] > 0 else zero
-            y[j] = zero if y[j] <= 0 else y[j]  # what is no number stays none
+            y[j] = zero if y[j] <= 0 else y[j]  # NaN stays NaN
     elif code == SILU:
         for j in range(y.size):
             y[j], slope[j] = _silu(y[j], one)

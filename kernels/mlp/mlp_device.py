@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bdiff_np.kernels.mlp.mlp_plan import offsets
-from bdiff_np.kernels.shared.cuda_grid import PIECES, Parts, pieces, room
+from bdiff_np.kernels.shared.cuda_grid import PIECES, Parts, make_parts, pieces
+from bdiff_np.params import offsets
 
 NARROW = 128  # width of all layers up to which the launches of a step take longer than its products
 
@@ -51,8 +51,8 @@ class Perceptron:
         self.f = new(B, F)
         if groups:
             self.film, self.dy = [new(B, 2 * n_out) for _, n_out in widths[:-1]], [new(B, n_out) for _, n_out in widths]
-            self.grads, self.places = arrays.empty(self.groups * params.flat.size, C), offsets(net)
-            self.sums = [room(arrays, B, n_out, C) for _, n_out in widths] if not self.narrow else []
+            self.grads, self.places = arrays.empty(self.groups * params.flat.size, C), offsets(net.shapes)
+            self.sums = [make_parts(arrays, B, n_out, C) for _, n_out in widths] if not self.narrow else []
             self.unused = arrays.empty(PIECES, C)  # squares that nobody asks for
 
     @staticmethod

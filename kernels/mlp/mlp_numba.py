@@ -18,6 +18,7 @@ from bdiff_np.kernels.dense.dense_codes import CODES
 from bdiff_np.kernels.shared import blas_numba
 from bdiff_np.kernels.shared.blas_numba import multiply, multiply_left, multiply_right
 from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.params import offsets
 
 ALIGN = 16  # floats of a cache line
 N_IN, N_OUT, CODE, W, F, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
@@ -45,11 +46,7 @@ def make_plan(net) -> Plan:
     sgemm."""
     sgemm = blas_numba.sgemm()
     assert sgemm is not None, "build() has asked"
-    places, start = {}, 0
-    for name, shape in net.shapes.items():
-        places[name] = start
-        start += int(np.prod(shape))
-    used = 0
+    places, used = offsets(net.shapes), 0
 
     def take(width: int) -> int:
         nonlocal used
@@ -90,7 +87,7 @@ def copy(x, out):
 
 
 @njit(inline="always")
-def room(plan, buffer, slot, B, width):
+def array_at(plan, buffer, slot, B, width):
     """The array (B, width) that begins at a slot of the buffer."""
     start = slot * (buffer.size // plan.slots[1])
     return buffer[start : start + B * width].reshape(B, width)
@@ -110,17 +107,20 @@ def forward(plan, params, buffer, B, shared):
         Else empty
     """
     count = plan.features.shape[1]
-    features = room(plan, buffer, plan.slots[0], B, count)
+    features = array_at(plan, buffer, plan.slots[0], B, count)
     start = 0
     for k in range(plan.layers.shape[0]):
         layer = plan.layers[k]
         n_in, n_out = layer[N_IN], layer[N_OUT]
-        x, matrix = room(plan, buffer, layer[X], B, n_in + 1), weight(params, layer[W], n_in + 1, n_out)
+        x, matrix = array_at(plan, buffer, layer[X], B, n_in + 1), weight(params, layer[W], n_in + 1, n_out)
         if k + 1 == plan.layers.shape[0]:
-            multiply(plan.sgemm, x, matrix, room(plan, buffer, layer[U], B, n_out), f32(0))
+            multiply(plan.sgemm, x, matrix, array_at(plan, buffer, layer[U], B, n_out), f32(0))
             return
-        u, y = room(plan, buffer, layer[U], B, n_out + 1), room(plan, buffer, layer[Y], B, n_out + 1)
-        scale, shift = room(plan, buffer, layer[SCALE], B, n_out + 1), room(plan, buffer, layer[SHIFT], B, n_out + 1)
+        u, y = array_at(plan, buffer, layer[U], B, n_out + 1), array_at(plan, buffer, layer[Y], B, n_out + 1)
+        scale, shift = (
+            array_at(plan, buffer, layer[SCALE], B, n_out + 1),
+            array_at(plan, buffer, layer[SHIFT], B, n_out + 1),
+        )
         multiply(plan.sgemm, x, matrix, u[:, :n_out], f32(0))
         if shared.size > 0:
             for r in range(B):
@@ -144,14 +144,14 @@ def backward(plan, params, buffer, B):
         layer, above = plan.layers[k], plan.layers[k + 1]
         n_out, n_above = layer[N_OUT], above[N_OUT]
         dz, dz_above = (
-            room(plan, buffer, layer[DZ], B, n_out + 1),
-            room(plan, buffer, above[DZ], B, n_above if k + 1 == last else n_above + 1),
+            array_at(plan, buffer, layer[DZ], B, n_out + 1),
+            array_at(plan, buffer, above[DZ], B, n_above if k + 1 == last else n_above + 1),
         )
         multiply_right(
             plan.sgemm, dz_above[:, :n_above], weight(params, above[W], n_out, n_above), dz[:, :n_out], f32(0)
         )
-        u, scale = room(plan, buffer, layer[U], B, n_out + 1), room(plan, buffer, layer[SCALE], B, n_out + 1)
-        slope = room(plan, buffer, layer[SHIFT], B, n_out + 1)
+        u, scale = array_at(plan, buffer, layer[U], B, n_out + 1), array_at(plan, buffer, layer[SCALE], B, n_out + 1)
+        slope = array_at(plan, buffer, layer[SHIFT], B, n_out + 1)
         dense.film_act_backward(dz.reshape(-1), u.reshape(-1), scale.reshape(-1), slope.reshape(-1))
 
 
@@ -164,13 +164,16 @@ def weight_gradient(plan, buffer, B, tile, grads, add):
     n_in, n_out = layer[N_IN], layer[N_OUT]
     if tile[OF_FILM] != 0:
         count = plan.features.shape[1]
-        features, table = room(plan, buffer, plan.slots[0], B, count), weight(grads, layer[F], count, 2 * n_out)
-        scale, shift = room(plan, buffer, layer[SCALE], B, n_out + 1), room(plan, buffer, layer[SHIFT], B, n_out + 1)
+        features, table = array_at(plan, buffer, plan.slots[0], B, count), weight(grads, layer[F], count, 2 * n_out)
+        scale, shift = (
+            array_at(plan, buffer, layer[SCALE], B, n_out + 1),
+            array_at(plan, buffer, layer[SHIFT], B, n_out + 1),
+        )
         multiply_left(plan.sgemm, features[:, first:last], scale[:, :n_out], table[first:last, :n_out], beta)
         multiply_left(plan.sgemm, features[:, first:last], shift[:, :n_out], table[first:last, n_out:], beta)
     else:
-        dz = room(plan, buffer, layer[DZ], B, n_out if k + 1 == plan.layers.shape[0] else n_out + 1)
-        x = room(plan, buffer, layer[X], B, n_in + 1)
+        dz = array_at(plan, buffer, layer[DZ], B, n_out if k + 1 == plan.layers.shape[0] else n_out + 1)
+        x = array_at(plan, buffer, layer[X], B, n_in + 1)
         multiply_left(
             plan.sgemm, x[:, first:last], dz[:, :n_out], weight(grads, layer[W], n_in + 1, n_out)[first:last], beta
         )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bdiff_np.kernels.dense.dense_codes import CODES, IDENTITY
+from bdiff_np.params import offsets
 
 SUMS = 4 * 8 * 32  # bytes that sums over a block take beside the network (sums.cuh)
 
@@ -37,22 +38,13 @@ def pitch(n: int) -> int:
     return fours(n) if fours(n) % 8 else fours(n) + 4
 
 
-def offsets(net) -> dict[str, int]:
-    """Where each parameter begins in the flat buffer."""
-    places, start = {}, 0
-    for name, shape in net.shapes.items():
-        places[name] = start
-        start += int(np.prod(shape))
-    return places
-
-
 def lay_out(net, rows: int, training: bool) -> Plan:
     """A network with `dense`, its layers (nets/mlp.py), for `rows` rows, a multiple of four; training : with all that
     backward needs.
 
     Raises ValueError where a bias does not follow its weights in the parameters: one product brings both.
     """
-    used, places, F = 0, offsets(net), net.features.shape[1]
+    used, places, F = 0, offsets(net.shapes), net.features.shape[1]
 
     def take(floats: int) -> int:
         nonlocal used

@@ -20,12 +20,16 @@ FOLDER = Path(__file__).parent.parent  # of all kernels
 
 
 @lru_cache(1)
-def place() -> Path | None:
+def cache_folder() -> Path | None:
     """The first that can be written to of: under NUMBA_CACHE_DIR if that is set, beside the kernels, the user's cache.
     None if there is none."""
     every = hashlib.sha256(f"{_numba_version()} {sys.version}".encode())
     package = Path(find_spec("bdiff_np.rng").origin).parent  # type: ignore[union-attr, arg-type]
-    constants = [package / "rng.py", *sorted((package / "diffusion").glob("*.py")), FOLDER / "dense" / "dense_codes.py"]
+    constants = [
+        package / "rng.py",
+        *sorted((package / "diffusion").glob("*.py")),
+        *sorted(FOLDER.glob("*/*_codes.py")),
+    ]
     for path in [*sorted(FOLDER.glob("*/*_numba.py")), *constants]:
         every.update(path.name.encode() + b"\0" + path.read_bytes())
     asked = os.environ.get("NUMBA_CACHE_DIR")
@@ -43,7 +47,7 @@ def place() -> Path | None:
 
 def is_compiled(function: str) -> bool:
     """Whether a function, named file.function, has been compiled here. Those that it calls have been, then."""
-    folder = place()
+    folder = cache_folder()
     return folder is not None and any(folder.glob(f"*/{function}-*.nbi"))
 
 

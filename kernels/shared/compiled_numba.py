@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numba
 
-from bdiff_np.kernels.shared.compiled import place
+from bdiff_np.kernels.shared.compiled import cache_folder
 
 
 def njit(function=None, **options):
@@ -17,7 +17,7 @@ def njit(function=None, **options):
     """
     if function is None:
         return lambda f: njit(f, **options)
-    before, folder = numba.config.CACHE_DIR, place()
+    before, folder = numba.config.CACHE_DIR, cache_folder()
     numba.config.CACHE_DIR = str(folder or "")
     try:
         return numba.njit(cache=folder is not None, _nrt=False, no_cfunc_wrapper=True, **options)(function)

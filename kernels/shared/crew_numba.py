@@ -95,8 +95,8 @@ def pause() -> int:
 
 
 @intrinsic
-def _add(typing, address, amount):
-    """Adds to an int64 in memory at once for all threads; returns what was there."""
+def _fetch_and_add(typing, address, amount):
+    """Atomic fetch-and-add on an int64 in memory."""
 
     def codegen(context, builder, signature, arguments):
         pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -106,8 +106,8 @@ def _add(typing, address, amount):
 
 
 @intrinsic
-def _look(typing, address):
-    """An int64 in memory, and everything that was written before it."""
+def _load(typing, address):
+    """Atomic load of an int64 in memory, with acquire order."""
 
     def codegen(context, builder, signature, arguments):
         return builder.load_atomic(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), "acquire", 8)
@@ -127,8 +127,8 @@ def _call(typing, address):
 
 
 @intrinsic
-def _exchange(typing, address, expected, value):
-    """Puts `value` in the place of `expected`; whether that was there."""
+def _compare_and_swap(typing, address, expected, value):
+    """Atomic compare-and-swap of an int64 in memory; whether it was done."""
 
     def codegen(context, builder, signature, arguments):
         pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -141,8 +141,8 @@ def _exchange(typing, address, expected, value):
 def taken(crew, task, phase):
     """Whether the task of this phase is somebody else's; if not, it is the caller's now."""
     address = crew.claims.ctypes.data + 8 * APART * task
-    newest = _look(address)
-    return newest >= phase or not _exchange(address, newest, phase)
+    newest = _load(address)
+    return newest >= phase or not _compare_and_swap(address, newest, phase)
 
 
 @njit
@@ -153,20 +153,20 @@ def first(crew, tasks):
 
 @njit
 def done(crew):
-    _add(crew.counters.ctypes.data + 8 * DONE, 1)
+    _fetch_and_add(crew.counters.ctypes.data + 8 * DONE, 1)
 
 
 @njit
 def stop(crew):
-    _add(crew.counters.ctypes.data + 8 * STOPPED, 1)
+    _fetch_and_add(crew.counters.ctypes.data + 8 * STOPPED, 1)
 
 
 @njit
 def ready(crew, before):
     """Returns True when `before` tasks are done, False if that will never be."""
     looks = 0
-    while _look(crew.counters.ctypes.data + 8 * DONE) < before:
-        if _look(crew.counters.ctypes.data + 8 * STOPPED) != 0:
+    while _load(crew.counters.ctypes.data + 8 * DONE) < before:
+        if _load(crew.counters.ctypes.data + 8 * STOPPED) != 0:
             return False
         looks += 1
         if looks > PATIENCE:

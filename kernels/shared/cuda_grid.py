@@ -34,6 +34,6 @@ def pieces(n: int) -> int:
     return max(1, min(PIECES, -(-n // WARP)))
 
 
-def room(arrays, B: int, H: int, dtype) -> Parts:
+def make_parts(arrays, B: int, H: int, dtype) -> Parts:
     """Parts for sums of H columns over B rows. arrays : arrays_*.py"""
     return Parts(arrays.empty(parts(B) * H, dtype), parts(B), H)

@@ -26,7 +26,7 @@ FEW = 4  # rows that the network is asked for at least: with fewer, BLAS takes o
 BLOCK = 256  # of steps, whose tables are worked out together
 
 
-class Room(NamedTuple):
+class Space(NamedTuple):
     """What each thread needs for R rows."""
 
     buffer: np.ndarray  # (threads, R * floats) float32, the network's
@@ -70,7 +70,7 @@ class FusedChain:
         self.plan, self.threads = mlp.make_plan(model.net), threads or crew.cores()
         self._blocks: dict[int, np.ndarray] = {}
         n, R, D = self.threads, max(FEW, min(TOGETHER, rows)), model.D
-        self.room = Room(
+        self.space = Space(
             np.zeros((n, R * int(self.plan.slots[1])), np.float32), np.zeros((n, kernels.work * R * D), np.float32),
             np.zeros((n, R, D), model.kind.dtype), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n,
             R * -(-D // 8), 4), np.uint64),
@@ -86,9 +86,11 @@ class FusedChain:
         walk = Walk(
             first, self.chain.time, self._tables(t), self.kernels.limits(t, x.shape[1]), seed, first_row, free, x
         )
-        tasks = -(-len(x) // self.room.t.shape[1])
+        tasks = -(-len(x) // self.space.t.shape[1])
         with blas_numba.one_thread():
-            crew.run(min(self.threads, tasks), tasks, walk_back, self.plan, self.law, self.params.flat, self.room, walk)
+            crew.run(
+                min(self.threads, tasks), tasks, walk_back, self.plan, self.law, self.params.flat, self.space, walk
+            )
 
     def _tables(self, t: np.ndarray) -> np.ndarray:
         """Scale and shift of every hidden layer at t. By blocks of t that are always the same: BLAS rounds by the
@@ -108,28 +110,28 @@ def build(model, kernels, rows: int = TOGETHER) -> FusedChain | None:
 
 
 @njit(nogil=True)
-def walk_back(own, plan, law, params, room, walk):
+def walk_back(own, plan, law, params, space, walk):
     """One thread's part; `own` is its crew_numba.Crew."""
-    tasks, together = own.claims.size // crew.APART, room.t.shape[1]
+    tasks, together = own.claims.size // crew.APART, space.t.shape[1]
     for i in range(tasks):
         task = (i + crew.first(own, tasks)) % tasks
         if not crew.taken(own, task, 0):
             lo = task * together
             for s in range(walk.tables.shape[0]):
-                _step(plan, law, params, room, walk, (own.rank, s, lo, min(lo + together, walk.x.shape[0])))
+                _step(plan, law, params, space, walk, (own.rank, s, lo, min(lo + together, walk.x.shape[0])))
 
 
 @njit
-def _step(plan, law, params, room, walk, where):
+def _step(plan, law, params, space, walk, where):
     """One step back for rows lo .. hi - 1."""
     rank, s, lo, hi = where
     x = walk.x
     D, t = x.shape[1], walk.first - s
     blocks = (D + 7) // 8
-    raw = room.words[rank, : (hi - lo) * blocks]
+    raw = space.words[rank, : (hi - lo) * blocks]
     philox_numba.fill(u64(walk.seed), u64(rng.P_NOISE), u64(t), u64((walk.first_row + lo) * blocks), raw)
     words = raw.reshape(-1).view(np.uint32).reshape(hi - lo, blocks * 8)
-    chosen, row = room.x[rank], room.row[rank]
+    chosen, row = space.x[rank], space.row[rank]
     count = 0
     for r in range(hi - lo):
         if family.may_change(law, walk.limits[s], words[r], x[lo + r]):
@@ -140,7 +142,7 @@ def _step(plan, law, params, room, walk, where):
     if count == 0:
         return
     asked = max(count, FEW)
-    x_t, every, buffer = chosen[:asked], room.t[rank, :asked], room.buffer[rank]
+    x_t, every, buffer = chosen[:asked], space.t[rank, :asked], space.buffer[rank]
     for r in range(count, asked):
         mlp.copy(chosen[0], chosen[r])
     for r in range(asked):
@@ -148,8 +150,8 @@ def _step(plan, law, params, room, walk, where):
     input_numba.read_at(plan, law, x_t, walk.time[t], buffer)
     mlp.forward(plan, params, buffer, asked, walk.tables[s])
     last = plan.layers[plan.layers.shape[0] - 1]
-    out = mlp.room(plan, buffer, last[mlp.U], asked, last[mlp.N_OUT])
-    family.p_sample(law, every[:count], out[:count], words[:count], room.work[rank], x_t[:count])
+    out = mlp.array_at(plan, buffer, last[mlp.U], asked, last[mlp.N_OUT])
+    family.p_sample(law, every[:count], out[:count], words[:count], space.work[rank], x_t[:count])
     for r in range(count):
         at = lo + row[r]
         for d in range(D):

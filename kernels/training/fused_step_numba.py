@@ -184,8 +184,8 @@ def _slice(plan, law, weights, space, steps, where):
     mlp.forward(plan, weights.params, buffer, B, buffer[:0])
     last = plan.layers[plan.layers.shape[0] - 1]
     out, dout = (
-        mlp.room(plan, buffer, last[mlp.U], B, last[mlp.N_OUT]),
-        mlp.room(plan, buffer, last[mlp.DZ], B, last[mlp.N_OUT]),
+        mlp.array_at(plan, buffer, last[mlp.U], B, last[mlp.N_OUT]),
+        mlp.array_at(plan, buffer, last[mlp.DZ], B, last[mlp.N_OUT]),
     )
     family.kl_grad(law, t, out, x0, x_t, space.work[place], dout, space.kl[lo : hi if steps.logged[s] else lo])
     mlp.backward(plan, weights.params, buffer, B)

@@ -16,8 +16,8 @@ f32 = np.float32
 def read(plan, law, x_t, t, buffer):
     """The network's input and the features of time, for rows x_t (B, D) at t (B,)."""
     B, n_in = x_t.shape[0], plan.layers[0, mlp.N_IN]
-    inputs = mlp.room(plan, buffer, plan.layers[0, mlp.X], B, n_in + 1)
-    features = mlp.room(plan, buffer, plan.slots[0], B, plan.features.shape[1])
+    inputs = mlp.array_at(plan, buffer, plan.layers[0, mlp.X], B, n_in + 1)
+    features = mlp.array_at(plan, buffer, plan.slots[0], B, plan.features.shape[1])
     for r in range(B):
         _read_row(plan, law, x_t[r], t[r], inputs[r])
         mlp.copy(plan.features[t[r]], features[r])
@@ -27,7 +27,7 @@ def read(plan, law, x_t, t, buffer):
 def read_at(plan, law, x_t, t, buffer):
     """The network's input for rows that are all at one t."""
     B, n_in = x_t.shape[0], plan.layers[0, mlp.N_IN]
-    inputs = mlp.room(plan, buffer, plan.layers[0, mlp.X], B, n_in + 1)
+    inputs = mlp.array_at(plan, buffer, plan.layers[0, mlp.X], B, n_in + 1)
     for r in range(B):
         _read_row(plan, law, x_t[r], t, inputs[r])
 
