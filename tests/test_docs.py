@@ -20,6 +20,7 @@ def documents() -> list[Path]:
         *ROOT.glob("*.md"),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "benchmarks").rglob("*.md"),
+        *(ROOT / "kernels").glob("*.md"),
         *ROOT.glob("runs/*/*.md"),
     ]
     return sorted(found)
@@ -141,3 +142,41 @@ def test_a_broken_link_is_found(tmp_path):
     links = "[a](page.md#a-page) [b](https://example.org) [c](no.md) [d](#none) ![e](no.png) `[f](code.md)`"
     page.write_text(f"# A page\n{links}\n", encoding="utf-8")
     assert broken_links(page) == ["no.md", "#none", "no.png"]
+
+
+NAMED = re.compile(r"\b(?:bdiff_np|kernels|tests|benchmarks|docs|runs)/[\w./*-]*(?:::\w+)?")
+
+
+def unknown_names(text: str) -> list[str]:
+    """Files, folders, patterns of files and tests that a text names and that are not there."""
+    text = re.sub(r"\S*[<{][^>}\n]*[>}]\S*", "", text)  # names with a part left open
+    names = [name.rstrip(".") for name in NAMED.findall(text)]
+    return [name for name in names if not is_there(*name.partition("::")[::2])]
+
+
+def is_there(file: str, test: str) -> bool:
+    found = [*ROOT.glob(file)] if "*" in file else [ROOT / file]
+    if not found or not found[0].exists():
+        return False
+    return not test or f"def {test}(" in found[0].read_text(encoding="utf-8")
+
+
+def test_files_and_tests_that_are_named_exist():
+    """In pages, and in the comments and docstrings of the code."""
+    pages = [page for page in documents() if page.parent.name in ("docs", "kernels", ROOT.name)]
+    code = [path for folder in ("bdiff_np", "kernels") for path in (ROOT / folder).rglob("*.*")]
+    files = [*pages, *(path for path in code if path.suffix in (".py", ".cu", ".cuh"))]
+    examples = ("runs/", "benchmarks/gpu_logs", "bdiff_np/kernels")  # of folders that users make
+    wrong = {
+        str(path.relative_to(ROOT)): names
+        for path in files
+        if (names := [n for n in unknown_names(path.read_text(encoding="utf-8")) if not n.startswith(examples)])
+    }
+    assert not wrong
+
+
+def test_a_name_that_leads_nowhere_is_found():
+    text = (
+        "`kernels/*_cupy.py`, `kernels/*/*_cupy.py` and tests/test_docs.py::test_nothing, tests/test_docs.py::is_there."
+    )
+    assert unknown_names(text) == ["kernels/*_cupy.py", "tests/test_docs.py::test_nothing"]

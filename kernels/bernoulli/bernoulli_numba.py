@@ -1,7 +1,8 @@
 """The three kernels of Bernoulli diffusion in compiled code: q_sample, kl_grad, p_sample.
 
-The same operations as kernels/bernoulli_numpy.py, bit by bit instead of array by array; the gradient loop has no
-logarithm and vectorises. The value of the KL, with its logarithms in float64, is worked out only when it is asked for.
+The same operations as kernels/bernoulli/bernoulli_numpy.py, bit by bit instead of array by array; the gradient loop has
+no logarithm and vectorises. The value of the KL, with its logarithms in float64, is worked out only when it is asked
+for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 // Dense layers, one number at a time: activations with their slopes, time's scale and shift, AdamW. Formulas:
 // derivation, sections 12 and 13.
 
-enum Activation { RELU, SILU, GELU, TANH, SIGMOID, IDENTITY };  // as CODES of kernels/dense_codes.py
+enum Activation { RELU, SILU, GELU, TANH, SIGMOID, IDENTITY };  // as CODES of dense_codes.py
 
 template <typename C>
 struct Active {
@@ -37,7 +37,7 @@ __device__ __forceinline__ Active<C> film_act(int code, C u, C scale, C shift) {
   return act(code, u * (1 + scale) + shift);
 }
 
-// The numbers of one AdamW step, as rates() of kernels/dense_codes.py: scale of the gradient, 1 - beta1, 1 - beta2, lr
+// The numbers of one AdamW step, as rates() of dense_codes.py: scale of the gradient, 1 - beta1, 1 - beta2, lr
 // / (1 - beta1^step), 1 / sqrt(1 - beta2^step), eps, lr weight_decay, 1 - ema_decay.
 template <typename C>
 struct Rates {

@@ -18,7 +18,7 @@ struct Layer {
   int n_in, n_out, code, W, F, w, f, x, u, s, g;
 };
 
-// What the host laid out (kernels/mlp_plan.py).
+// What the host laid out (mlp_plan.py).
 struct Net {
   // odds : whether bits are read a second time, weighted by the log odds that they carry
   int layers, D, inputs, features, P, odds;
