@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _here = _Path(__file__).resolve().parent
-if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "bernoulli").is_dir():
+if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "shared").is_dir():
     # A checkout on a file system without symbolic links: bdiff_np/kernels is one to ../kernels (setup.py maps it
     # likewise). Registered by hand, nothing else beside the package becomes importable through it.
     _spec = _ModuleSpec(f"{__name__}.kernels", None, is_package=True)
@@ -33,9 +33,10 @@ if not (_here / "kernels").is_dir() and (_here.parent / "kernels" / "bernoulli")
 def load(target: str | _Path, backend: str = "numpy") -> Model:
     """A trained model.
 
-    target : a checkpoint, a results folder or a run folder (then its newest results). backend : "numpy", or "numba",
-        which samples many times
-    faster once it has compiled. Raises InputError where there is none.
+    target : a checkpoint, a results folder or a run folder (then its newest results)
+    backend : "numpy", or "numba", which samples many times faster once it has compiled
+
+    Raises InputError where there is none.
     """
     from bdiff_np.model import Model
 

@@ -146,7 +146,7 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
     python cli.py train runs/heartbeat_paper --set model.T=500 --set training.epochs=5 --seed 1
     """
     from bdiff_np import config
-    from bdiff_np.runfolder import conclude
+    from bdiff_np.runfolder import conclude, saving
     from bdiff_np.runfolder import run as training
     from bdiff_np.show import report
 
@@ -174,7 +174,7 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
     click.echo(report.plan(job), err=True)
     job.compile()  # before there is a results folder: who interrupts it leaves nothing behind
     if not resume:
-        job.open()
+        saving.begin(job)
         click.echo(f"results: {job.results}", err=True)
     try:
         ending = job.train()
@@ -398,7 +398,7 @@ def _data_command(name: str, parameter: str, what: str, default: int):
     @data.command(
         name, help=f"{what}\n\n\b\npython cli.py data {name} --length 20 --{parameter} {default} --out runs/mine"
     )
-    @click.option("--length", type=click.IntRange(1), default=20, show_default=True, help="Bits of a row.")
+    @click.option("--length", type=click.IntRange(1), default=20, show_default=True, help="Length of a row.")
     @click.option(
         f"--{parameter}",
         "value",

@@ -6,7 +6,7 @@ numpy.random.Philox produces it, found by its address and not by the order of th
     key     = (seed, stream)                  stream: what the noise is for, one of the constants below
     counter = (1 + row * blocks + j, step, 0, 0)   block j of a row; NumPy counts up before it draws, hence the 1
 
-A block is four 64-bit words, read as eight 32-bit words, low half first; a row of D bits owns blocks = ceil(D / 8) of
+A block is four 64-bit words, read as eight 32-bit words, low half first; a row of D words owns blocks = ceil(D / 8) of
 them. So a row draws the same words whatever the batch, slice, thread or rank that holds it, and to resume a run takes
 its seed and its step, nothing else.
 """
@@ -55,7 +55,7 @@ def words(key: Key, rows: int, count: int, first_row: int = 0) -> np.ndarray:
 
     Returns
     -------
-    (rows, count) uint32, uniform over all 2**32 values. `count` is part of the address: D bits a row fix where a row's
+    (rows, count) uint32, uniform over all 2**32 values. `count` is part of the address: D words a row fix where a row's
     blocks begin.
     """
     blocks = -(-count // 8)
@@ -96,7 +96,7 @@ def _philox(seed: int, stream: int, step: np.ndarray, block: np.ndarray) -> list
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
 
     def product(m: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Upper and lower 64 bits of m x, from four products of 32 bits."""
+        """Upper and lower 64-bit half of m x, from four 32-bit products."""
         a, b, c, d = np.uint64(m >> 32), np.uint64(m & 0xFFFFFFFF), x >> half, x & low
         middle = (b * d >> half) + (a * d & low) + (b * c & low)
         return a * c + (a * d >> half) + (b * c >> half) + (middle >> half), (middle << half) | (b * d & low)

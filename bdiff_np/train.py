@@ -7,6 +7,7 @@ step to go on exactly.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -129,11 +130,11 @@ class Training:
         their orders there."""
         N, b, seed = len(self.rows), self.batch_rows, self.seed
         if self._orders is None or self._orders[0] is not self.fused:
-            made = getattr(
-                self.fused, "orders", lambda first, passes, N: rng.permutations(seed, rng.SHUFFLE, first, passes, N)
-            )
-            empty = getattr(self.fused, "empty", np.empty)
-            self._orders = self.fused, Orders(lambda first, passes: made(first, passes, N), empty, N)
+            if self.fused is None:
+                orders, empty = partial(rng.permutations, seed, rng.SHUFFLE), np.empty
+            else:
+                orders, empty = self.fused.orders, self.fused.empty
+            self._orders = self.fused, Orders(lambda first, passes: orders(first, passes, N), empty, N)
         return self._orders[1].take((first - 1) * b, count * b)
 
     def tensors(self) -> dict[str, np.ndarray]:

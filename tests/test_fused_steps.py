@@ -413,7 +413,7 @@ def test_inputs_are_not_written(monkeypatch):
         seen.append(len(arguments))
         return found
 
-    watched.orders = fused.orders
+    watched.orders, watched.empty = fused.orders, fused.empty
     monkeypatch.setattr(job, "fused", watched)
     held = job.rows.packed.copy(), job.model.chain.alpha_bar.copy(), job.model.net.features.copy()
     job.advance(9)

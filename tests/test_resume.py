@@ -20,7 +20,7 @@ from bdiff_np import evaluate, sample
 from bdiff_np.data import bits as data
 from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.model import Model
-from bdiff_np.runfolder import checkpoint, conclude, rundir
+from bdiff_np.runfolder import checkpoint, conclude, rundir, saving
 from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
@@ -184,7 +184,7 @@ def test_killed_while_the_results_folder_is_made(tmp_path, monkeypatch, write):
 
         return call
 
-    monkeypatch.setattr(training, "write_whole", dying(training.write_whole))
+    monkeypatch.setattr(saving, "write_whole", dying(saving.write_whole))
     monkeypatch.setattr(shutil, "copyfile", dying(shutil.copyfile))
     invoke("train", folder)
     monkeypatch.undo()

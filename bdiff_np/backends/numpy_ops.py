@@ -68,7 +68,7 @@ def where(mask: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether a GPU may round what it multiplies to 10 bits of mantissa; on the host there is nothing to allow."""
+    """Whether a GPU may round what it multiplies to a 10-bit mantissa; on the host there is nothing to allow."""
 
 
 def versions() -> dict[str, str]:

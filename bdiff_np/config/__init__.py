@@ -64,9 +64,10 @@ def disagreements(owners: Sequence[type[Settings]], **sections) -> Disagreements
         yield from owner.disagreements(**sections)
 
 
-def schema(family: str = "bernoulli", net: str = "mlp") -> Schema:
-    """The schema for a family and a net. Raises InputError for a name without a file."""
-    return _schema(family, net)
+def schema(family: str | None = None, net: str | None = None) -> Schema:
+    """The schema for a family and a net, the defaults for None. Raises InputError for a name without a file."""
+    fields = ModelSettings.model_fields
+    return _schema(family or fields["family"].default, net or fields["net"].default)
 
 
 @lru_cache
@@ -124,7 +125,7 @@ def validate(raw: Mapping[str, Any]) -> Config:
     """The configuration that a checkpoint holds. Raises ValueError (pydantic's, or InputError for a family or a net
     that is not there)."""
     model = raw.get("model", {})
-    return schema(model.get("family", "bernoulli"), model.get("net", "mlp")).Config.model_validate(raw)
+    return schema(model.get("family"), model.get("net")).Config.model_validate(raw)
 
 
 def place(path: str | os.PathLike[str], setting: str) -> str:

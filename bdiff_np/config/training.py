@@ -28,7 +28,7 @@ class TrainingSettings(Settings):
     steps_per_epoch: Count | None = None
     """Optimiser steps per epoch; null: ceil(rows / batch_size) * ceil(T / num_sample_steps), 1000 at most."""
     tf32: bool = False
-    """Whether a GPU may multiply with 10 bits of mantissa (TF32) in nets wider than 128: faster, less exact."""
+    """Whether a GPU may multiply with a 10-bit mantissa (TF32) in nets wider than 128: faster, less exact."""
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Seed of all random words."""
     save_every_n_epochs: Count = 10

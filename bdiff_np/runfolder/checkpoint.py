@@ -1,8 +1,8 @@
 """A checkpoint: one safetensors file that holds a training completely, written whole and checked when read.
 
 Tensors: params/NAME and ema/NAME (the averaged weights, which samples are drawn with), m and v (Adam's moments, flat),
-pi (the stationary law). Beside them one JSON text: format, step, epoch, the configuration, the number of bits, the
-network's file, a checksum. No code and no pickle.
+and what the family keeps of its process (Family.state). Beside them one JSON text: format, step, epoch, the
+configuration, the number of elements, the network's file, a checksum. No code and no pickle.
 """
 
 from __future__ import annotations

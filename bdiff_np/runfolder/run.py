@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bdiff_np import __version__, evaluate, sample
 from bdiff_np import config as configuration
+from bdiff_np import evaluate, sample
 from bdiff_np.backends import auto
 from bdiff_np.backends.auto import AUTO
 from bdiff_np.data import read_run
@@ -23,27 +23,12 @@ from bdiff_np.errors import InputError
 from bdiff_np.model import Model, family_of, kind_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.optim.adamw import Diverged
-from bdiff_np.runfolder import checkpoint, rundir
-from bdiff_np.runfolder.files import write_whole
+from bdiff_np.runfolder import rundir, saving
 from bdiff_np.runfolder.history import History
 from bdiff_np.runfolder.progress import QUIET_SECONDS, Lines, pace, progress
 from bdiff_np.train import Training
 
 VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after each epoch
-
-# how a results folder's file begins that holds no code
-BUILT_IN_START = '"""The network of this run is the built-in one'
-BUILT_IN = (
-    BUILT_IN_START
-    + ''': bdiff_np/nets/{net}.py, with the settings under `model` in config.yaml.
-
-A file of this name in the run folder, with a class ReverseModel of its own, would have replaced it;
-docs/custom_net.md shows how.
-"""
-
-from bdiff_np.nets.{net} import NET  # noqa: F401
-'''
-)
 
 
 class Run:
@@ -73,14 +58,14 @@ class Run:
         if self.auto:
             choice = auto.for_training(self.training)
             self.chosen_because = choice.reason
-            self._use(choice.backend)
+            self.use(choice.backend)
         self.net_file = CODE if code else settings.model.net
         self.history = History(self.family.census(self.train_rows, self.val_rows, settings.data), self.train_rows.dtype)
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
         self.stop = False
         self._at_once = 1  # steps between two looks at Ctrl-C and the progress bar
 
-    def _use(self, backend: str) -> None:
+    def use(self, backend: str) -> None:
         """Another back end, before the first step."""
         if backend != self.training.model.ops.name:
             self.training = self._build(backend)
@@ -122,7 +107,7 @@ class Run:
             while self.epoch < self.settings.training.epochs and not self._exhausted():
                 self._steps_of_epoch(bar)
                 if self.stop:
-                    self._save(self.epoch + 1)
+                    saving.save(self, self.epoch + 1)
                     return "interrupted"
                 self._end_epoch()
                 due = (
@@ -137,7 +122,7 @@ class Run:
                 # of this epoch, interrupted and since completed
                 stale = rundir.checkpoint_path(self.results, self.epoch).exists()
                 if due or best or stale or self.stop or self._exhausted():
-                    self._save(self.epoch)
+                    saving.save(self, self.epoch)
                 if isinstance(bar, Lines) and (
                     self.epoch == self.settings.training.epochs or bar.silence() > QUIET_SECONDS
                 ):
@@ -227,16 +212,10 @@ class Run:
         done = f"epoch {h['epoch']}/{self.settings.training.epochs}, step {h['step']}, {h['seconds']:.0f} s"
         return f"{done}: loss {h['loss_bits']:.4f} bits{val}{shares}"
 
-    # Files
-    # ------------------------------------------------------------------------------------------------------------------
-
-    def open(self) -> None:
-        """Makes the results folder, with the resolved configuration and the network's file in it."""
-        self.results = rundir.new_results(self.folder)
-        code = self.code.read_bytes() if self.code else BUILT_IN.format(net=self.settings.model.net).encode()
-        write_whole(self.results / CODE, code)
-        # last: with it the folder can be resumed
-        write_whole(self.results / "config.yaml", configuration.dump(self.settings).encode())
+    def tick(self) -> None:
+        """Counts the time since the last look at the clock."""
+        now = time.monotonic()
+        self.wall_seconds, self._clock = self.wall_seconds + now - self._clock, now
 
     def summary(self) -> dict:
         """What results.json holds after each checkpoint."""
@@ -247,59 +226,6 @@ class Run:
             "training_seconds": round(self.seconds, 3),  # in optimiser steps
             "wall_seconds": round(self.wall_seconds, 3),  # with samples, bounds and files on the way
         }
-
-    def _save(self, epoch: int) -> None:
-        # The histories first: a kill between the two leaves more history than checkpoint, which resume cuts off; never
-        # less.
-        now = time.monotonic()
-        self.wall_seconds, self._clock = self.wall_seconds + now - self._clock, now
-        self.history.write_metrics(self.results)
-        rundir.write_json(self.results / "results.json", self.summary())
-        meta = {
-            "step": self.training.optimizer.taken, "epoch": self.epoch, "D": self.train_rows.D, "net": self.net_file,
-            "config": self.settings.model_dump(mode="json"), "data": self._fingerprints(), "version": __version__,
-            "backend": self.training.model.ops.name,
-            "loss_sum": self.loss_sum, "loss_count": self.loss_count, "seconds": self.seconds,
-            "best": self.history.best, "grad_norm": self.training.optimizer.grad_norm,
-            "wall_seconds": self.wall_seconds,
-        }  # fmt: skip
-        checkpoint.write(rundir.checkpoint_path(self.results, epoch), self.training.tensors(), meta)
-
-    def _fingerprints(self) -> list[int]:
-        return [rows.fingerprint() for rows in (self.train_rows, self.val_rows) if rows is not None]
-
-    def resume(self) -> None:
-        """Goes on from the newest checkpoint of the results folder that can be read, or from the start if there is
-        none."""
-        # of a write that a kill cut off
-        for left in [*self.results.glob(".*.tmp"), *self.results.glob("checkpoints/.*.tmp")]:
-            left.unlink()
-        for path in reversed(rundir.checkpoints(self.results).values()):
-            try:
-                tensors, meta = checkpoint.read(path)
-                break
-            except InputError as fault:
-                print(f"{fault}: passed over", file=sys.stderr)
-        else:
-            return
-        if meta["data"] != self._fingerprints():
-            raise InputError(
-                f"{self.folder}: the rows of train or val have changed since {path.name} was saved; start anew, "
-                "without --resume"
-            )
-        begun_on = meta.get("backend", "numpy")
-        # another one rounds differently: to go on exactly takes the same
-        if self.auto and begun_on != self.training.model.ops.name:
-            try:
-                self._use(begun_on)
-                self.chosen_because = "it was begun on it"
-            except InputError as fault:
-                print(f"{fault}; going on with {self.training.model.ops.name}, not bit for bit", file=sys.stderr)
-        self.training.restore(tensors, meta["step"])
-        self.training.optimizer.grad_norm, self.wall_seconds = meta["grad_norm"], meta["wall_seconds"]
-        self.loss_sum, self.loss_count, self.seconds = meta["loss_sum"], meta["loss_count"], meta["seconds"]
-        self.history.best = tuple(meta["best"]) if meta["best"] else None
-        self.history.load(self.results, meta["epoch"])
 
 
 class Stopped(RuntimeError):
@@ -330,9 +256,8 @@ def resume(folder: Path, *, backend: str) -> Run:
         raise InputError(f"{folder}: nothing to resume, there are no results; leave --resume out")
     results = every[-1]
     settings = configuration.load(results / "config.yaml")
-    code = results / CODE
-    own = code.is_file() and not code.read_text(encoding="utf-8").startswith(BUILT_IN_START)
-    run = Run(folder, settings, backend=backend, code=code if own else None, source=results / "config.yaml")
+    code, source = saving.own_network(results), results / "config.yaml"
+    run = Run(folder, settings, backend=backend, code=code, source=source)
     run.results = results
-    run.resume()
+    saving.restore(run)
     return run

@@ -45,6 +45,7 @@ class FusedSteps:
     """
 
     function = "fused_step_numba.take"  # what takes long to compile
+    empty = staticmethod(np.empty)  # of arrays that `orders` fills
 
     def __init__(self, net, kernels, params, optimizer, *, rows, batch: int, seed: int, threads: int | None = None):
         self.data = rows

@@ -1,0 +1,102 @@
+"""What a training leaves in its results folder, and how it goes on from there. Every file is whole or not there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bdiff_np import __version__
+from bdiff_np import config as configuration
+from bdiff_np.errors import InputError
+from bdiff_np.nets.custom import FILE as CODE
+from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder.files import write_whole
+
+if TYPE_CHECKING:
+    from bdiff_np.runfolder.run import Run
+
+# How a results folder's reverse_model.py begins that holds no code.
+BUILT_IN_START = '"""The network of this run is the built-in one'
+BUILT_IN = (
+    BUILT_IN_START
+    + ''': bdiff_np/nets/{net}.py, with the settings under `model` in config.yaml.
+
+A file of this name in the run folder, with a class ReverseModel of its own, would have replaced it;
+docs/custom_net.md shows how.
+"""
+
+from bdiff_np.nets.{net} import NET  # noqa: F401
+'''
+)
+
+
+def begin(run: Run) -> None:
+    """Makes the results folder, with the resolved configuration and the network's file in it."""
+    run.results = rundir.new_results(run.folder)
+    code = run.code.read_bytes() if run.code else BUILT_IN.format(net=run.settings.model.net).encode()
+    write_whole(run.results / CODE, code)
+    # last: with it the folder can be resumed
+    write_whole(run.results / "config.yaml", configuration.dump(run.settings).encode())
+
+
+def save(run: Run, epoch: int) -> None:
+    """Metrics, results and a checkpoint, as of now, under the number of an epoch."""
+    # The histories first: a kill between the two leaves more history than checkpoint, which resume cuts off; never
+    # less.
+    run.tick()
+    run.history.write_metrics(run.results)
+    rundir.write_json(run.results / "results.json", run.summary())
+    meta = {
+        "step": run.training.optimizer.taken, "epoch": run.epoch, "D": run.train_rows.D, "net": run.net_file,
+        "config": run.settings.model_dump(mode="json"), "data": _fingerprints(run), "version": __version__,
+        "backend": run.training.model.ops.name,
+        "loss_sum": run.loss_sum, "loss_count": run.loss_count, "seconds": run.seconds,
+        "best": run.history.best, "grad_norm": run.training.optimizer.grad_norm,
+        "wall_seconds": run.wall_seconds,
+    }  # fmt: skip
+    checkpoint.write(rundir.checkpoint_path(run.results, epoch), run.training.tensors(), meta)
+
+
+def _fingerprints(run: Run) -> list[int]:
+    return [rows.fingerprint() for rows in (run.train_rows, run.val_rows) if rows is not None]
+
+
+def restore(run: Run) -> None:
+    """Goes on from the newest checkpoint of the results folder that can be read, or from the start if there is
+    none."""
+    # of a write that a kill cut off
+    for left in [*run.results.glob(".*.tmp"), *run.results.glob("checkpoints/.*.tmp")]:
+        left.unlink()
+    for path in reversed(rundir.checkpoints(run.results).values()):
+        try:
+            tensors, meta = checkpoint.read(path)
+            break
+        except InputError as fault:
+            print(f"{fault}: passed over", file=sys.stderr)
+    else:
+        return
+    if meta["data"] != _fingerprints(run):
+        raise InputError(
+            f"{run.folder}: the rows of train or val have changed since {path.name} was saved; start anew, "
+            "without --resume"
+        )
+    begun_on = meta.get("backend", "numpy")
+    # another one rounds differently: to go on exactly takes the same
+    if run.auto and begun_on != run.training.model.ops.name:
+        try:
+            run.use(begun_on)
+            run.chosen_because = "it was begun on it"
+        except InputError as fault:
+            print(f"{fault}; going on with {run.training.model.ops.name}, not bit for bit", file=sys.stderr)
+    run.training.restore(tensors, meta["step"])
+    run.training.optimizer.grad_norm, run.wall_seconds = meta["grad_norm"], meta["wall_seconds"]
+    run.loss_sum, run.loss_count, run.seconds = meta["loss_sum"], meta["loss_count"], meta["seconds"]
+    run.history.best = tuple(meta["best"]) if meta["best"] else None
+    run.history.load(run.results, meta["epoch"])
+
+
+def own_network(results: Path) -> Path | None:
+    """The reverse_model.py of a results folder, None where it holds no code."""
+    code = results / CODE
+    return code if code.is_file() and not code.read_text(encoding="utf-8").startswith(BUILT_IN_START) else None
