@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tiny
+from numba.core.caching import NullCache
+from numba.core.dispatcher import Dispatcher
 from test_fused_steps import distance, in_the_middle, snapshot
 
 from bdiff_np import data, diffusion, rng, sample
 from bdiff_np import model as models
 from bdiff_np.kernels.shared.compiled_numba import njit
-from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba, hooks_numba
+from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba, hooks_numba, input_numba
 from bdiff_np.rng import Key
 from bdiff_np.train import Training
 
@@ -61,9 +63,10 @@ def read(x_t, t, features, weight=None):
 
 
 @njit
-def read_row(law, x_t, scale, out):
-    for d in range(x_t.size):
-        out[d] = x_t[d] * scale
+def read_rows(law, x_t, out):
+    for r in range(x_t.shape[0]):
+        for d in range(x_t.shape[1]):
+            out[r, d] = x_t[r, d]
 
 
 @njit
@@ -99,7 +102,7 @@ def p_sample(law, t, out, words, work, x_t):
             x_t[r, d] = out[r, d] + law.level[t[r] - 1] * work[d]
 
 
-hooks_numba.fill(Law, read_row=read_row, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)
+hooks_numba.fill(Law, read_rows=read_rows, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)
 
 
 class Numbers(data.Data):
@@ -128,6 +131,16 @@ class Toy(diffusion.Family):
 
     def outputs(self, D):
         return 2 * D
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept(monkeypatch):
+    """What is compiled for the toy's law stays out of the cache on disk: who reads that would have to import this
+    file."""
+    for module in (fused_step_numba, fused_chain_numba, input_numba):
+        for function in vars(module).values():
+            if isinstance(function, Dispatcher):
+                monkeypatch.setattr(function, "_cache", NullCache())
 
 
 @pytest.fixture

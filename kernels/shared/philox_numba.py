@@ -59,7 +59,7 @@ def word(words, k):
     return np.uint32(wide >> u64(32 * (k % 2)))
 
 
-@njit
+@njit(error_model="numpy")
 def stratified_t(word, row, rows, T):
     """The step of a row of a batch, spread over 1..T by one random word: rng.stratified_t."""
     offset = (u64(word) * u64(T)) >> u64(32)

@@ -1,6 +1,6 @@
 """The five compiled functions that a family fills into the fused step and the fused chain.
 
-    fill(Law, read_row=..., q_sample=..., kl_grad=..., may_change=..., p_sample=...)
+    fill(Law, read_rows=..., q_sample=..., kl_grad=..., may_change=..., p_sample=...)
 
 The fused paths call the functions of this file; Numba puts in their place those of the family that the type of `law`
 belongs to. Beside them the fused paths ask three things of the family's `Kernels` on Numba:
@@ -23,8 +23,8 @@ from numba.extending import overload
 from bdiff_np.kernels.shared import blas_numba
 
 
-def read_row(law, x_t, scale, out):
-    """out (>= D,), one row x_t (D,) as the network reads it, times scale."""
+def read_rows(law, x_t, out):
+    """The first D columns of out (B, >= D): x_t (B, D) as the network reads it."""
 
 
 def q_sample(law, t, words, x0, x_t):
@@ -53,10 +53,10 @@ def can_fuse(net, kernels) -> bool:
     )
 
 
-def fill(Law, *, read_row, q_sample, kl_grad, may_change, p_sample) -> None:
+def fill(Law, *, read_rows, q_sample, kl_grad, may_change, p_sample) -> None:
     """The functions of a family, compiled by compiled_numba.njit, for all laws of the class `Law`."""
     here = globals()
-    _fill(here["read_row"], Law, lambda law, x_t, scale, out: read_row(law, x_t, scale, out))
+    _fill(here["read_rows"], Law, lambda law, x_t, out: read_rows(law, x_t, out))
     _fill(here["q_sample"], Law, lambda law, t, words, x0, x_t: q_sample(law, t, words, x0, x_t))
     _fill(
         here["kl_grad"], Law, lambda law, t, out, x0, x_t, work, dout, kl: kl_grad(law, t, out, x0, x_t, work, dout, kl)

@@ -15,28 +15,35 @@ f32 = np.float32
 @njit
 def read(plan, law, x_t, t, buffer):
     """The network's input and the features of time, for rows x_t (B, D) at t (B,)."""
-    B, n_in = x_t.shape[0], plan.layers[0, mlp.N_IN]
-    inputs = mlp.array_at(plan, buffer, plan.layers[0, mlp.X], B, n_in + 1)
-    features = mlp.array_at(plan, buffer, plan.slots[0], B, plan.features.shape[1])
+    B, D = x_t.shape
+    inputs, features = _input(plan, buffer, B), mlp.array_at(plan, buffer, plan.slots[0], B, plan.features.shape[1])
+    family.read_rows(law, x_t, inputs)
     for r in range(B):
-        _read_row(plan, law, x_t[r], t[r], inputs[r])
+        _weigh(plan, t[r], D, inputs[r])
         mlp.copy(plan.features[t[r]], features[r])
 
 
 @njit
 def read_at(plan, law, x_t, t, buffer):
     """The network's input for rows that are all at one t."""
-    B, n_in = x_t.shape[0], plan.layers[0, mlp.N_IN]
-    inputs = mlp.array_at(plan, buffer, plan.layers[0, mlp.X], B, n_in + 1)
+    B, D = x_t.shape
+    inputs = _input(plan, buffer, B)
+    family.read_rows(law, x_t, inputs)
     for r in range(B):
-        _read_row(plan, law, x_t[r], t, inputs[r])
+        _weigh(plan, t, D, inputs[r])
 
 
-@njit
-def _read_row(plan, law, x_t, t, row):
-    """One row, a second time weighted by odds[t] where there are odds, and the one that brings the bias."""
-    D = x_t.size
-    family.read_row(law, x_t, f32(1), row[:D])
+@njit(inline="always")
+def _input(plan, buffer, B):
+    """Where the first layer's input lies, (B, n_in + 1)."""
+    return mlp.array_at(plan, buffer, plan.layers[0, mlp.X], B, plan.layers[0, mlp.N_IN] + 1)
+
+
+@njit(inline="always")
+def _weigh(plan, t, D, row):
+    """The row a second time where there are odds, weighted by them; and the one that brings the bias."""
     if plan.odds.size > 0:
-        family.read_row(law, x_t, plan.odds[t], row[D:])
+        odds = plan.odds[t]
+        for d in range(D):
+            row[D + d] = odds * row[d]
     row[row.size - 1] = f32(1)
