@@ -313,12 +313,12 @@ RUNNING = {
     "forward transposed": (
         'return ops.matmul(h, params["W2"]) + params["b2"], (x',
         'return (ops.matmul(h, params["W2"]) + params["b2"]).T, (x',
-        "forward returned logits of shape (8, 3), expected (3, 8)",
+        "forward returned an output of shape (8, 3), expected (3, 8)",
     ),
     "forward one column": (
         'return ops.matmul(h, params["W2"]) + params["b2"], (x',
         'return (ops.matmul(h, params["W2"]) + params["b2"])[:, :1], (x',
-        "forward returned logits of shape (3, 1), expected (3, 8)",
+        "forward returned an output of shape (3, 1), expected (3, 8)",
     ),
     "backward wrong shape": (
         '"b1": db1',

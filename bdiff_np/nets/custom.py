@@ -55,12 +55,12 @@ class CustomNet(Net):
     def forward(self, ops, params, x_t, t, key=None):
         answer = self.inner.forward(ops, params, x_t, t)
         if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise InputError(f"{self.path}: forward returned {type(answer).__name__}, expected a pair: logits, tape")
+            raise InputError(f"{self.path}: forward returned {type(answer).__name__}, expected a pair: output, tape")
         out, tape = answer
         expected = len(x_t), self.outputs
         if np.shape(out) != expected:
             raise InputError(
-                f"{self.path}: forward returned logits of shape {np.shape(out)}, expected {expected}: {self.outputs} "
+                f"{self.path}: forward returned an output of shape {np.shape(out)}, expected {expected}: {self.outputs} "
                 "for each row"
             )
         return out.astype(self.dtype, copy=False), tape
