@@ -60,8 +60,8 @@ class CustomNet(Net):
         expected = len(x_t), self.outputs
         if np.shape(out) != expected:
             raise InputError(
-                f"{self.path}: forward returned an output of shape {np.shape(out)}, expected {expected}: {self.outputs} "
-                "for each row"
+                f"{self.path}: forward returned an output of shape {np.shape(out)}, expected {expected}: "
+                f"{self.outputs} for each row"
             )
         return out.astype(self.dtype, copy=False), tape
 
