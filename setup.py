@@ -4,13 +4,14 @@ On its own it would claim the import name `kernels`, which another package on Py
 collide, and the kernels still stand at the top of the tree, where a reader looks for them.
 """
 
+from pathlib import Path
+
 from setuptools import setup
 
-PACKAGES = [
-    "bdiff_np", "bdiff_np.backends", "bdiff_np.config", "bdiff_np.data", "bdiff_np.diffusion", "bdiff_np.nets",
-    "bdiff_np.optim", "bdiff_np.runfolder", "bdiff_np.show", "bdiff_np.kernels", "bdiff_np.kernels.shared",
-    "bdiff_np.kernels.dense", "bdiff_np.kernels.mlp", "bdiff_np.kernels.training", "bdiff_np.kernels.bernoulli",
-]  # fmt: skip
+ROOT = Path(__file__).parent
+PACKAGES = ["bdiff_np", *(f"bdiff_np.{path.parent.name}" for path in sorted(ROOT.glob("bdiff_np/*/__init__.py")))]
+PACKAGES += ["bdiff_np.kernels"]
+PACKAGES += [f"bdiff_np.kernels.{path.parent.name}" for path in sorted(ROOT.glob("kernels/*/__init__.py"))]
 
 if __name__ == "__main__":
     setup(

@@ -85,15 +85,16 @@ class Model:
         tensors, meta = checkpoint.read(source.checkpoint)
         try:
             config = configuration.validate(meta["config"])
-            chain = family_of(config).restore(config.model, tensors)
-        except KeyError as fault:
-            raise InputError(
-                f"{source.checkpoint}: lacks {fault}, which a model of the family {config.model.family} needs"
-            ) from None
         except ValueError as fault:
             reason = str(fault).splitlines()[1:2] or [str(fault)]
             raise InputError(
                 f"{source.checkpoint}: its configuration is not one of this version ({reason[0].strip()})"
+            ) from None
+        try:
+            chain = family_of(config).restore(config.model, tensors)
+        except KeyError as fault:
+            raise InputError(
+                f"{source.checkpoint}: lacks {fault}, which a model of the family {config.model.family} needs"
             ) from None
         code = source.trusted_code(meta["net"] == custom.FILE)
         model = cls.build(config, meta["D"], chain, backend=backend, code=code)
@@ -132,6 +133,10 @@ class Model:
             chain or self.chain, dtype=self.net.dtype, **options
         )
 
+    def has_kernels(self, backend: str) -> bool:
+        """Whether the family has kernels of its own for a back end."""
+        return diffusion.has_kernels(self.family.name, backend)
+
     def fused(self, what: str):
         """The module kernels/training/fused_<what>_<back end>.py, which does many steps in one compiled call, or None
         where there is none."""
@@ -151,7 +156,7 @@ class Model:
             raise InputError(f"--steps {K}: the model has {self.chain.T} steps, choose 1 to {self.chain.T}")
         if (reason := self.family.all_steps(self.config.model)) is not None:
             raise InputError(
-                f"--steps {K}: a model with {reason} knows only all of its {self.chain.T} steps; leave --steps out"
+                f"--steps {K}: a model with {reason} takes all of its {self.chain.T} steps; leave --steps out"
             )
         return self.chain.every(K)
 

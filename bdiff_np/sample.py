@@ -37,10 +37,9 @@ def draw(
     """n rows, (n, D) of the data's dtype. Row i depends on the seed, on i and on what is known of it alone.
 
     steps : how many of the chain's T steps to take, all for None
-    known : (D,) or (n, D), what is known of a row, as its kind of data has it (`Data.check_known`). What is known
-    stands fixed through the whole chain,
-        the posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact conditional law
-        (derivation, section 11)
+    known : (D,) or (n, D), what is known of a row, as its kind of data has it (`Data.check_known`). It stands fixed
+        through the whole chain, the posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact
+        conditional law (derivation, section 11)
     progress : called with the number of steps done of all those of all batches
     """
     if n < 0:

@@ -20,7 +20,7 @@ from bdiff_np.optim.adamw import AdamW
 from bdiff_np.rng import Key
 from bdiff_np.runfolder.progress import compiling
 
-MOST_STEPS = 1000  # of an epoch whose length the configuration leaves open: what a user waits for between two looks
+MOST_STEPS = 1000  # of an epoch whose length the configuration leaves open; an epoch ends with a line of the report
 CALL_ELEMENTS = 1 << 25  # of the rows that one compiled call is given
 
 

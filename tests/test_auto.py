@@ -448,7 +448,7 @@ def test_interrupted_on_numba_and_resumed(tmp_path, undisturbed, monkeypatch, va
     assert stopped.exit_code == 130 and "--resume" in stopped.stderr
     meta = checkpoint.read(list(rundir.checkpoints(newest(folder)).values())[-1])[1]
     assert meta["backend"] == "numba" and step <= meta["step"] < total
-    assert plan(folder, "--resume") == "numba (auto: it was begun on it)"
+    assert plan(folder, "--resume") == "numba (auto: the training began on it)"
     same_training(newest(folder), undisturbed(**values))
 
 
@@ -497,7 +497,7 @@ def test_killed_on_numba_and_resumed(tmp_path, undisturbed, number, how):
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert 1 <= len(rundir.checkpoints(newest(folder))) < 6
-    assert plan(folder, "--resume") == "numba (auto: it was begun on it)"
+    assert plan(folder, "--resume") == "numba (auto: the training began on it)"
     same_training(newest(folder), undisturbed())
 
 
@@ -531,7 +531,7 @@ def test_checkpoint_of_before_there_were_back_ends(half, tmp_path, monkeypatch):
     folder = half("numpy")
     rewrite(folder, lambda meta: meta.pop("backend"))
     make_dear(monkeypatch)
-    assert plan(folder, "--resume") == "numpy (auto: it was begun on it)"
+    assert plan(folder, "--resume") == "numpy (auto: the training began on it)"
     same_training(newest(folder), newest(expected))
 
 

@@ -946,7 +946,7 @@ def test_a_model_of_single_steps_leaves_none_out(run):
     done = train(run, *(word for s in settings for word in ("--set", s)))
     for command in ("sample", "evaluate", "validate"):
         said = refused(run, command, run, "--steps", 3)
-        assert re.search("--steps 3: .*x_prev.* only all of its 6 steps", said)
+        assert re.search("--steps 3: .*x_prev.* takes all of its 6 steps", said)
     assert good("sample", run, "--steps", 6).stdout == good("sample", run).stdout and done.json["losses"][0] > 0
 
 
@@ -1136,7 +1136,9 @@ def test_data_refuses_a_folder_with_settings_for_other_rows(tmp_path):
     """The rule in config.yaml would be the wrong one: named by its place, and nothing is written."""
     (tmp_path / "config.yaml").write_text("data:\n  rule: {name: multiples, k: 5}\n")
     found = invoke("data", "heartbeat", "--out", tmp_path)
-    assert found.exit_code == 2 and "config.yaml:2:9: data.rule: the settings there are for other rows" in found.stderr
+    assert (
+        found.exit_code == 2 and "config.yaml:2:9: data.rule: this folder's settings are for other rows" in found.stderr
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 

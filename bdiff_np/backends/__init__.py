@@ -1,9 +1,8 @@
 """Back ends, and the two contracts through which the rest of the program knows them.
 
 A back end <name> is
-    backends/<name>_backend.py     BACKEND, an object of a class derived from `Backend`: what is known of it before
-    anything of it is loaded
-    backends/<name>_ops.py              a module with the operations of `Ops`, or whatever `Backend.load` gives
+    backends/<name>_backend.py    BACKEND, of a class derived from `Backend`: what is known before it is loaded
+    backends/<name>_ops.py        a module with the operations of `Ops`, or whatever `Backend.load` gives
 and is found by `--backend <name>` (a hyphen in the name is an underscore in the file's).
 """
 
@@ -100,7 +99,7 @@ class Backend:
         return None
 
     def reinstall(self) -> str:
-        """The command that mends an installation that is there and fails."""
+        """The command that repairs an installation that is there and fails."""
         return f"{pip()} install --force-reinstall {self.name}"
 
     def propose(self, work: Work, best: Estimate) -> Estimate:

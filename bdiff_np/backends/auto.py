@@ -1,8 +1,8 @@
 """Which back end `--backend auto` takes: the fastest here for the work at hand, the wait for a compiler included.
 
-The rule, from the measurements in benchmarks/RESULTS.md: estimate what the work takes on NumPy, and ask each back
-end whether it saves more of that than
-its start costs (`Backend.propose`). A network that no back end can fuse stays on NumPy.
+The rule, from the measurements in benchmarks/RESULTS.md: estimate what the work takes on NumPy, and ask each back end
+that has kernels for the family whether it saves more of that than its start costs (`Backend.propose`). A network that
+no back end can fuse stays on NumPy.
 """
 
 from __future__ import annotations
@@ -49,5 +49,8 @@ def _choose(model, seconds: float, kind: str) -> Choice:
         return Choice("numpy", "this network has no compiled form")
     work, best = Work(kind, seconds, model.family.name), Estimate("numpy", seconds, "")
     for backend in sorted(map(backends.find, backends.names()), key=lambda backend: backend.order):
-        best = backend.propose(work, best)
+        if model.has_kernels(backend.name):
+            best = backend.propose(work, best)
+        elif not best.reason:
+            best = best._replace(reason=f"{backend.name} has no kernels for the family {work.family}")
     return Choice(best.backend, best.reason)

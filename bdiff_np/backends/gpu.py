@@ -78,7 +78,7 @@ def extra() -> str:
 
 
 def install() -> str:
-    """The line that installs what the driver and the card ask for: of a clone, from there."""
+    """The command that installs what the driver and the card ask for: of a clone, from there."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "setup.py").is_file():
         return f'{pip()} install "bdiff_np[{extra()}]"'

@@ -40,7 +40,7 @@ def check(ops) -> None:
     length = np.asarray(ops.to_host(ops.norm(filled.flat))).item()
     if product.tolist() != [[25, 4], [4, 1]] or abs(length - 26**0.5) > 1e-5:
         raise ArithmeticError(
-            f"a product is {product.tolist()}, not [[25, 4], [4, 1]], or a length {length}, not the root of 26"
+            f"a product is {product.tolist()}, not [[25, 4], [4, 1]], or a length is {length}, not {26**0.5}"
         )
 
 

@@ -39,10 +39,9 @@ def read(name: str, sets: Sequence[str], schema: SchemaOf) -> dict[str, Any]:
     """The sections in the file `name`, changed by the options `sets`.
 
     `schema(model)` gives, for the raw section `model`, something with `sections` (name -> class) and
-    `disagreements(**sections)`, and the faults of the
-    names that chose it. `disagreements` yields the faults of fields that are right on their own: the paths that take
-    part, the one to blame first, and
-    the reason. It is asked about what could be read; an answer that rests on a field already at fault is dropped.
+    `disagreements(**sections)`, and the faults of the names that chose it. `disagreements` yields the faults of fields
+    that are right on their own: the paths that take part, the one to blame first, and the reason. It is asked about
+    what could be read; an answer that rests on a field already at fault is dropped.
 
     Raises InputError with one line per fault.
     """

@@ -84,7 +84,7 @@ class Census:
         return shares
 
     def shares(self, counts: dict) -> str:
-        """A line's worth of it; found : the figures named in `names`"""
+        """The same in half a line; counts : the figures named in `names`"""
         held_out = f"{counts['val']:.1%} val, " if self.has_val else ""
         return f"{counts['train']:.1%} train, {held_out}{counts['other']:.1%} other"
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from bdiff_np import settings
+from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
 
 
@@ -45,14 +46,14 @@ class Chain(Protocol):
 class Kernels(Protocol):
     """The kernels of a family on one back end: class `Kernels` of kernels/<family>/<family>_<back end>.py.
 
-    Made by Kernels(chain, dtype=..., **Family.kernel_options()). Arrays are the back end's: x0, x_t (B, D) of the
-    data's dtype, t (B,) int64, out (B, M)
-    what the network puts out, M = D Family.outputs. Random words belong to (key, first_row + row): see rng.py.
+    Made by Kernels(chain, dtype=..., **Family.kernel_options()). Arrays are the back end's: x0 (B, D) of the data's
+    dtype, x_t (B, D) of Family.x_dtype, t (B,) int64, out (B, M) what the network puts out, M = Family.outputs(D).
+    Random words belong to (key, first_row + row): see rng.py. The module has a function `read` beside the class:
+    Task.read says what it gives.
     """
 
-    # what the fused paths of kernels/training read of the chain; None where the family does not fill them on this back
-    # end
-    law: Any = None
+    chain: Chain
+    law: Any = None  # what the fused paths of kernels/training read of the chain; None where they are not filled
 
     def q_sample(self, x0, t, key: Key, first_row: int = 0):
         """x_t ~ q(x_t | x_0), (B, D)."""
@@ -81,9 +82,8 @@ class Task(NamedTuple):
     chain: Chain
 
     def read(self, ops, x_t, t, features, weight=None) -> tuple[Any, Any]:
-        """What a network multiplies first: x_t as numbers, (B, D), and where `weight` (T + 1,) is given each a
-        second time, times weight[t], (B, 2 D);
-        and the rows t of `features` (T + 1, F), (B, F). Both of features' dtype."""
+        """What a network multiplies first: x_t as numbers, (B, D), and where `weight` (T + 1,) is given each a second
+        time, times weight[t], (B, 2 D); and the rows t of `features` (T + 1, F), (B, F). Both of features' dtype."""
         return kernels(self.family, ops).read(x_t, t, features, weight)
 
 
@@ -182,21 +182,36 @@ class Family:
 # ----------------------------------------------------------------------------------------------------------
 
 
+def has_kernels(family: str, backend: str) -> bool:
+    """Whether a family has kernels of its own for a back end."""
+    try:
+        return importlib.util.find_spec(_kernels_file(family, backend)) is not None
+    except ModuleNotFoundError:  # not even a folder
+        return False
+
+
+def _kernels_file(family: str, backend: str) -> str:
+    return f"bdiff_np.kernels.{family}.{family}_{backend.replace('-', '_')}"
+
+
 @lru_cache
 def kernels(family: str, ops):
     """The module of a family's kernels for a back end: `Kernels` and `read`.
 
     Where the back end has none, NumPy's run in their place, which stderr says once. The random words are the same, so
-    the results are too.
+    the results are too. Raises InputError for a family without any.
     """
-    name = f"bdiff_np.kernels.{family}.{family}_{ops.name.replace('-', '_')}"
-    if importlib.util.find_spec(name):
-        return importlib.import_module(name)
+    if has_kernels(family, ops.name):
+        return importlib.import_module(_kernels_file(family, ops.name))
+    if not has_kernels(family, "numpy"):
+        raise InputError(
+            f"the family {family} has no kernels: write kernels/{family}/{family}_numpy.py and __init__.py"
+        )
     print(
         f"back end {ops.name} has no kernels for {family}: those of NumPy run in their place, which takes longer",
         file=sys.stderr,
     )
-    module = importlib.import_module(f"bdiff_np.kernels.{family}.{family}_numpy")
+    module = importlib.import_module(_kernels_file(family, "numpy"))
     return HostKernels(module, ops) if ops.on_device else module
 
 

@@ -105,7 +105,7 @@ class MLP(Net):
         return cls(task, dtype=dtype, **{name: getattr(settings, name) for name in MLPSettings.model_fields})
 
     def decays(self) -> dict[str, bool]:
-        # Time's hold on the units, small at first, would decay away before it is learned.
+        # The weights of time's features, small at first, would decay away before they are learned.
         return {name: name in layer.decayed for layer in self.layers for name in layer.shapes}
 
     def units(self) -> int:

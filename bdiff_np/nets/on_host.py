@@ -1,4 +1,4 @@
-"""A net that is written in NumPy, beside a GPU: it runs on the host, and its arrays travel."""
+"""A net that is written in NumPy, beside a GPU: it runs on the host, and its arrays are copied to and fro."""
 
 from __future__ import annotations
 

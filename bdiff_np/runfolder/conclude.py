@@ -14,7 +14,7 @@ EVALUATIONS = 1 << 19
 def conclude(run) -> dict:
     """Writes results.json and the pictures of a run.Run; returns what results.json then holds besides the histories,
     and the samples as "rows"."""
-    settings, model, kind = run.settings, chosen_model(run), run.training.model.kind
+    settings, model, kind = run.settings, take_chosen_weights(run), run.training.model.kind
     parts = {"train": (run.train_rows, kind.population(settings.data, run.train_rows))}
     if run.val_rows is not None:
         parts["val"] = (run.val_rows, kind.population(settings.data, run.train_rows, run.val_rows))
@@ -35,8 +35,9 @@ def conclude(run) -> dict:
     return {**results, "rows": rows[: settings.training.num_examples]}
 
 
-def chosen_model(run) -> Model:
-    """The averaged weights of now, or of the best epoch if the run selects it."""
+def take_chosen_weights(run) -> Model:
+    """The model with the averaged weights of now or, if the run selects the best epoch, with those of that epoch, which
+    take the place of the others."""
     training, best = run.training, run.history.best
     at_its_end = best is not None and best[1] == run.epoch and not run.loss_count  # of the best epoch
     if run.settings.training.select == "last" or best is None or at_its_end:

@@ -36,7 +36,7 @@ def make_data(out: Path, name: str, parameters: dict, length: int, *, force: boo
             other = ", ".join(f"{key}: {value}" for key, value in named.model_dump().items())
             where = config.place(out / "config.yaml", "data.rule")
             raise InputError(
-                f"{where}: data.rule: the settings there are for other rows ({other}); name another folder"
+                f"{where}: data.rule: this folder's settings are for other rows ({other}); name another folder"
             )
     try:
         out.mkdir(parents=True, exist_ok=True)

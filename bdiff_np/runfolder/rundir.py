@@ -1,9 +1,8 @@
 """A run's folder: where its results are, what they are called, and which checkpoint a name on the command line means.
 
-runs/X/                      config.yaml, train.txt, val.txt and, if the run has a network of its own,
-reverse_model.py
-runs/X/results/d_MM_DD_YYYY_t_HH_MM_SS/   one training: its config.yaml, checkpoints/, metrics.csv, results.json,
-pictures
+runs/X/      config.yaml, train.txt, val.txt and, if the run has a network of its own, reverse_model.py
+runs/X/results/d_MM_DD_YYYY_t_HH_MM_SS/
+             one training: its config.yaml, checkpoints/, metrics.csv, results.json, pictures
 """
 
 from __future__ import annotations

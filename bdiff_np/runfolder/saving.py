@@ -73,7 +73,7 @@ def restore(run: Run) -> None:
             tensors, meta = checkpoint.read(path)
             break
         except InputError as fault:
-            print(f"{fault}: passed over", file=sys.stderr)
+            print(f"{fault}; the checkpoint before it is taken", file=sys.stderr)
     else:
         return
     if meta["data"] != _fingerprints(run):
@@ -86,7 +86,7 @@ def restore(run: Run) -> None:
     if run.auto and begun_on != run.training.model.ops.name:
         try:
             run.use(begun_on)
-            run.chosen_because = "it was begun on it"
+            run.chosen_because = "the training began on it"
         except InputError as fault:
             print(f"{fault}; going on with {run.training.model.ops.name}, not bit for bit", file=sys.stderr)
     run.training.restore(tensors, meta["step"])

@@ -1,8 +1,7 @@
 """Pictures of rows of bits, PNG and GIF: whole pixels drawn with pillow, so that a cell is never blurred.
 
 The same functions for another kind of data stand in show/<kind>_pictures.py. matplotlib, for its letters, and pillow
-are imported inside the functions:
-both are slow to load. A picture is made in memory first and then written whole.
+are imported inside the functions: both are slow to load. A picture is made in memory first and then written whole.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@
 // Flip domain throughout: v is the value that the bit shows at t, and to flip is x_{t-1} != v. Sums of positive
 // numbers, no clip.
 
-// a law pi for each bit; logits are of x_{t-1}; x_t's own evidence is added to them
 // The numbers of bernoulli_codes.py, which says what they are.
 constexpr float LOW = -0.5f, NEAR_LOW = -0.25f, NEAR_HIGH = 0.5f, LEAST = 1e-30f, TINY = 1e-37f, MARGIN = 1e-5f;
 enum Form { PER_BIT = 1, X_PREV = 2, SKIP = 4 };

@@ -137,8 +137,7 @@ def phi(y, log_ratio, one):
 @njit(error_model="numpy")
 def value(z, a, b, same, t, columns, x_prev, one):
     """KL(q || p) of the reverse step of one bit, in nats. z : logit of "the bit is what it shows". a, b : sigmoids of
-    z. same : whether x_0 is what
-    x_t shows. columns : agree, disagree, not_agree, not_disagree, gap and one more"""
+    z. same : whether x_0 is what x_t shows. columns : agree, disagree, not_agree, not_disagree, gap and one more"""
     agree, disagree, not_agree, not_disagree, gap, _ = columns
     if t == 1:
         return softplus(-z if same else z, one)

@@ -3,8 +3,9 @@
     fill(Law, read_rows=..., q_sample=..., kl_grad=..., may_change=..., p_sample=...)
 
 The fused paths call the functions of this file; Numba puts in their place those of the family that the type of `law`
-belongs to. Beside them the fused paths ask three things of the family's `Kernels` on Numba:
+belongs to. Beside them the fused paths ask of the family's `Kernels` on Numba:
 
+    chain         diffusion.Chain
     law           a NamedTuple of arrays and numbers, of a class of the family's own: what the five functions know of
         the chain
     work          how many numbers of room the functions need for each element of a row
@@ -37,8 +38,7 @@ def kl_grad(law, t, out, x0, x_t, work, dout, kl):
 
 
 def may_change(law, limits, words, x):
-    """Whether x_{t-1} of one row x (D,) may differ from it, by its words and the limits of t alone. What is always true
-    needs no proof."""
+    """Whether x_{t-1} of one row x (D,) may differ from it, by its words and the limits of t. True is always right."""
 
 
 def p_sample(law, t, out, words, work, x_t):
