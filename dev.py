@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The set-up commands, for a machine that has nothing but Python 3.10 or newer.
 
-    python3 dev.py train     train the heartbeat example, print samples, the bound and where the pictures are (about a
-    minute) python3 dev.py test      run the tests, two at a time
-    python3 dev.py ladder    run every check of the GPU kernels that needs no GPU (g++, and about a gigabyte of CUDA's
-    compilers, from PyPI)
+    python3 dev.py train     train the heartbeat example: samples, the bound, pictures (about a minute)
+    python3 dev.py test      run the tests, two at a time
+    python3 dev.py ladder    run every check of the GPU kernels that needs no GPU (g++, and CUDA's compilers from PyPI,
+                             about a gigabyte)
 
 Each makes the virtual environment .venv at first use, installs the package into it in editable form, and runs the job
 there. Further arguments go to the job: `python3 dev.py test -k schedule`, `python3 dev.py train

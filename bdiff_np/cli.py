@@ -114,7 +114,7 @@ _backend = click.option(
     "--backend",
     default="auto",
     show_default=True,
-    help="What computes: numpy, numba, cupy, numba-cuda; auto, the fastest for the work at hand.",
+    help="What computes: numpy, numba, cupy, numba-cuda (see doctor); auto, the fastest for the work at hand.",
 )
 
 
@@ -244,10 +244,10 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
 @click.option(
     "--bound",
     "kind",
-    type=click.Choice(["learned", "paper"]),
+    metavar="KIND",
     default="learned",
     show_default=True,
-    help="The last reverse step.",
+    help="The last reverse step: learned, or paper, fixed as there (bits).",
 )
 @_steps
 @click.option(
@@ -288,7 +288,7 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
     if as_json:
         click.echo(json.dumps({**bound.as_dict(), "data": name, "checkpoint": str(source.checkpoint)}, indent=1))
     else:
-        click.echo(report.bound(bound, name))
+        click.echo(report.bound(bound, name, model.family))
 
 
 # validate
@@ -317,7 +317,7 @@ def validate(target, n, steps, seed, as_json, backend):
     model = _open(source, backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
     train_rows, val_rows = rows_of_run(model, source)
     evaluation.check_width(model, train_rows)
-    census = model.family.census(train_rows, val_rows, model.config.data)
+    census = train_rows.census(val_rows, model.config.data)
     if census is None:
         raise InputError(
             f"{source.checkpoint}: samples of the family {model.family.name} are not counted; evaluate gives its bound"
@@ -368,7 +368,9 @@ def doctor(as_json):
 
 
 @main.command()
-def settings():
+@click.option("--family", help="Diffusion family whose settings to list.  [default: bernoulli]")
+@click.option("--net", help="Network whose settings to list.  [default: mlp]")
+def settings(family, net):
     """Every setting of config.yaml: values, default, meaning, as Markdown.
 
     \b
@@ -376,7 +378,7 @@ def settings():
     """
     from bdiff_np.config.reference import reference
 
-    click.echo(reference())
+    click.echo(reference(family, net))
 
 
 # data

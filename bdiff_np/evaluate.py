@@ -104,7 +104,7 @@ def _estimate(model, chain, kernels, rows, *, kind: str, count: int, seed: int, 
     total = 0.0  # a device works on all parts before the first one is read
     for t, value in parts:
         value = model.ops.to_host(value).astype(np.float64)
-        total += float(value[t >= model.family.bounds[kind]].sum())
+        total += float(value[t >= model.family.bounds[kind].first].sum())
     return chain.T * total / count
 
 

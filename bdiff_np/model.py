@@ -133,6 +133,11 @@ class Model:
             chain or self.chain, dtype=self.net.dtype, **options
         )
 
+    @property
+    def x_dtype(self) -> np.dtype:
+        """Of x_t."""
+        return np.dtype(self.family.x_dtype or self.kind.dtype)
+
     def has_kernels(self, backend: str) -> bool:
         """Whether the family has kernels of its own for a back end."""
         return diffusion.has_kernels(self.family.name, backend)

@@ -55,29 +55,29 @@ def draw(
     ops = model.ops
     if fused:
         with compiling("sampler", fused.function):
-            fused(ops.zeros((1, model.D), model.kind.dtype), chain.T, 1, seed=seed)
+            fused(ops.zeros((1, model.D), model.x_dtype), chain.T, 1, seed=seed)
         if progress:
             progress(0)
     walk = fused or _walk_by_steps(model, kernels, chain)
     rows, at_once = np.empty((n, model.D), model.kind.dtype), 10
     for first in range(0, n, batch):
-        part = rows[first : first + batch]
-        part[...] = ops.to_host(kernels.prior(len(part), model.D, Key(seed, rng.PRIOR, 0), first))
+        count = min(batch, n - first)
+        start = np.array(ops.to_host(kernels.prior(count, model.D, Key(seed, rng.PRIOR, 0), first)), model.x_dtype)
         held = None
         if fixed is not None and values is not None:
             held = fixed[first : first + batch]
-            part[held] = values[first : first + batch][held]
+            start[held] = values[first : first + batch][held]
             held = ops.asarray(held)
         with model.threads:
-            x, t = ops.asarray(part), chain.T
+            x, t = ops.asarray(start), chain.T
             while t > 0:
-                start, count = time.perf_counter(), min(at_once, t)
-                walk(x, t, count, seed=seed, first_row=first, known=held)
+                began, steps_now = time.perf_counter(), min(at_once, t)
+                walk(x, t, steps_now, seed=seed, first_row=first, known=held)
                 ops.wait()
-                t, at_once = t - count, pace(count, time.perf_counter() - start)
+                t, at_once = t - steps_now, pace(steps_now, time.perf_counter() - began)
                 if progress:
-                    progress(count)
-            part[...] = ops.to_host(x)
+                    progress(steps_now)
+            rows[first : first + count] = model.family.to_data(ops.to_host(x))
     return rows
 
 

@@ -1,9 +1,9 @@
 """What each GPU kernel must move and compute, and so the least time that it can take: beside what was measured on a
 card, or alone, without one.
 
-    python benchmarks/gpu_kernels.py       the table of benchmarks/RESULTS.md: registers, shared memory, occupancy,
-    loads, expected time on an H100;
-                                           needs CUDA's compilers, no GPU: pip install -e ".[gpu-check]"
+    python benchmarks/gpu_kernels.py    the table of benchmarks/RESULTS.md: registers, shared memory, occupancy, loads,
+                                        expected time on an H100; needs CUDA's compilers, no GPU:
+                                        pip install -e ".[gpu-check]"
 
 The counts are those of the kernels' banners. A word is a random word of Philox, some 40 integer instructions.
 """

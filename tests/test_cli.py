@@ -126,7 +126,7 @@ def test_the_parser_of_examples_is_strict(parse):
         ["sample", "-n", "5"],
     ]
     assert parse(["data", "heartbeat", "--length", "3", "--out", "x"]).stdout == "parsed\n"
-    for wrong in ("trian x", "train x --stes 1", "train", "sample -n -1", "evaluate --bound exact", "data primes"):
+    for wrong in ("trian x", "train x --stes 1", "train", "sample -n -1", "evaluate --evaluations 0", "data primes"):
         assert parse(wrong.split()).exit_code == 2, wrong
 
 
@@ -1067,7 +1067,6 @@ def test_data_beside_rows_of_another_name(run):
         (["validate", "-n", 0], "0 is not in the range x>=1"),
         (["sample", "--seed", "-1"], "-1 is not in the range"),
         (["evaluate", "--evaluations", 0], "0 is not in the range x>=1"),
-        (["evaluate", "--bound", "exact"], "'exact' is not one of 'learned', 'paper'"),
         (["evaluate", "--split", "test"], "'test' is not one of 'train', 'val', 'all'"),
         (["sample", "--sed", 1], "No such option"),
         (["train"], "Missing argument 'RUN'"),
@@ -1078,6 +1077,11 @@ def test_data_beside_rows_of_another_name(run):
 )
 def test_options_out_of_range(tmp_path, words, says):
     assert says in refused(tmp_path, *words)
+
+
+def test_a_bound_that_the_family_lacks(trained):
+    found = invoke("evaluate", trained.run, "--bound", "exact")
+    assert found.exit_code == 2 and "the bound is 'learned' or 'paper', not 'exact'" in found.stderr
 
 
 def test_resume_takes_no_settings(copy):

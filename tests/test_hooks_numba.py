@@ -126,11 +126,27 @@ class Numbers(data.Data):
         return ~np.isnan(known), known
 
 
+class Whole(Numbers):
+    """Whole numbers, though x_t is none."""
+
+    dtype = np.dtype(np.int32)
+
+    def __init__(self, N):
+        self.array = np.random.default_rng(2).integers(-3, 4, (N, self.D), np.int32)
+
+
 class Toy(diffusion.Family):
     name, data = "toy", "numbers"
 
     def outputs(self, D):
         return 2 * D
+
+
+class WholeToy(Toy):
+    x_dtype = np.dtype(f32)
+
+    def to_data(self, x_0):
+        return np.rint(x_0).astype(np.int32)
 
 
 @pytest.fixture(autouse=True)
@@ -145,13 +161,14 @@ def nothing_is_kept(monkeypatch):
 
 @pytest.fixture
 def job(monkeypatch):
-    """job(backend) : a training of the toy under way."""
+    """job(backend) : a training of the toy under way; whole : of the one whose data is whole numbers."""
     module = SimpleNamespace(Kernels=Kernels, read=read)
-    monkeypatch.setattr(models, "family_of", lambda config: Toy())
-    monkeypatch.setattr(models, "kind_of", lambda family: Numbers)
     monkeypatch.setattr(diffusion, "kernels", lambda family, ops: module)
 
-    def make(backend, fused=True, **values):
+    def make(backend, fused=True, whole=False, **values):
+        family, kind = (WholeToy(), Whole) if whole else (Toy(), Numbers)
+        monkeypatch.setattr(models, "family_of", lambda config: family)
+        monkeypatch.setattr(models, "kind_of", lambda family: kind)
         monkeypatch.setattr(
             module, "Kernels", lambda *arguments, **options: Kernels(*arguments, fused=fused, **options)
         )
@@ -164,7 +181,7 @@ def job(monkeypatch):
             "T": 7,
         } | values
         return in_the_middle(
-            Training(tiny.build(tiny.settings(**chosen), Numbers.D, np.asarray(0.5), backend=backend), Numbers(90))
+            Training(tiny.build(tiny.settings(**chosen), Numbers.D, np.asarray(0.5), backend=backend), kind(90))
         )
 
     return make
@@ -204,6 +221,16 @@ def test_the_fused_chain_is_the_chain(job, monkeypatch, values, steps):
     np.testing.assert_allclose(rows, sample.draw(there, 300, seed=4, steps=steps, known=known), rtol=1e-5, atol=1e-5)
     free = sample.draw(model, 300, seed=4, steps=steps)
     np.testing.assert_allclose(sample.draw(model, 40, seed=4, steps=steps), free[:40], rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_walked_may_be_of_another_type_than_the_data(job):
+    """Real x_t of whole numbers: trained alike on both back ends, and drawn as whole numbers again."""
+    fused, lines = job("numba", whole=True), job("numpy", whole=True)
+    np.testing.assert_allclose(fused.advance(12), lines.advance(12), rtol=5e-6)
+    assert fused.fused is not None and fused.fused.space.x_t.dtype == f32 and fused.fused.space.x0.dtype == np.int32
+    rows = sample.draw(fused.model, 200, seed=4)
+    assert rows.dtype == np.int32 and len(np.unique(rows)) > 3
+    assert (rows != sample.draw(lines.model, 200, seed=4)).mean() < 0.01  # those that lie near a half
 
 
 def test_an_element_that_is_not_asked_for_stays(job):

@@ -9,7 +9,8 @@ import pytest
 
 from bdiff_np import config
 from bdiff_np.data.bits import Bits, BitsSettings, Multiples
-from bdiff_np.data.census import Census
+from bdiff_np.data.census import RowCensus
+from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.errors import InputError
 from bdiff_np.evaluate import Bound
 from bdiff_np.model import Model
@@ -26,21 +27,21 @@ BOUND = Bound(
 
 
 def test_bound_in_words():
-    assert report.bound(BOUND, "train rows") == (
+    assert report.bound(BOUND, "train rows", FAMILY) == (
         "bound      2.3457 +- 0.0123 bits/sequence (1.6259 nats), 4 train rows, T = 20, last step learned\n"
-        "floor      2.3000 +- 0.0020 bits: the least that any reverse chain with independent elements within a step "
+        "floor      2.3000 +- 0.0020 bits: the least that any reverse chain with independent bits within a step "
         "can reach\n"
-        "K - L_null -1.5000 bits gained over rows drawn from the stationary law"
+        "K - L_null -1.5000 bits gained over a model that knows the process alone"
     )
 
 
 def test_bound_without_a_floor_and_with_an_exact_one():
     """No floor, no line; a floor without an error, no +-; the paper's bound is called so."""
     bare = dataclasses.replace(BOUND, floor_bits=None, floor_standard_error_bits=None, bound="paper")
-    first, second = report.bound(bare, "rows of x").splitlines()
+    first, second = report.bound(bare, "rows of x", FAMILY).splitlines()
     assert first.endswith("4 rows of x, T = 20, last step fixed, as in the paper") and second.startswith("K - L_null")
     exact = dataclasses.replace(BOUND, floor_standard_error_bits=0.0)
-    assert report.bound(exact, "rows").splitlines()[1].startswith("floor      2.3000 bits: ")
+    assert report.bound(exact, "rows", FAMILY).splitlines()[1].startswith("floor      2.3000 bits: ")
 
 
 CENSUS = {
@@ -51,7 +52,7 @@ CENSUS = {
 
 def test_census_in_words():
     census, rule = (
-        Census(Bits.from_array(np.eye(4, dtype=int))),
+        RowCensus(Bits.from_array(np.eye(4, dtype=int))),
         {"valid": 0.75, "valid_unseen": 0.1, "valid_found": 6, "valid_rows": 8},
     )
     assert census.words(CENSUS | rule).splitlines() == [

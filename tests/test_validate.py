@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bdiff_np.data.bits import Bits
-from bdiff_np.data.census import Census
+from bdiff_np.data.census import RowCensus
 from bdiff_np.data.generators import make_rule
 
 RULES = {
@@ -67,7 +67,7 @@ def test_census_is_counting_by_hand(case):
     valid = {row for row in (f"{i:0{D}b}" for i in range(2**D)) if RULES[name](row, k)} if name else None
     inputs = packed(samples, D), packed(train, D), packed(val, D) if val is not None else None
     before = [rows.packed.copy() for rows in inputs if rows is not None]
-    found = Census(*inputs[1:], rule)(inputs[0])
+    found = RowCensus(*inputs[1:], rule)(inputs[0])
     assert found == by_hand(samples, train, val, valid)
     assert not samples or found["train"] + found["val"] + found["other"] == pytest.approx(1, abs=1e-12)
     for rows, kept in zip((rows for rows in inputs if rows is not None), before):
@@ -78,7 +78,7 @@ def test_census_of_a_worked_example():
     """All four kinds of sample at once, in figures that can be checked by eye."""
     # twice a training row, a held-out one, valid but unseen, invalid
     samples = ["0101", "0101", "1010", "1111", "0001"]
-    found = Census(packed(["0101", "0000"], 4), packed(["1010", "0101"], 4), make_rule("repeating", block=2))(
+    found = RowCensus(packed(["0101", "0000"], 4), packed(["1010", "0101"], 4), make_rule("repeating", block=2))(
         packed(samples, 4)
     )
     assert found == {
@@ -89,5 +89,5 @@ def test_census_of_a_worked_example():
 
 def test_census_is_plain_numbers():
     """What goes into results.json is int and float, not NumPy's, which json refuses."""
-    found = Census(packed(["01"], 2), None, make_rule("multiples", k=1))(packed(["01"], 2))
+    found = RowCensus(packed(["01"], 2), None, make_rule("multiples", k=1))(packed(["01"], 2))
     assert {type(value) for value in found.values()} == {int, float}

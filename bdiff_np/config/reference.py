@@ -8,15 +8,15 @@ from bdiff_np import config
 from bdiff_np.config import config_lines
 
 
-def reference() -> str:
-    """The settings of the default family and net, of training and of data."""
+def reference(family: str | None = None, net: str | None = None) -> str:
+    """The settings of a family and a net, the defaults for None, of training and of data."""
     lines = [
         "# Settings",
         "",
         "What `config.yaml` can say. Each has a default; `--set section.name=value` overrules the file for one "
         "training.",
     ]
-    for section, schema in config.schema().sections.items():
+    for section, schema in config.schema(family, net).sections.items():
         lines += [
             "",
             f"## {section}",

@@ -9,12 +9,37 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from bdiff_np.errors import InputError
 from bdiff_np.settings import Settings
+
+
+class Census(Protocol):
+    """What tells how good samples are: counts what they are. `census(samples)` gives figures by name.
+
+    names : the figures that metrics.csv follows over the epochs, shares between 0 and 1
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def __call__(self, samples: Any) -> dict[str, Any]:
+        """Figures of samples (Data), those of `names` and others; their number is `n`."""
+
+    def words(self, counts: dict[str, Any]) -> str:
+        """All of them as lines for a terminal."""
+
+    def shares(self, counts: dict[str, Any]) -> str:
+        """Those of `names` in half a line."""
+
+    def proportions(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """Figures over the epochs as results.json has them. columns : name -> one value an epoch"""
+
+    def stack(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """The same as shares that sum to 1, by the name that the picture gives each."""
 
 
 class Data:
@@ -118,11 +143,10 @@ class Data:
         files : Data, or None"""
         return None
 
-    def census(self, val: Any, settings):
-        """What tells whether samples are like these examples, the training data, and the held-out ones (Data or None):
-        see census.Census.
+    def census(self, val: Any, settings) -> Census | None:
+        """What tells whether samples are like these examples, the training data, and the held-out ones (Data or None).
 
-        None where the kind has no such figures.
+        settings : section `data`. None where the kind has no such figures.
         """
         return None
 

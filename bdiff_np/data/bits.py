@@ -14,7 +14,7 @@ from pydantic import Field
 
 from bdiff_np import data, settings
 from bdiff_np.data import bits_files
-from bdiff_np.data.census import Census
+from bdiff_np.data.census import RowCensus
 from bdiff_np.errors import InputError
 from bdiff_np.settings import Count
 
@@ -173,8 +173,8 @@ class Bits(data.Data):
                 return None
         return cls(np.unique(np.concatenate([rows.packed for rows in given]), axis=0), given[0].D).all()
 
-    def census(self, val: Bits | None, settings) -> Census:
-        return Census(self, val, make_rule(settings))
+    def census(self, val: Bits | None, settings) -> RowCensus:
+        return RowCensus(self, val, make_rule(settings))
 
 
 DATA = Bits

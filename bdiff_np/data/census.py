@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-class Census:
+class RowCensus:
     """Counts what samples are: `census(samples)`, as often as needed, for one set of files.
 
     train, val : the files' rows, of a kind of data that has keys(). rule : a rule of `generators`, if the data obeys

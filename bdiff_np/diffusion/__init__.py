@@ -1,9 +1,8 @@
 """Families of diffusion, and the contract through which the rest of the program knows them.
 
 A family <name> is
-    diffusion/<name>_family.py     FAMILY, an object of a class derived from `Family`; the mathematics may stand in
-    files beside it
-    kernels/<name>/<name>_numpy.py      `Kernels` on NumPy, and <name>_<back end>.py for each back end that has its own
+    diffusion/<name>_family.py        FAMILY, an object of a class derived from `Family`; the mathematics beside it
+    kernels/<name>/<name>_numpy.py    `Kernels` on NumPy, and <name>_<back end>.py for each back end that has its own
 and is found by `model.family: <name>`. Of a family's mathematics the float64 functions are the definition; every kernel
 is tested against them.
 """
@@ -87,6 +86,13 @@ class Task(NamedTuple):
         return kernels(self.family, ops).read(x_t, t, features, weight)
 
 
+class BoundKind(NamedTuple):
+    """A kind of bound. first : the first step t whose KL it takes, the rest being `exact_terms`; words : what it is"""
+
+    first: int
+    words: str
+
+
 class Family:
     """What the program asks of a family. Methods without a body must be written; the others have the default that
     stands here.
@@ -98,8 +104,9 @@ class Family:
     data: str  # kind of data that it takes: the name of a file in data/
     Settings: type[settings.Settings]  # its settings in the section `model`; they have T
     Training: type[settings.Settings] = settings.Settings  # its settings in the section `training`
-    # kind of bound -> the first step t whose KL it takes; `exact_terms` has the rest
-    bounds: Mapping[str, int] = {"learned": 1}
+    bounds: Mapping[str, BoundKind] = {"learned": BoundKind(1, "all steps learned")}  # by the name for `--bound`
+    floor_words: str = "the least that any network can reach"  # what `floor` is, where it has a standard error
+    x_dtype: np.dtype | None = None  # of x_t, where it is not the data's
 
     def outputs(self, D: int) -> int:
         """How many numbers the network puts out for an example of D elements."""
@@ -109,6 +116,10 @@ class Family:
         """The forward process. settings : section `model`. data : the training data (data.Data), from which a state
         such as pi may be taken."""
         raise NotImplementedError
+
+    def to_data(self, x_0: np.ndarray) -> np.ndarray:
+        """What the reverse chain ends in, (B, D) of x_dtype, as examples of the data's dtype."""
+        return x_0
 
     def state(self, chain) -> dict[str, np.ndarray]:
         """What a checkpoint must keep of the process beside the configuration, by name; names may not hold a "/"."""
@@ -124,8 +135,7 @@ class Family:
         return {}
 
     def all_steps(self, settings) -> str | None:
-        """Why a model with these settings can walk all of its steps alone, in a few words; None where it can leave some
-        out."""
+        """Why a model with these settings can leave out no steps, in a few words; None where it can."""
         return None
 
     # The definition
@@ -171,11 +181,6 @@ class Family:
         """Mean KL of each step, (T,), of the network and of the best there can be, from the same draws. out(x_t, t) :
         the network's output, (B, M)"""
         return None
-
-    def census(self, train, val, settings):
-        """What tells how good samples are (data.Census), or None. train, val : data.Data, val or None. settings :
-        section `data`"""
-        return train.census(val, settings)
 
 
 # Which kernels run on a back end

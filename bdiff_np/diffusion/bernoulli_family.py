@@ -54,7 +54,11 @@ class Bernoulli(diffusion.Family):
 
     name, data = "bernoulli", "bits"
     Settings, Training = Model, Training
-    bounds = {"learned": 1, "paper": 2}  # paper: the last reverse step is the forward kernel
+    bounds = {
+        "learned": diffusion.BoundKind(1, "last step learned"),
+        "paper": diffusion.BoundKind(2, "last step fixed, as in the paper"),  # it is the forward kernel
+    }
+    floor_words = "the least that any reverse chain with independent bits within a step can reach"
 
     def make_chain(self, settings, data) -> Chain:
         pi = bernoulli.data_pi(data.mean(), len(data)) if settings.pi == "data" else settings.pi

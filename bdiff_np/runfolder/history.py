@@ -19,7 +19,7 @@ COLUMNS = ("epoch", "step", "seconds", "loss_bits", "val_bound_bits", "learning_
 class History:
     """One row an epoch.
 
-    census : of the samples of each epoch (census.Census), whose figures are columns too, or None. dtype : of examples
+    census : of the samples of each epoch (data.Census), whose figures are columns too, or None. dtype : of examples
     columns : name -> values, one an epoch. examples : the same few samples after each epoch, (n, D) each
     best : the least bound on the held-out rows, in bits, and its epoch; None before the first
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bdiff_np import config
 from bdiff_np.data import generators
+from bdiff_np.data.bits import BitsSettings
 from bdiff_np.data.bits_files import ENDINGS
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder.files import write_whole
@@ -31,7 +32,10 @@ def make_data(out: Path, name: str, parameters: dict, length: int, *, force: boo
     if there and not force:
         raise InputError(f"{there[0]}: is there already; name another folder, or overwrite it with --force")
     if (out / "config.yaml").exists():
-        named = config.load(out / "config.yaml").data.rule
+        settings = config.load(out / "config.yaml").data
+        if not isinstance(settings, BitsSettings):
+            raise InputError(f"{out / 'config.yaml'}: is for other data than bits; name another folder")
+        named = settings.rule
         if named is not None and named.model_dump() != {"name": name, **parameters}:
             other = ", ".join(f"{key}: {value}" for key, value in named.model_dump().items())
             where = config.place(out / "config.yaml", "data.rule")

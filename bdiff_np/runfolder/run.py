@@ -60,7 +60,7 @@ class Run:
             self.chosen_because = choice.reason
             self.use(choice.backend)
         self.net_file = CODE if code else settings.model.net
-        self.history = History(self.family.census(self.train_rows, self.val_rows, settings.data), self.train_rows.dtype)
+        self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
         self.stop = False
         self._at_once = 1  # steps between two looks at Ctrl-C and the progress bar

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +122,15 @@ def validation(
     Parameters
     ----------
     epoch : (E,) epochs, increasing; E may be 0 or 1
-    proportions : lists of E shares in 0..1: "train", "other", and optionally "val" and "valid_unseen". They sum to 1.
-        Where "valid_unseen" is given, "other" means invalid. A "val" of zeros only is left out: there was no val.txt.
+    proportions : lists of E shares in 0..1 that sum to 1, by name; "train", "val", "valid_unseen" and "other" have
+        colours of their own. Where "valid_unseen" is given, "other" means invalid. A "val" of zeros only is left out:
+        there was no val.txt.
     best_possible : the share of valid rows that the exact denoiser reaches with as many steps; the top of the coloured
         areas aims at it
 
     Raises
     ------
-    ValueError : lists of different lengths, or an unknown name.
+    ValueError : lists of different lengths.
     """
     epoch = np.asarray(epoch, dtype=np.float64)
     known = {
@@ -136,10 +138,9 @@ def validation(
         "val": ("in val", ORANGE, OCHRE),
         "valid_unseen": ("valid, unseen", GREEN, GREEN),
     }
+    others = [name for name in proportions if name not in known and name != "other"]
+    known |= {name: (name, colour, colour) for name, colour in zip(others, cycle((GREEN, ORANGE, BLUE)))}
     known["other"] = ("invalid" if "valid_unseen" in proportions else "other", PALE, GREY)
-    unknown = set(proportions) - set(known)
-    if unknown:
-        raise ValueError(f"proportions: unknown {sorted(unknown)}; known are {list(known)}")
     shares = {name: np.asarray(proportions[name], dtype=np.float64) for name in known if name in proportions}
     for name, share in shares.items():
         if share.shape != epoch.shape:

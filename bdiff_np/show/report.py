@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bdiff_np.diffusion import Family
 from bdiff_np.evaluate import Bound
 from bdiff_np.runfolder import run as training
 
@@ -42,7 +43,7 @@ def conclusion(job: training.Run, results: dict) -> str:
     rows, train, census = results["rows"], job.train_rows, job.history.census
     summary = train.summary(rows)
     lines = [f"{train.text(rows)}\n{len(rows)} samples{f'; {summary}' if summary else ''}\n"]
-    lines += [bound(Bound(**b), f"{split} rows") for split, b in results["bounds"].items()]
+    lines += [bound(Bound(**b), f"{split} rows", job.family) for split, b in results["bounds"].items()]
     lines += ["\n" + census.words(results["samples"])] if census else []
     pictures = sorted(p.name for p in job.results.iterdir() if p.suffix in (".png", ".gif"))
     lines.append(f"\nresults    {job.results}\npictures   {'  '.join(pictures)}")
@@ -53,22 +54,15 @@ def conclusion(job: training.Run, results: dict) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def bound(b: Bound, name: str) -> str:
+def bound(b: Bound, name: str, family: Family) -> str:
     """A bound beside its floor."""
-    last = "last step learned" if b.bound == "learned" else "last step fixed, as in the paper"
     lines = [
         f"bound      {b.bits_per_sequence:.4f} +- {b.standard_error_bits:.4f} bits/sequence "
-        f"({b.nats_per_sequence:.4f} nats), "
-        f"{b.n_sequences} {name}, T = {b.steps}, {last}"
+        f"({b.nats_per_sequence:.4f} nats), {b.n_sequences} {name}, T = {b.steps}, {family.bounds[b.bound].words}"
     ]
-    if b.floor_bits is not None:
-        if b.floor_standard_error_bits:
-            meaning = (
-                f"+- {b.floor_standard_error_bits:.4f} bits: the least that any reverse chain with independent "
-                "elements within a step can reach"
-            )
-        else:
-            meaning = "bits: the entropy of the data, below which no bound can lie"
-        lines.append(f"floor      {b.floor_bits:.4f} {meaning}")
-    lines.append(f"K - L_null {b.k_minus_null_bits:.4f} bits gained over rows drawn from the stationary law")
+    if b.floor_bits is not None and b.floor_standard_error_bits:
+        lines.append(f"floor      {b.floor_bits:.4f} +- {b.floor_standard_error_bits:.4f} bits: {family.floor_words}")
+    elif b.floor_bits is not None:
+        lines.append(f"floor      {b.floor_bits:.4f} bits: the entropy of the data, below which no bound can lie")
+    lines.append(f"K - L_null {b.k_minus_null_bits:.4f} bits gained over a model that knows the process alone")
     return "\n".join(lines)

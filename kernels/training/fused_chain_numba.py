@@ -72,7 +72,7 @@ class FusedChain:
         n, R, D = self.threads, max(FEW, min(TOGETHER, rows)), model.D
         self.space = Space(
             np.zeros((n, R * int(self.plan.slots[1])), np.float32), np.zeros((n, kernels.work * R * D), np.float32),
-            np.zeros((n, R, D), model.kind.dtype), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n,
+            np.zeros((n, R, D), model.x_dtype), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n,
             R * -(-D // 8), 4), np.uint64),
         )  # fmt: skip
 

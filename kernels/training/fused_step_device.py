@@ -34,7 +34,7 @@ class Steps:
     def __init__(self, on: Technology, model, kernels, optimizer, *, rows, batch: int, seed: int):
         P, own, arrays = model.params.flat.size, min(len(rows), batch), on.arrays
         self.on, self.net, self.params, self.kernels, self.optimizer = on, model.net, model.params, kernels, optimizer
-        self.batch, self.seed, self.D, self.dtype = batch, seed, model.D, rows.dtype
+        self.batch, self.seed, self.D = batch, seed, model.D
         self.groups = max(1, min(MOST_GROUPS, batch // GROUP, GRADIENTS // P))
         self.rows_of_batch = 0
         self.at_once = max(1, min(AT_ONCE, WAITING // own))
@@ -120,11 +120,8 @@ class LaunchedSteps(Steps):
         super().__init__(on, model, kernels, optimizer, **options)
         B, D, arrays = self.batch, self.D, on.arrays
         self.perceptron = Perceptron(on, self.net, self.params, B, self.groups)
-        self.x0, self.x_t, self.t = (
-            arrays.empty((B, D), self.dtype),
-            arrays.empty((B, D), self.dtype),
-            arrays.empty(B, np.int64),
-        )
+        self.x0, self.x_t = arrays.empty((B, D), model.kind.dtype), arrays.empty((B, D), model.x_dtype)
+        self.t = arrays.empty(B, np.int64)
         self.clock, self.halted = arrays.zeros(2, np.uint64), arrays.zeros(1, np.int32)
 
     def floats(self) -> int:

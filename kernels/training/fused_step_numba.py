@@ -41,13 +41,15 @@ class FusedSteps:
     net : nets/mlp.py, with `dense`. kernels : of a family that fills hooks_numba.py. optimizer : optim.AdamW. rows :
         data.Data
     params : Params, the weights, trained in place. batch : rows of a step, repeats included. seed : of all noise
-    threads : of the crew, as many as there are cores by default
+    threads : of the crew, as many as there are cores by default. x_dtype : of x_t, the data's by default
     """
 
     function = "fused_step_numba.take"  # what takes long to compile
     empty = staticmethod(np.empty)  # of arrays that `orders` fills
 
-    def __init__(self, net, kernels, params, optimizer, *, rows, batch: int, seed: int, threads: int | None = None):
+    def __init__(
+        self, net, kernels, params, optimizer, *, rows, batch: int, seed: int, threads: int | None = None, x_dtype=None
+    ):
         self.data = rows
         self.plan, self.law, self.T, D, P = mlp.make_plan(net), kernels.law, kernels.chain.T, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add.
@@ -73,7 +75,8 @@ class FusedSteps:
         )  # fmt: skip
         self.space = Space(
             buffer=np.zeros((n, R * floats), np.float32), work=np.zeros((n, kernels.work * R * D), np.float32),
-            x0=np.zeros((n, R, D), rows.dtype), x_t=np.zeros((n, R, D), rows.dtype), t=np.zeros((n, R), np.int64),
+            x0=np.zeros((n, R, D), rows.dtype), x_t=np.zeros((n, R, D), x_dtype or rows.dtype),
+            t=np.zeros((n, R), np.int64),
             words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums),
             groups=groups, pieces=pieces,
         )  # fmt: skip
@@ -111,7 +114,9 @@ class FusedSteps:
 def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> FusedSteps | None:
     """The fused steps of a training, or None where hooks_numba.can_fuse says no."""
     return (
-        FusedSteps(model.net, kernels, model.params, optimizer, rows=rows, batch=batch, seed=seed)
+        FusedSteps(
+            model.net, kernels, model.params, optimizer, rows=rows, batch=batch, seed=seed, x_dtype=model.x_dtype
+        )
         if family.can_fuse(model.net, kernels)
         else None
     )

@@ -1,9 +1,10 @@
 """Plants bugs in the kernels, one at a time, and says which session notices: how good is the ladder?
 
-python tests/gpu/mutants.py              all of them, in some minutes; exit code 1 if one lives
-python tests/gpu/mutants.py clip         those with the word in their names
-python tests/gpu/mutants.py --mode plain barrier     in a session that is not made for them: some live there, which
-shows what each is good for
+python tests/gpu/mutants.py         all of them, in some minutes; exit code 1 if one lives
+python tests/gpu/mutants.py clip    those with the word in their names
+python tests/gpu/mutants.py --mode plain barrier
+                                    in a session that is not made for them: some live there, which shows what each
+                                    is good for
 """
 
 from __future__ import annotations
