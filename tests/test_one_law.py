@@ -44,8 +44,7 @@ def of_cuda(chain, predict, x_t, t):
     host, per_bit = tables(chain, predict), chain.pi.ndim > 0
     table = np.concatenate([host.steps.ravel(), host.pi.ravel()]) if per_bit else host.table.ravel()
     noise, out = np.concatenate([host.lost, host.pi_words]), np.empty((6, *x_t.shape))
-    law = layout("bernoulli.cuh", "Law")
-    law = np.dtype([(name, "f8" if name == "bce" else law.fields[name][0]) for name in law.names], align=True)
+    law = layout("bernoulli.cuh", "Law", "d")
     form = bernoulli_codes.PER_BIT * per_bit + bernoulli_codes.X_PREV * (predict == "x_prev")
     given = np.array([(noise.ctypes.data, table.ctypes.data, chain.T, x_t.shape[1], form, 0.0)], law)
     kernel = compile.RawModule(code=source("bernoulli.cu") + LOOK_UP).get_function("columns")

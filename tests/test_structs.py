@@ -9,13 +9,16 @@ from cuda_on_cpu import compile, stand_in
 
 from bdiff_np.kernels.shared.cuda_source import layout, source
 
-STRUCTS = [("training.cuh", "Steps", "Steps"), ("training.cuh", "Walk", "Walk"), ("bernoulli.cuh", "Law", "Law<float>")]
+STRUCTS = [
+    ("training.cuh", "Steps", "Steps"), ("training.cuh", "Walk", "Walk"), ("bernoulli.cuh", "Law", "Law<float>"),
+    ("bernoulli.cuh", "Law", "Law<double>"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("file, name, type_", STRUCTS)
 def test_the_layout_is_the_compilers(file, name, type_):
     """Size, and place and size of each member."""
-    found = layout(file, name)
+    found = layout(file, name, "d" if "double" in type_ else "f")
     places = "".join(f"*out++ = __builtin_offsetof(S, {m}), *out++ = sizeof(S::{m});\n" for m in found.names)
     code = (
         source("device.cuh")

@@ -13,51 +13,86 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from bdiff_np import guests
 from bdiff_np.backends.install import pip
 from bdiff_np.errors import InputError, Unavailable
 
 
 class Ops(Protocol):
-    """The operations that networks and the optimiser are written in; numpy_ops.py says what each does. They know
-    nothing of any family.
+    """The operations that networks and the optimiser are written in. They know nothing of any family.
 
-    A forward operation returns (result, tape); its backward takes that tape. Inputs are never written, but for `out=`,
-    for gradients that go into an argument named d..., and for `adamw`, whose purpose it is. On a device operations are
-    asynchronous: a result is there when it is read, by `to_host`.
+    B rows of H units, arrays of one dtype, float32 or float64. A forward operation returns (result, tape); its backward
+    takes that tape. Inputs are never written, but for `out=`, for gradients that go into an argument named d..., and for
+    `adamw`, whose purpose it is. On a device operations are asynchronous: a result is there when `to_host` reads it.
+    Networks also use an array's own operators (+, -, *, slices, sum, T), where the back end's arrays have them.
     """
 
     name: str
-    on_device: bool
+    on_device: bool  # whether arrays lie elsewhere than in the host's memory
 
     # arrays
-    def asarray(self, host, dtype=None) -> Any: ...
-    def to_host(self, array) -> Any: ...
+    def asarray(self, host, dtype=None) -> Any:
+        """A host array, or one of the back end, as an array of the back end; not copied where it is one."""
+
+    def to_host(self, array) -> np.ndarray:
+        """The array on the host; waits for it."""
+
     def zeros(self, shape, dtype) -> Any: ...
     def empty(self, shape, dtype) -> Any: ...
-    def where(self, mask, a, b) -> Any: ...
-    def wait(self) -> None: ...
+    def where(self, mask, a, b) -> Any:
+        """a where the mask is true, b elsewhere."""
+
+    def wait(self) -> None:
+        """Returns when all that was asked for is done."""
 
     # the machine
-    def reserve(self, need: int, what: str, fix: str) -> None: ...
-    def threads(self, width: int) -> AbstractContextManager[None]: ...
-    def allow_tf32(self, allowed: bool) -> None: ...
-    def versions(self) -> dict[str, str]: ...
-    def check_net(self, net) -> None: ...
+    def reserve(self, need: int, what: str, fix: str) -> None:
+        """Raises InputError if `need` bytes are more than there is memory; `what` needs it, `fix` says what to change."""
+
+    def threads(self, width: int) -> AbstractContextManager[None]:
+        """A context in which the threads suit layers of this width."""
+
+    def allow_tf32(self, allowed: bool) -> None:
+        """Whether products may be rounded to a 10-bit mantissa."""
+
+    def versions(self) -> dict[str, str]:
+        """Library -> version, for `doctor`."""
+
+    def check_net(self, net) -> None:
+        """Raises InputError for a network that the back end cannot run."""
 
     # dense layers
-    def matmul(self, a, b, out=None) -> Any: ...
-    def activate(self, z, bias, activation, film=None) -> tuple[Any, Any]: ...
-    def activate_backward(self, dy, tape, dbias) -> tuple[Any, Any]: ...
-    def keep_mask(self, key, shape, rate: float, dtype) -> Any: ...
+    def matmul(self, a, b, out=None) -> Any:
+        """a (B, K) @ b (K, H)."""
+
+    def activate(self, z, bias, activation, film=None) -> tuple[Any, Any]:
+        """act((z + bias) (1 + scale) + shift), (B, H), and the tape; film : (B, 2H), scale beside shift, or None."""
+
+    def activate_backward(self, dy, tape, dbias) -> tuple[Any, Any]:
+        """dz (B, H) and dfilm (B, 2H) or None; the bias's gradient goes into dbias (H,)."""
+
+    def keep_mask(self, key, shape, rate: float, dtype) -> Any:
+        """Dropout's factor (B, H): 0 with probability `rate`, else 1 / (1 - rate), from the words of a key."""
 
     # norm
-    def layer_norm(self, x, gain, shift) -> tuple[Any, Any]: ...
-    def layer_norm_backward(self, dy, tape, dgain, dshift) -> Any: ...
+    def layer_norm(self, x, gain, shift) -> tuple[Any, Any]:
+        """gain unit + shift, unit being the rows of x (B, H) at mean 0 and variance 1; and the tape."""
+
+    def layer_norm_backward(self, dy, tape, dgain, dshift) -> Any:
+        """dx (B, H); gradients of gain and shift go into dgain and dshift (H,)."""
 
     # optimiser
-    def norm(self, flat, halted=None) -> Any: ...
-    def adamw(self, params, grads, m, v, ema, decayed, norm, *, clip, **numbers) -> None: ...
+    def norm(self, flat, halted=None) -> Any:
+        """Euclidean length of a flat buffer. halted : (1,) int32, set where it is not finite; then the length is nan."""
+
+    def adamw(self, params, grads, m, v, ema, decayed, norm, *, clip, **numbers) -> None:
+        """One AdamW step and the average of the weights, in place on flat buffers; nothing where `norm` is not finite.
+
+        decayed : (P,) bool, which weights decay. clip : largest length of the scaled gradient. numbers :
+        dense_codes.rates
+        """
 
 
 class Work(NamedTuple):

@@ -50,14 +50,14 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 // 0), in units of 2^-32. Reads and writes 1 byte a bit; one word a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    q_sample(const u64 *noise, int form, int T, const u8 *x0, const long long *t, u64 seed, u64 stream, u64 step,
-             u64 first_row, u8 *x_t, int B, int D) {
+    q_sample(const Law<C> law, const u8 *x0, const long long *t, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_t,
+             int B) {
+  const int D = law.D;
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);
   const Words words = philox({seed, stream, step}, b.block(first_row, D));
-  const Law<C> law{noise, nullptr, T, D, form, 0};
-  const u64 lost = noise[t[b.r]];
+  const u64 lost = law.noise[t[b.r]];
   const u8 *row = x0 + size_t(b.r) * D;
   put(x_t + size_t(b.r) * D, b, D, [&](int k) {
     const int d = min(b.lo + k, D - 1);
@@ -69,14 +69,14 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 // Reads 1/8 byte a bit, writes 2; one word a bit: bound by the words, 2.5 ps a bit.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    q_batch(const u64 *noise, int form, int T, const u8 *packed, const int *index, int rows, const long long *t,
-            u64 seed, u64 stream, const u64 *clock, u8 *x0, u8 *x_t, int B, int D) {
+    q_batch(const Law<C> law, const u8 *packed, const int *index, int rows, const long long *t, u64 seed, u64 stream,
+            const u64 *clock, u8 *x0, u8 *x_t, int B) {
+  const int D = law.D;
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);
   const Words words = philox({seed, stream, clock[0]}, b.block(0, D));
-  const Law<C> law{noise, nullptr, T, D, form, 0};
-  const u64 lost = noise[t[b.r]];
+  const u64 lost = law.noise[t[b.r]];
   const u32 byte = packed[size_t(index[clock[1] * rows + b.r % rows]) * ((D + 7) / 8) + b.j];
   const auto clean = [&](int k) -> u8 { return byte >> (7 - k) & 1; };
   put(x0 + size_t(b.r) * D, b, D, clean);
@@ -116,9 +116,9 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 // value 5 logarithms more.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    kl_grad(const u64 *noise, const C *table, int form, int T, C bce, const C *logits, const C *bias, const u8 *x0,
-            const u8 *x_t, const long long *t, const u8 *logged, const u64 *clock, C *kl, C *dlogits, int B, int D) {
-  const Law<C> law{noise, table, T, D, form, bce};
+    kl_grad(const Law<C> law, const C *logits, const C *bias, const u8 *x0, const u8 *x_t, const long long *t,
+            const u8 *logged, const u64 *clock, C *kl, C *dlogits, int B) {
+  const int D = law.D;
   const bool value = logged[clock[1]];
   const int r = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
   if (r >= B) return;  // whole warps leave
@@ -138,9 +138,8 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 // Reads 4 + 1 bytes a bit, writes 4: bound by bytes, 2.7 ps a bit; some 20 operations, 1 exponential.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    p_flip(const u64 *noise, const C *table, int form, int T, const C *logits, const u8 *x_t, const long long *t, C *p,
-           int B, int D) {
-  const Law<C> law{noise, table, T, D, form, 0};
+    p_flip(const Law<C> law, const C *logits, const u8 *x_t, const long long *t, C *p, int B) {
+  const int D = law.D;
   const int r = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
   if (r >= B) return;
   for (int d = lane(); d < D; d += WARP) {
@@ -156,13 +155,13 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 // bit.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
-    p_sample(const u64 *noise, const C *table, int form, int T, const C *logits, const C *bias, const u8 *x_t,
-             const long long *t, const u8 *held, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_s, int B, int D) {
+    p_sample(const Law<C> law, const C *logits, const C *bias, const u8 *x_t, const long long *t, const u8 *held,
+             u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_s, int B) {
+  const int D = law.D;
   const u32 i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(B) * ((D + 7) / 8)) return;
   const Byte b(i, D);
   const Words words = philox({seed, stream, step}, b.block(first_row, D));
-  const Law<C> law{noise, table, T, D, form, 0};
   const size_t row = size_t(b.r) * D;
   put(x_s + row, b, D, [&](int k) -> u8 {
     const int d = min(b.lo + k, D - 1), v = x_t[row + d];

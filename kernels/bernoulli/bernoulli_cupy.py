@@ -16,7 +16,7 @@ from bdiff_np.kernels.shared.cuda_source import layout
 from bdiff_np.rng import Key
 
 i32, u64 = np.int32, np.uint64
-LAW = layout("bernoulli.cuh", "Law")
+LAW = {C: layout("bernoulli.cuh", "Law", C) for C in "fd"}  # by the dtype of the logits
 MODULE = Module(
     "bernoulli.cu", *(f"{name}<256>" for name in ("prior", "unpack")),
     *(f"{name}<256, {{C}}>" for name in ("q_sample", "q_batch", "read", "kl_grad", "p_flip", "p_sample")),
@@ -41,18 +41,17 @@ def prior(law: Law, key: Key, first_row: int, x) -> None:
 
 def q_sample(law: Law, x0, t, key: Key, first_row: int, x_t) -> None:
     """x_t (B, D) from x0 (B, D) and t (B,)."""
-    (B, D), head = x0.shape, (law.noise, i32(law.form), i32(law.T))
-    MODULE.launch(
-        "q_sample<256, {C}>", law.C, _bytes(B, D), *head, x0, t, *_address(key, first_row), x_t, i32(B), i32(D)
-    )
+    B, D = x0.shape
+    arguments = argument(law, D), x0, t, *_address(key, first_row), x_t, i32(B)
+    MODULE.launch("q_sample<256, {C}>", law.C, _bytes(B, D), *arguments)
 
 
 def q_batch(law: Law, data, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
     """x0 and x_t (B, D) of step clock[0]: rows index[clock[1] * rows + ...] of the data (data.bits.Resident), each B /
     rows times."""
-    (B, D), head = x0.shape, (law.noise, i32(law.form), i32(law.T))
-    arguments = data.array, index, i32(rows), t, u64(seed), u64(stream), clock, x0, x_t, i32(B), i32(D)
-    MODULE.launch("q_batch<256, {C}>", law.C, _bytes(B, D), *head, *arguments)
+    B, D = x0.shape
+    arguments = argument(law, D), data.array, index, i32(rows), t, u64(seed), u64(stream), clock, x0, x_t, i32(B)
+    MODULE.launch("q_batch<256, {C}>", law.C, _bytes(B, D), *arguments)
 
 
 def unpack(packed, index, x) -> None:
@@ -72,50 +71,30 @@ def read_into(x_t, t, features, odds, x, f) -> None:
 
 def kl_grad(law: Law, logits, bias, x0, x_t, t, logged, clock, kl, dlogits) -> None:
     """dlogits (B, D), which may be logits, of logits + bias; kl (B,) where logged[clock[1]] says so."""
-    (B, D), head = logits.shape, (law.noise, law.table, i32(law.form), i32(law.T), law.C.type(law.bce))
-    MODULE.launch(
-        "kl_grad<256, {C}>",
-        law.C,
-        (blocks(B, SIDE),),
-        *head,
-        logits,
-        bias,
-        x0,
-        x_t,
-        t,
-        logged,
-        clock,
-        kl,
-        dlogits,
-        i32(B),
-        i32(D),
-    )
+    B, D = logits.shape
+    arguments = argument(law, D), logits, bias, x0, x_t, t, logged, clock, kl, dlogits, i32(B)
+    MODULE.launch("kl_grad<256, {C}>", law.C, (blocks(B, SIDE),), *arguments)
 
 
 def p_flip(law: Law, logits, x_t, t, p) -> None:
     """p (B, D): probabilities of a flip."""
-    (B, D), head = logits.shape, (law.noise, law.table, i32(law.form), i32(law.T))
-    MODULE.launch("p_flip<256, {C}>", law.C, (blocks(B, SIDE),), *head, logits, x_t, t, p, i32(B), i32(D))
+    B, D = logits.shape
+    MODULE.launch("p_flip<256, {C}>", law.C, (blocks(B, SIDE),), argument(law, D), logits, x_t, t, p, i32(B))
 
 
 def p_sample(law: Law, logits, bias, x_t, t, held, key: Key, first_row: int, x_s) -> None:
     """x_s (B, D), which may be x_t, of logits + bias. held : (B, D) uint8, 1 where a bit stays, or None"""
-    (B, D), head = x_t.shape, (law.noise, law.table, i32(law.form), i32(law.T))
-    MODULE.launch(
-        "p_sample<256, {C}>",
-        law.C,
-        _bytes(B, D),
-        *head,
-        logits,
-        bias,
-        x_t,
-        t,
-        held,
-        *_address(key, first_row),
-        x_s,
-        i32(B),
-        i32(D),
-    )
+    B, D = x_t.shape
+    arguments = argument(law, D), logits, bias, x_t, t, held, *_address(key, first_row), x_s, i32(B)
+    MODULE.launch("p_sample<256, {C}>", law.C, _bytes(B, D), *arguments)
+
+
+def argument(law: Law, D: int) -> np.ndarray:
+    """The law of rows of D bits as a kernel takes it by value; made once for each D."""
+    if D not in law.structs:
+        values = {"noise": law.noise, "table": law.table, "T": law.T, "D": D, "form": law.form, "bce": law.bce}
+        law.structs[D] = struct(LAW[law.C.char], **values)
+    return law.structs[D]
 
 
 def _address(key: Key, first_row: int) -> tuple:
@@ -134,8 +113,7 @@ class Kernels(DeviceKernels):
     take, walk_back = Module("bernoulli_step.cu", "take", cooperative=True), Module("bernoulli_chain.cu", "walk_back")
 
     def argument(self, D: int) -> np.ndarray:
-        law = self.law
-        return struct(LAW, noise=law.noise, table=law.table, T=law.T, D=D, form=law.form, bce=law.bce)
+        return argument(self.law, D)
 
 
 def read(x_t, t, features, weight=None):

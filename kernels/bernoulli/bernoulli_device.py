@@ -29,6 +29,7 @@ class Law(NamedTuple):
     T: int
     bce: float  # weight of the cross entropy of x_0 in the gradient
     C: np.dtype  # of logits and gradients
+    structs: dict[int, np.ndarray]  # the same as structs of bernoulli.cuh, by D
 
     @property
     def per_bit(self) -> int:
@@ -42,7 +43,13 @@ def law(arrays, chain: Chain, predict: str, skip: bool, bce_weight: float, dtype
     form = PER_BIT * per_bit + X_PREV * (predict == "x_prev") + SKIP * skip
     noise = np.concatenate([host.lost, host.pi_words])
     return Law(
-        arrays.asarray(noise), arrays.asarray(table.astype(dtype)), form, chain.T, bce_weight / chain.T, np.dtype(dtype)
+        arrays.asarray(noise),
+        arrays.asarray(table.astype(dtype)),
+        form,
+        chain.T,
+        bce_weight / chain.T,
+        np.dtype(dtype),
+        {},
     )
 
 

@@ -36,16 +36,17 @@ def source(name: str) -> str:
     return text(name)
 
 
-# of a struct's members, C being float
-TYPES = {"float": "f4", "C": "f4", "int": "i4", "u8": "u1", "u32": "u4", "u64": "u8", "void": "V"}
+# of a struct's members
+TYPES = {"float": "f4", "double": "f8", "int": "i4", "u8": "u1", "u32": "u4", "u64": "u8", "void": "V"}
 
 
-def layout(file: str, name: str) -> np.dtype:
-    """A struct of a .cuh file as the host fills it in: the same members at the same places. A pointer's metadata say
-    what it points to."""
+def layout(file: str, name: str, C: str = "f") -> np.dtype:
+    """A struct of a .cuh file as the host fills it in: the same members at the same places. C : the dtype that its
+    parameter C stands for. A pointer's metadata say what it points to."""
+    types = {**TYPES, "C": C}
     (body,) = re.findall(rf"struct {name} {{(.*?)}};", re.sub(r"//.*", "", source(file)), re.DOTALL)
     members = []
     for kind, names in re.findall(r"(?:const )?(\w+) ([^;]+);", body):
-        pointer = np.dtype("u8", metadata={"to": np.dtype(TYPES[kind])})
-        members += [(member.lstrip("*"), pointer if member[0] == "*" else TYPES[kind]) for member in names.split(", ")]
+        pointer = np.dtype("u8", metadata={"to": np.dtype(types[kind])})
+        members += [(member.lstrip("*"), pointer if member[0] == "*" else types[kind]) for member in names.split(", ")]
     return np.dtype(members, align=True)
