@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 
 import click
@@ -50,6 +51,11 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except InputError as fault:
             raise Fault(str(fault)) from None
+        except NotImplementedError as fault:
+            if fault.__traceback__ is None or str(fault):
+                raise
+            frame = traceback.extract_tb(fault.__traceback__)[-1]
+            raise Fault(f"`{frame.name}` is not written; {frame.filename}:{frame.lineno} says what it does") from None
         except MemoryError as fault:
             raise Fault(
                 f"the memory is full: {str(fault).rstrip('.') or 'an array does not fit'}; take smaller batches or "

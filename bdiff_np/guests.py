@@ -5,31 +5,73 @@ from __future__ import annotations
 
 import pkgutil
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from bdiff_np.errors import InputError
 
 
-def names(package: str, attribute: str, ending: str = "") -> list[str]:
-    """The guests in bdiff_np/<package>, by name: every file <name><ending>.py that has the attribute. Imports those
-    files."""
-    return [name for name in _files(package, ending) if hasattr(_module(package, name + ending), attribute)]
+class Kind(NamedTuple):
+    """What the guests of a package are. attribute : where a file has its guest. ending : of the file's name
+    contract : class in the package that the guest is, or that its class is derived from"""
+
+    attribute: str
+    ending: str
+    contract: str
 
 
-def find(package: str, name: str, attribute: str, ending: str = "") -> Any:
-    """The attribute of bdiff_np/<package>/<name><ending>.py. Raises InputError, with the names there are, where there
-    is no such file."""
-    if name in _files(package, ending) and hasattr(module := _module(package, name + ending), attribute):
-        return getattr(module, attribute)
-    raise InputError(
-        f"there is no {name!r} in bdiff_np/{package}; there is: {', '.join(names(package, attribute, ending))}"
-    )
+KINDS = {
+    "diffusion": Kind("FAMILY", "_family", "Family"),
+    "nets": Kind("NET", "", "Net"),
+    "backends": Kind("BACKEND", "_backend", "Backend"),
+    "data": Kind("DATA", "", "Data"),
+}
 
 
-def _files(package: str, ending: str) -> list[str]:
+def names(package: str) -> list[str]:
+    """The guests in bdiff_np/<package>, by name, and the files that cannot be imported. Imports all that can be."""
+    return [name for name in _files(package) if _is_guest(package, name)]
+
+
+def find(package: str, name: str) -> Any:
+    """The guest of bdiff_np/<package>/<name><ending>.py.
+
+    Raises InputError, with the names there are, where there is no such file; and for one that cannot be imported, or
+    whose guest is not what the contract asks for.
+    """
+    if name not in _files(package) or not _is_guest(package, name):
+        raise InputError(f"there is no {name!r} in bdiff_np/{package}; there is: {', '.join(names(package))}")
+    attribute, ending, contract = KINDS[package]
+    file = f"bdiff_np/{package}/{name}{ending}.py"
+    try:
+        guest = getattr(_module(package, name), attribute)
+    except Exception as fault:  # of any kind: it is the guest's own
+        raise InputError(f"{file}: cannot be imported: {type(fault).__name__}: {fault}") from fault
+    base = getattr(import_module(f"bdiff_np.{package}"), contract)
+    if not (isinstance(guest, base) or isinstance(guest, type) and issubclass(guest, base)):
+        raise InputError(f"{file}: {attribute} is no {contract}; derive its class from bdiff_np.{package}.{contract}")
+    if isinstance(guest, base):
+        lacking = [field for field in base.__annotations__ if not hasattr(guest, field)]
+        if lacking:
+            raise InputError(f"{file}: {attribute} lacks {', '.join(lacking)}; bdiff_np.{package}.{contract} says what")
+        if guest.name.replace("-", "_") != name:
+            raise InputError(f"{file}: the name of {attribute} is {guest.name!r}; give it that of the file, {name!r}")
+    return guest
+
+
+def _is_guest(package: str, name: str) -> bool:
+    """Whether a file has a guest, or hides it by a fault."""
+    try:
+        return hasattr(_module(package, name), KINDS[package].attribute)
+    except Exception:
+        return True
+
+
+def _files(package: str) -> list[str]:
+    ending = KINDS[package].ending
     modules = sorted(m.name for m in pkgutil.iter_modules(import_module(f"bdiff_np.{package}").__path__))
     return [name.removesuffix(ending) for name in modules if name.endswith(ending)]
 
 
-def _module(package: str, name: str):
-    return import_module(f"bdiff_np.{package}.{name}")
+def _module(package: str, name: str) -> ModuleType:
+    return import_module(f"bdiff_np.{package}.{name}{KINDS[package].ending}")

@@ -23,12 +23,12 @@ from bdiff_np.runfolder import checkpoint, rundir
 
 def family_of(config) -> Family:
     """The family that a configuration names."""
-    return guests.find("diffusion", config.model.family, "FAMILY", "_family")
+    return guests.find("diffusion", config.model.family)
 
 
 def kind_of(family: Family) -> type[Data]:
     """The kind of data that a family takes."""
-    return guests.find("data", family.data, "DATA")
+    return guests.find("data", family.data)
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Model:
         if code is not None:
             net: Net = custom.CustomNet(code, task, family.state(chain), dtype)
         else:
-            net = guests.find("nets", config.model.net, "NET").build(task, config.model, dtype)
+            net = guests.find("nets", config.model.net).build(task, config.model, dtype)
         net = _beside(net, ops)
         size = sum(int(np.prod(shape)) for shape in net.shapes.values())
         ops.reserve(size * np.dtype(dtype).itemsize, "The network", net.smaller)

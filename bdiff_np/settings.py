@@ -12,7 +12,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]  # of a Python file; never a path
+NAME = r"^[a-z][a-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME)]  # of a Python file; never a path
 Path = tuple[str, str]  # section and field
 # the fields that take part, the one to blame first, and the reason
 Disagreements = Iterator[tuple[tuple[Path, ...], str]]

@@ -64,6 +64,25 @@ class Training:
             model.ops.reserve(memory(model, batch) + rows.nbytes, what, fix)
             self.resident = rows.resident(model.ops)
 
+        wrong = [name for name in model.family.state(model.chain) if "/" in name or name in ("m", "v")]
+        if wrong:
+            raise InputError(f"the family {model.family.name}: a state is named {wrong[0]!r}; m, v and / are taken")
+        if model.net.dense is None:
+            self._check_output()
+
+    def _check_output(self) -> None:
+        """Raises InputError for a network whose output has not the shape that the family asks for."""
+        model = self.model
+        B = min(self.batch_rows, 8)
+        x0, t = model.ops.asarray(self.rows.take(np.arange(B))), model.ops.asarray(np.ones(B, np.int64))
+        shape = tuple(model.output(self.kernels.q_sample(x0, t, Key(self.seed, rng.Q_NOISE, 0)), t).shape)
+        expected = B, model.family.outputs(model.D)
+        if shape != expected:
+            raise InputError(
+                f"model.net: {model.config.model.net} gives an output of shape {shape}; the family "
+                f"{model.family.name} asks for {expected}"
+            )
+
     def step(self) -> float | None:
         """One optimiser step. Returns the batch's estimate of the bound in nats per row where `logged` says so, else
         None.

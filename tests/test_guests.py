@@ -139,3 +139,115 @@ def test_the_perceptron_takes_the_toys_data(house, tmp_path):
     assert "gradients are right" in command(house, "check-net", run).stdout
     done = command(house, "train", run, "--backend", "numba", "--set", "training.epochs=1")
     assert "back end numba has no kernels for toy" in done.stderr
+
+
+# Guests at fault
+# ----------------------------------------------------------------------------------------------------------------------
+
+FAMILY = "diffusion/faulty_family.py"
+COPY = "from bdiff_np.diffusion import toy_family\n\n\nclass Faulty(toy_family.Toy):\n    name = 'faulty'\n"
+FAULTY = {
+    "raises": (FAMILY, "raise RuntimeError('boom')", "faulty_family.py: cannot be imported: RuntimeError: boom"),
+    "no family": (FAMILY, "FAMILY = 3", "faulty_family.py: FAMILY is no Family; derive its class from"),
+    "lacks": (
+        FAMILY,
+        "from bdiff_np import diffusion\n\n\nclass F(diffusion.Family):\n    name = 'faulty'\n\n\nFAMILY = F()",
+        "faulty_family.py: FAMILY lacks data, Settings;",
+    ),
+    "another name": (
+        FAMILY,
+        "from bdiff_np.diffusion.toy_family import FAMILY",
+        "the name of FAMILY is 'toy'; give it that of the file",
+    ),
+    "no kernels": (FAMILY, COPY + "\n\nFAMILY = Faulty()", "the family faulty has no kernels: write kernels/faulty/"),
+    "clash": (
+        FAMILY,
+        COPY + "    class Settings(toy_family.Model):\n        gain: int = 3\n\n\nFAMILY = Faulty()",
+        "model.gain is a setting of bdiff_np.diffusion.faulty_family too; rename it",
+    ),
+    "no default": (
+        FAMILY,
+        COPY + "    class Settings(toy_family.Model):\n        k: int\n\n\nFAMILY = Faulty()",
+        "model.k has no default; every setting needs one",
+    ),
+}
+
+
+@pytest.fixture
+def put(house):
+    """put(file, text) : a file in the house, which is gone after the test."""
+    made = []
+
+    def write(file: str, text: str) -> None:
+        made.append(house / "bdiff_np" / file)
+        made[-1].write_text(text + "\n")
+
+    yield write
+    for path in set(made):
+        path.unlink()
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_a_faulty_family_is_a_sentence(house, put, tmp_path, fault):
+    """With file and fix, exit code 2, nothing left behind."""
+    file, text, says = FAULTY[fault]
+    put(file, text)
+    run = run_folder(tmp_path / "run")
+    (run / "config.yaml").write_text(CONFIG.replace("family: toy", "family: faulty"))
+    said = command(house, "train", run, "--backend", "numpy", code=2).stderr
+    assert says in said and "Traceback" not in said and not (run / "results").exists()
+
+
+def test_one_faulty_guest_leaves_the_others_alone(house, put, trained, tmp_path):
+    """A back end and a family that cannot be imported, and a back end without an operation: other names go on, doctor
+    says what is wrong, a misspelt name is told with all that there are."""
+    put("backends/broken_backend.py", "raise RuntimeError('boom')")
+    put(FAMILY, "raise RuntimeError('boom')")
+    put("backends/lean_backend.py", (TOYS / "backends" / "toyback_backend.py").read_text().replace("toyback", "lean"))
+    put("backends/lean_ops.py", "from bdiff_np.backends.numpy_ops import *  # noqa\n\ndel layer_norm\nname = 'lean'")
+    assert command(house, "sample", trained, "-n", 2, "--backend", "auto").stdout
+    state = json.loads(command(house, "doctor", "--json").stdout)["backends"]
+    assert "RuntimeError: boom" in state["broken"]["reason"] and state["numpy"]["available"]
+    assert state["lean"]["reason"].startswith("it lacks layer_norm") and "lean_ops.py" in state["lean"]["fix"]
+    said = command(house, "sample", trained, "-n", 2, "--backend", "lean", code=2).stderr
+    assert "--backend lean: it lacks layer_norm" in said
+    fault = command(house, "train", trained, "--set", "model.family=toi", "--dry-run", code=2).stderr
+    assert (
+        fault.count("\n") == 1 and "there is no 'toi' in bdiff_np/diffusion; there is: bernoulli, faulty, toy" in fault
+    )
+
+
+def test_what_no_kind_can_read(house, trained, tmp_path):
+    """A file that is missing, a folder, not text or empty is a sentence for every kind of data."""
+    empty, binary, folder = tmp_path / "a.pts", tmp_path / "b.pts", tmp_path / "c.pts"
+    empty.touch()
+    binary.write_bytes(b"1 2\n\xff 3\n")
+    folder.mkdir()
+    for path, says in ((empty, "holds no coordinates"), (binary, ""), (folder, ""), (tmp_path / "no.pts", "")):
+        said = command(house, "evaluate", trained, "--data", path, code=2).stderr
+        assert f"{path}: " in said.splitlines()[-1] and says in said and "Traceback" not in said
+
+
+def test_a_contract_that_is_not_kept(house, put, tmp_path):
+    """A net of another output, a state that takes Adam's name, a method that is not written."""
+    toy = "from bdiff_np.diffusion import toy_family\n\n\nclass Faulty(toy_family.Toy):\n    name = 'faulty'\n\n"
+    kernels = house / "bdiff_np" / "kernels"
+    shutil.copytree(kernels / "toy", kernels / "faulty")
+    (kernels / "faulty" / "toy_numpy.py").rename(kernels / "faulty" / "faulty_numpy.py")
+    wide = "toynet gives an output of shape (8, 2); the family faulty asks for (8, 6)"
+    cases = {
+        "    def outputs(self, D):\n        return 3 * D": wide,
+        "    def state(self, chain):\n        return {'m': chain.scale}": "a state is named 'm'",
+        "    null_bound = toy_family.diffusion.Family.null_bound": "`null_bound` is not written",
+    }
+    try:
+        for k, (body, says) in enumerate(cases.items()):
+            put(FAMILY, toy + body + "\n\n\nFAMILY = Faulty()")
+            net = "wide" if "outputs" in body else "toynet"
+            put("nets/wide.py", (TOYS / "nets" / "toynet.py").read_text().replace("task.outputs", "task.D"))
+            run = run_folder(tmp_path / str(k))
+            (run / "config.yaml").write_text(CONFIG.replace("family: toy", "family: faulty").replace("toynet", net))
+            said = command(house, "train", run, "--backend", "numpy", code=2).stderr
+            assert says.replace("toynet", net) in said and "Traceback" not in said, said
+    finally:
+        shutil.rmtree(kernels / "faulty")

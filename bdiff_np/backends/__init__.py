@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,8 +25,8 @@ class Ops(Protocol):
     """The operations that networks and the optimiser are written in. They know nothing of any family.
 
     B rows of H units, arrays of one dtype, float32 or float64. A forward operation returns (result, tape); its backward
-    takes that tape. Inputs are never written, but for `out=`, for gradients that go into an argument named d..., and for
-    `adamw`, whose purpose it is. On a device operations are asynchronous: a result is there when `to_host` reads it.
+    takes that tape. Inputs are never written, but for `out=`, for gradients that go into an argument named d..., and
+    for `adamw`, whose purpose it is. On a device operations are asynchronous: `to_host` waits for what it reads.
     Networks also use an array's own operators (+, -, *, slices, sum, T), where the back end's arrays have them.
     """
 
@@ -49,7 +50,7 @@ class Ops(Protocol):
 
     # the machine
     def reserve(self, need: int, what: str, fix: str) -> None:
-        """Raises InputError if `need` bytes are more than there is memory; `what` needs it, `fix` says what to change."""
+        """Raises InputError if `need` bytes are more than is free; `what` needs it, `fix` says what to change."""
 
     def threads(self, width: int) -> AbstractContextManager[None]:
         """A context in which the threads suit layers of this width."""
@@ -85,7 +86,7 @@ class Ops(Protocol):
 
     # optimiser
     def norm(self, flat, halted=None) -> Any:
-        """Euclidean length of a flat buffer. halted : (1,) int32, set where it is not finite; then the length is nan."""
+        """Euclidean length of a flat buffer. halted : (1,) int32, set where it is not finite; then nan comes back."""
 
     def adamw(self, params, grads, m, v, ema, decayed, norm, *, clip, **numbers) -> None:
         """One AdamW step and the average of the weights, in place on flat buffers; nothing where `norm` is not finite.
@@ -93,6 +94,9 @@ class Ops(Protocol):
         decayed : (P,) bool, which weights decay. clip : largest length of the scaled gradient. numbers :
         dense_codes.rates
         """
+
+
+OPERATIONS = [name for name in vars(Ops) if not name.startswith("_")] + list(Ops.__annotations__)
 
 
 class Work(NamedTuple):
@@ -127,7 +131,10 @@ class Backend:
 
     def load(self) -> Any:
         """Its operations (`Ops`). Raises Unavailable, with the reason and what to do about it, where it cannot run."""
-        return import_module(f"bdiff_np.backends.{self.name.replace('-', '_')}_ops")
+        file = f"bdiff_np.backends.{self.name.replace('-', '_')}_ops"
+        if find_spec(file) is None:
+            raise Unavailable(self.name, f"there is no {file}", "write it; backends.Ops says what it holds")
+        return import_module(file)
 
     def fault(self) -> Unavailable | None:
         """Why it cannot run here, or None if it can, as far as can be told without starting it."""
@@ -145,17 +152,35 @@ class Backend:
 
 def names() -> list[str]:
     """The back ends of this version, by file name."""
-    return [name.replace("_", "-") for name in guests.names("backends", "BACKEND", "_backend")]
+    return [name.replace("_", "-") for name in guests.names("backends")]
+
+
+def in_order() -> list[str]:
+    """The same by their own order, those that cannot be imported last."""
+
+    def order(name: str) -> int:
+        try:
+            return find(name).order
+        except InputError:
+            return 1000
+
+    return sorted(names(), key=order)
 
 
 def find(name: str) -> Backend:
     """What is known of a back end. Raises InputError for a name that this version has not."""
     if name not in names():
         raise InputError(f"back end {name!r} is not part of this version; there is: auto, {', '.join(names())}")
-    return guests.find("backends", name.replace("-", "_"), "BACKEND", "_backend")
+    return guests.find("backends", name.replace("-", "_"))
 
 
 def load_ops(name: str) -> Any:
     """The operations of a back end. Raises InputError for a name that this version has not, Unavailable where it cannot
     run."""
-    return find(name).load()
+    backend = find(name)
+    ops = backend.load()
+    lacking = [operation for operation in OPERATIONS if not hasattr(ops, operation)]
+    if lacking:
+        file = f"bdiff_np/backends/{name.replace('-', '_')}_ops.py"
+        raise Unavailable(name, f"it lacks {', '.join(lacking)}", f"write them in {file}; Ops says what they do")
+    return ops

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bdiff_np import backends
 from bdiff_np.backends import Estimate, Work
 from bdiff_np.backends.numpy_backend import ELEMENT, PARAMETER, STEP, TRAINING, UNIT
+from bdiff_np.errors import InputError
 
 AUTO = "auto"  # the name with which a user asks for it
 
@@ -48,9 +49,13 @@ def _choose(model, seconds: float, kind: str) -> Choice:
     if model.net.dense is None:
         return Choice("numpy", "this network has no compiled form")
     work, best = Work(kind, seconds, model.family.name), Estimate("numpy", seconds, "")
-    for backend in sorted(map(backends.find, backends.names()), key=lambda backend: backend.order):
-        if model.has_kernels(backend.name):
-            best = backend.propose(work, best)
-        elif not best.reason:
-            best = best._replace(reason=f"{backend.name} has no kernels for the family {work.family}")
+    for name in backends.in_order():
+        if not model.has_kernels(name):
+            if not best.reason:
+                best = best._replace(reason=f"{name} has no kernels for the family {work.family}")
+            continue
+        try:
+            best = backends.find(name).propose(work, best)
+        except InputError as fault:  # of a file that cannot be imported
+            best = best._replace(reason=f"{best.reason}; {fault}".removeprefix("; "))
     return Choice(best.backend, best.reason)

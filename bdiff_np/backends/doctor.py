@@ -6,9 +6,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from bdiff_np import backends
-from bdiff_np.backends import Backend, gpu
+from bdiff_np.backends import gpu
 from bdiff_np.backends.tryout import check
-from bdiff_np.errors import Unavailable
+from bdiff_np.errors import InputError, Unavailable
 
 
 def examine() -> dict:
@@ -18,15 +18,19 @@ def examine() -> dict:
     return {
         "python": platform.python_version(),
         "driver": {"cuda": _dotted(driver.version), "gpus": list(driver.devices), "fault": driver.fault or None},
-        "backends": {b.name: _backend(b) for b in sorted(map(backends.find, backends.names()), key=lambda b: b.order)},
+        "backends": {name: _backend(name) for name in backends.in_order()},
     }
 
 
-def _backend(backend: Backend) -> dict:
+def _backend(name: str) -> dict:
+    try:
+        backend = backends.find(name)
+    except InputError as fault:
+        return {"available": False, "reason": str(fault), "fix": "mend the file, or remove it", "versions": {}}
     versions: dict[str, str] = {part: v for part, names in backend.packages.items() if (v := _version(names))}
     reason = fix = None
     try:
-        ops = backend.load()
+        ops = backends.load_ops(name)
         versions |= ops.versions()
         check(ops)
     except Unavailable as fault:

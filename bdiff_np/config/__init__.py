@@ -72,13 +72,15 @@ def schema(family: str | None = None, net: str | None = None) -> Schema:
 
 @lru_cache
 def _schema(family: str, net: str) -> Schema:
-    process, network = guests.find("diffusion", family, "FAMILY", "_family"), guests.find("nets", net, "NET")
-    kind = guests.find("data", process.data, "DATA")
+    process, network = guests.find("diffusion", family), guests.find("nets", net)
+    kind = guests.find("data", process.data)
     owners = {
         "model": [ModelSettings, process.Settings, network.Settings],
         "training": [TrainingSettings, AdamWSettings, process.Training],
         "data": [DataSettings, kind.Settings],
     }
+    for section, parts in owners.items():
+        _check(section, parts)
     # pydantic lists the fields of the last base first.
     classes = {name: type(name.title(), _bases(parts), {"__doc__": parts[0].__doc__}) for name, parts in owners.items()}
     texts = {name: field.description for name, field in Config.model_fields.items()}
@@ -86,6 +88,19 @@ def _schema(family: str, net: str) -> Schema:
     whole = create_model("Config", __base__=Config, **fields)
     whole.owners = [part for parts in owners.values() for part in parts]
     return Schema(classes, whole.owners, whole)
+
+
+def _check(section: str, parts: Sequence[type[Settings]]) -> None:
+    """Raises InputError for a field that two classes of a section claim, or that has no default."""
+    owner: dict[str, type[Settings]] = {}
+    for part in parts:
+        for field, info in part.model_fields.items():
+            if info.is_required():
+                raise InputError(f"{part.__module__}: {section}.{field} has no default; every setting needs one")
+            if owner.setdefault(field, part) is not part:
+                raise InputError(
+                    f"{part.__module__}: {section}.{field} is a setting of {owner[field].__module__} too; rename it"
+                )
 
 
 def _bases(parts: Sequence[type[Settings]]) -> tuple[type[Settings], ...]:
@@ -107,14 +122,11 @@ def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Config:
 def _schema_of(model: Mapping[str, Any]) -> tuple[Schema, list[tuple[tuple[str, str], str]]]:
     """The schema that a raw section `model` asks for, and faults of the names in it, each with its path."""
     asked, faults = {}, []
-    for field, (package, attribute, ending) in {
-        "family": ("diffusion", "FAMILY", "_family"),
-        "net": ("nets", "NET", ""),
-    }.items():
+    for field, package in (("family", "diffusion"), ("net", "nets")):
         name = model.get(field)
         if isinstance(name, str) and name.isidentifier() and name.islower():  # other names are refused as such
             try:
-                guests.find(package, name, attribute, ending)
+                guests.find(package, name)
                 asked[field] = name
             except InputError as fault:
                 faults.append((("model", field), str(fault)))

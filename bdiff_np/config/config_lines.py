@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from bdiff_np.config import yaml_lines
 from bdiff_np.config.yaml_lines import Path
 from bdiff_np.errors import InputError
+from bdiff_np.settings import NAME
 
 OPTION = float("inf")  # the line of a --set option: after all lines of the file
 SECTIONS = ("model", "training", "data")
@@ -67,12 +68,10 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
             + ", ".join(f"{k}: {f.default if k == 'name' else 'N'}" for k, f in annotation.model_fields.items())
             + "}"
         )
-    text = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "a name of small letters, digits and _",
-    }[annotation]
+    texts_of = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    text = texts_of.get(annotation, f"of the type {annotation}")
+    if annotation is str and any(getattr(m, "pattern", None) == NAME for m in metadata):
+        text = "a name of small letters, digits and _"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     limits = [f"{words[w]} {getattr(m, w)}" for m in metadata for w in words if hasattr(m, w)]
     limits += ["even" for m in metadata if getattr(m, "multiple_of", None) == 2]
@@ -111,6 +110,7 @@ class _Reading:
             self._set(text, Place(OPTION, order, f"--set {text}"))
         self.schema, faults = schema(self.raw["model"] if isinstance(self.raw["model"], dict) else {})
         self.sections: Mapping[str, type[BaseModel]] = self.schema.sections
+        self.misnamed = bool(faults)
         for path, reason in faults:
             self._fault(self._value_place(path), path, reason)
 
@@ -144,6 +144,8 @@ class _Reading:
         """Say in plain words what pydantic found at `loc`, which names branches of unions beside keys and indices."""
         key, *rest = loc
         if kind == "extra_forbidden" and not rest:
+            if self.misnamed:  # a family or a net that is not known has settings that are not either
+                return
             return self._unknown((*prefix, key), section.model_fields)
         field = section.model_fields[str(key)]
         path, kinds = (*prefix, key), _kinds(field) if field.discriminator else {}

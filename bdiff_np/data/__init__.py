@@ -189,13 +189,27 @@ def find_file(kind: type[Data], folder: str | os.PathLike[str], split: str) -> P
     return found[0] if found else None
 
 
+def read_file(kind: type[Data], path: str | os.PathLike[str]) -> Data:
+    """The examples of a file, one at least. Raises InputError as the kind's `read` does, and for what no kind can read:
+    a file that is missing, is a folder, is not text where text is asked for, or holds nothing."""
+    try:
+        rows = kind.read(path)
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be read: {fault.strerror or fault}") from fault
+    except UnicodeDecodeError as fault:
+        raise InputError(f"{path}: is not UTF-8 text (byte {fault.start}); save it as UTF-8") from fault
+    if not len(rows) or not rows.D:
+        raise InputError(f"{path}: holds no {kind.elements}; write one example at least into it")
+    return rows
+
+
 def read_run(kind: type[Data], folder: str | os.PathLike[str]) -> tuple[Data, Data | None]:
     """Training data of a run folder, and its held-out data or None. Raises InputError as `find_file` and `read` do, and
     for two lengths."""
     train_file, val_file = find_file(kind, folder, "train"), find_file(kind, folder, "val")
     assert train_file is not None  # find_file has raised
-    train = kind.read(train_file)
-    val = kind.read(val_file) if val_file else None
+    train = read_file(kind, train_file)
+    val = read_file(kind, val_file) if val_file else None
     if val is not None and val.D != train.D:
         raise InputError(
             f"{val_file}: rows have {val.D} {kind.elements}, those of {train_file} have {train.D}; make them of one "

@@ -32,7 +32,7 @@ def check_net(run: Path, seed: int) -> tuple[str, bool]:
         for c in results
     ]
     wrong = [c.name for c in results if not c.good]
-    where = str(code) if code.is_file() else f"the built-in network {settings.model.net}"
+    where = str(code) if code.is_file() else f"the network {settings.model.net}"
     lines.append(
         f"{where}: "
         + (f"the gradient is wrong for {', '.join(wrong)}" if wrong else f"all {len(results)} gradients are right")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bdiff_np.data import Data, read_run
+from bdiff_np.data import Data, read_file, read_run
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
 from bdiff_np.runfolder import rundir
@@ -20,7 +20,7 @@ def rows_to_evaluate(
         raise InputError("give --data or --split, not both")
     population, settings = model.kind.population, model.config.data
     if file is not None:
-        name, rows = f"rows of {file}", model.kind.read(file)
+        name, rows = f"rows of {file}", read_file(model.kind, file)
         if rows.D != model.D:
             raise InputError(
                 f"{file}: has rows of {rows.D} {rows.elements}, the model was trained on rows of {model.D}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -130,6 +129,9 @@ class Run:
                 if self.stop:
                     return "interrupted"
             return "early stop" if self._exhausted() else "finished"
+        except Exception:
+            saving.discard(self)
+            raise
         finally:
             bar.close()
             signal.signal(signal.SIGINT, before)
@@ -161,8 +163,6 @@ class Run:
             kept = rundir.checkpoints(self.results)
             good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
             good += "" if kept or self.epoch else ", and nothing is left behind"
-            if not kept and not self.epoch:
-                shutil.rmtree(self.results)
             rate = training.optimizer.learning_rate(training.optimizer.taken + 1)
             raise Stopped(
                 f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {good}. "

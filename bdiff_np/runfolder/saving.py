@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,14 @@ def begin(run: Run) -> None:
     write_whole(run.results / CODE, code)
     # last: with it the folder can be resumed
     write_whole(run.results / "config.yaml", configuration.dump(run.settings).encode())
+
+
+def discard(run: Run) -> None:
+    """Removes the results folder of a training that fails before its first epoch has ended."""
+    if run.results.parent == run.folder / "results" and not run.epoch and not rundir.checkpoints(run.results):
+        shutil.rmtree(run.results)
+        if not any(run.results.parent.iterdir()):
+            run.results.parent.rmdir()
 
 
 def save(run: Run, epoch: int) -> None:
