@@ -170,6 +170,26 @@ def test_network_gradients(activation, time, residual, dropout):
         assert all(np.isfinite(c.error) for c in found) and max(abs(c.numeric) for c in found) > 1e-3
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+@pytest.mark.parametrize("activation, time, residual, dropout", GRID)
+def test_gradient_by_the_input(activation, time, residual, dropout, factor):
+    """backward_input gives the gradients that backward gives, and that of the input: x_t enters as 2 x_t - 1. A
+    thousandth more of it is noticed."""
+    m, generator = network(activation, time, residual, dropout), np.random.default_rng(0)
+    net = m.net
+    params = Params(ops, net.shapes, np.float64).fill(net.init(0))
+    params.flat += 0.1 * generator.standard_normal(params.flat.shape)
+    x, t = generator.random((B, m.D)), 1 + STEPS % m.chain.T
+    weight, direction = generator.standard_normal((B, net.task.outputs)), generator.standard_normal((B, m.D))
+    value = lambda x_t: (net.forward(ops, params, x_t, t, Key(3, rng.Q_NOISE, 7))[0] * weight).sum()  # noqa: E731
+    _, tape = net.forward(ops, params, x, t, Key(3, rng.Q_NOISE, 7))
+    alone = net.backward(ops, params, tape, weight).flat.copy()
+    grads, dx = net.backward_input(ops, params, tape, weight)
+    np.testing.assert_array_equal(grads.flat, alone)
+    numeric = (value(x + 1e-6 * direction) - value(x - 1e-6 * direction)) / 2e-6
+    assert (factor * 2 * (dx * direction).sum() == pytest.approx(numeric, rel=1e-6)) == (factor == 1.0)
+
+
 @pytest.mark.parametrize("time, residual", list(product(("fourier", "bumps", "readout"), (False, True))))
 @pytest.mark.parametrize("factor", [1.001, 0.999, -1.0, 0.0])
 def test_checker_names_the_wrong_gradient(time, residual, factor):

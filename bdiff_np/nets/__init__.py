@@ -40,6 +40,11 @@ class Net:
     path: Path | None = None  # the user's file that it was read from
     smaller: str = "take a smaller network"  # what to do where it does not fit into memory
 
+    @property
+    def fusible(self) -> bool:
+        """Whether the fused paths can take it: dense layers alone, in float32."""
+        return self.dense is not None and self.dtype == np.float32
+
     @classmethod
     def build(cls, task, settings, dtype=np.float32) -> Net:
         """The network for a task (diffusion.Task) that the section `model` describes."""

@@ -13,6 +13,7 @@ from bdiff_np import rng
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain
 from bdiff_np.kernels.bernoulli.bernoulli_codes import LOW
+from bdiff_np.kernels.bernoulli.bernoulli_tables import tables
 from bdiff_np.rng import Key
 
 
@@ -40,14 +41,8 @@ class Kernels:
         # What depends on (t, v) alone, v the value shown, stands at entry 2 t + v of a table, (columns, 2 T + 2);
         # entries 0 and 1 are never read. With a law per bit the table would be D times as large, and its columns are
         # worked out for each batch instead.
-        self.table = None
-        if chain.pi.ndim == 0:
-            t = np.repeat(np.arange(1, chain.T + 1), 2)
-            v = np.tile([[0], [1]], (chain.T, 1)).astype(np.uint8)
-            self.table = np.zeros((6, 2 * chain.T + 2), self.dtype)
-            self.table[:, 2:] = np.stack([*bernoulli.q_flip(chain, v, t), bernoulli.evidence(chain, predict, v, t)])[
-                :, :, 0
-            ]
+        table = tables(chain, predict).table
+        self.table = np.ascontiguousarray(table.T, self.dtype) if len(table) else None
 
     def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         """x_t ~ q(x_t | x_0), (B, D) uint8, for x0 (B, D) uint8 and t (B,); the same bits as the definition's."""

@@ -15,10 +15,10 @@ import numpy as np
 
 from bdiff_np.kernels.dense import dense_numba as dense
 from bdiff_np.kernels.dense.dense_codes import CODES
+from bdiff_np.kernels.mlp.mlp_plan import parameter_offsets
 from bdiff_np.kernels.shared import blas_numba
 from bdiff_np.kernels.shared.blas_numba import multiply, multiply_left, multiply_right
 from bdiff_np.kernels.shared.compiled_numba import njit
-from bdiff_np.params import offsets
 
 ALIGN = 16  # floats of a cache line
 N_IN, N_OUT, CODE, W, F, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
@@ -46,7 +46,7 @@ def make_plan(net) -> Plan:
     sgemm."""
     sgemm = blas_numba.sgemm()
     assert sgemm is not None, "build() has asked"
-    places, used = offsets(net.shapes), 0
+    places, used = parameter_offsets(net), 0
 
     def take(width: int) -> int:
         nonlocal used
@@ -57,8 +57,6 @@ def make_plan(net) -> Plan:
     rows, tiles = [], []
     for k, layer in enumerate(net.dense):
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
-        if places[f"{layer.name}/b"] != places[f"{layer.name}/W"] + n_in * n_out:
-            raise ValueError(f"{layer.name}: b must follow W in the parameters, one product brings both")
         row = np.zeros(11, np.int64)
         row[[N_IN, N_OUT, W]] = n_in, n_out, places[f"{layer.name}/W"]
         if layer is net.dense[-1]:

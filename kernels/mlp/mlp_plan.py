@@ -38,13 +38,24 @@ def pitch(n: int) -> int:
     return fours(n) if fours(n) % 8 else fours(n) + 4
 
 
+def parameter_offsets(net) -> dict[str, int]:
+    """Where each parameter begins in the flat buffer. Raises ValueError where a dense layer's bias does not follow its
+    weights: one product brings both."""
+    starts = offsets(net.shapes)
+    for layer in net.dense:
+        n_in, n_out = layer.shapes[f"{layer.name}/W"]
+        if starts[f"{layer.name}/b"] != starts[f"{layer.name}/W"] + n_in * n_out:
+            raise ValueError(f"{layer.name}: b must follow W in the parameters, one product brings both")
+    return starts
+
+
 def lay_out(net, rows: int, training: bool) -> Plan:
     """A network with `dense`, its layers (nets/mlp.py), for `rows` rows, a multiple of four; training : with all that
     backward needs.
 
-    Raises ValueError where a bias does not follow its weights in the parameters: one product brings both.
+    Raises ValueError as `parameter_offsets`.
     """
-    used, places, F = 0, offsets(net.shapes), net.features.shape[1]
+    used, places, F = 0, parameter_offsets(net), net.features.shape[1]
 
     def take(floats: int) -> int:
         nonlocal used
@@ -57,8 +68,6 @@ def lay_out(net, rows: int, training: bool) -> Plan:
     for layer in net.dense:
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
         W, last = places[f"{layer.name}/W"], layer is net.dense[-1]
-        if places[f"{layer.name}/b"] != W + n_in * n_out:
-            raise ValueError(f"{layer.name}: b must follow W in the parameters, one product brings both")
         w = take(fours(n_in + 1) * pitch(n_out))
         f = take(2 * fours(F) * pitch(n_out)) if training and not last else 0
         y = 0 if last else take(rows * pitch(n_out + 1))

@@ -17,7 +17,6 @@ which an element has one.
 
 from __future__ import annotations
 
-import numpy as np
 from numba import types
 from numba.extending import overload
 
@@ -48,9 +47,7 @@ def p_sample(law, t, out, words, work, x_t):
 def can_fuse(net, kernels) -> bool:
     """Whether the fused paths can take a network and a family's kernels: dense layers alone, in float32, a family that
     fills the hooks, and a BLAS that shows its sgemm."""
-    return (
-        net.dense is not None and net.dtype == np.float32 and kernels.law is not None and blas_numba.sgemm() is not None
-    )
+    return net.fusible and kernels.law is not None and blas_numba.sgemm() is not None
 
 
 def fill(Law, *, read_rows, q_sample, kl_grad, may_change, p_sample) -> None:
