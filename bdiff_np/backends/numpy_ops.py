@@ -12,15 +12,15 @@ from bdiff_np.kernels.dense.dense_codes import drop_threshold
 
 name, on_device = "numpy", False
 # width up to which a second thread loses more on a busy machine than it gains on an idle one (benchmarks/RESULTS.md)
-NARROW = 256
+ONE_THREAD = 256
 ACTIVATIONS = ("relu", "silu", "gelu", "tanh", "sigmoid")
 
 
 @contextmanager
 def threads(width: int):
-    """While it lasts, BLAS uses one thread for nets up to NARROW wide, which on a busy machine is several times
+    """While it lasts, BLAS uses one thread for nets up to ONE_THREAD wide, which on a busy machine is several times
     faster."""
-    if width > NARROW:
+    if width > ONE_THREAD:
         yield
         return
     with _controller().limit(limits=1, user_api="blas"):

@@ -38,6 +38,7 @@ class Net:
     odds: np.ndarray | None = None  # (T + 1,), what x_t is weighted by where it is read a second time
     on_host: bool = False  # written in NumPy alone: beside a GPU its arrays travel (on_host.py)
     path: Path | None = None  # the user's file that it was read from
+    _gradients: Params | None = None
     smaller: str = "take a smaller network"  # what to do where it does not fit into memory
 
     @property
@@ -68,6 +69,12 @@ class Net:
         """As `backward`, and the gradient of what the first layer multiplied: (gradients, dx). For families whose data
         is embedded."""
         raise NotImplementedError
+
+    def gradients(self, ops) -> Params:
+        """The buffer of gradients, the network's own."""
+        if self._gradients is None:
+            self._gradients = Params(ops, self.shapes, self.dtype)
+        return self._gradients
 
     def decays(self) -> dict[str, bool]:
         """Which parameters decay: by default matrices, not biases and gains, which have no scale to lose."""

@@ -66,11 +66,9 @@ class CustomNet(Net):
         return out.astype(self.dtype, copy=False), tape
 
     def backward(self, ops, params, tape, dout) -> Params:
-        if not hasattr(self, "_grads"):
-            self._grads = Params(ops, self.shapes, self.dtype)
         arrays = self.inner.backward(ops, params, tape, dout)
         self._check("backward", arrays)
-        return self._grads.fill(arrays)
+        return self.gradients(ops).fill(arrays)
 
     def _check(self, method: str, arrays) -> None:
         if not isinstance(arrays, dict):

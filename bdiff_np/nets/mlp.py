@@ -143,12 +143,10 @@ class MLP(Net):
         return self._backward(ops, params, tape, dout, True)
 
     def _backward(self, ops, params, tape, dout, need_dx: bool):
-        if not hasattr(self, "_grads"):
-            self._grads = Params(ops, self.shapes, self.dtype)
-        dy = dout
+        grads, dy = self.gradients(ops), dout
         for k in range(len(self.layers) - 1, -1, -1):
-            dy = self.layers[k].backward(ops, params, self._grads, tape[k], dy, k > 0 or need_dx)
-        return self._grads, dy
+            dy = self.layers[k].backward(ops, params, grads, tape[k], dy, k > 0 or need_dx)
+        return grads, dy
 
 
 def time_table(time: str, alpha_bar: np.ndarray, count: int) -> np.ndarray:

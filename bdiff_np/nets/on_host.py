@@ -30,9 +30,7 @@ class OnHost(Net):
     def backward(self, ops, params, tape, dout) -> Params:
         here, tape = tape
         grads = self.net.backward(self.host, here, tape, ops.to_host(dout))
-        if not hasattr(self, "_grads"):
-            self._grads = Params(ops, self.shapes, self.dtype)
-        return self._grads.fill(grads)
+        return self.gradients(ops).fill(grads)
 
     def decays(self) -> dict[str, bool]:
         return self.net.decays()

@@ -20,8 +20,8 @@ def conclude(run) -> dict:
         parts["val"] = (run.val_rows, kind.population(settings.data, run.train_rows, run.val_rows))
     bar = progress(evaluate.GROUPS * len(parts), "evaluating")
     bounds = {
-        name: evaluate.bound(model, rows, evaluations=EVALUATIONS, population=law, progress=bar.update)
-        for name, (rows, law) in parts.items()
+        name: evaluate.bound(model, rows, evaluations=EVALUATIONS, population=population, progress=bar.update)
+        for name, (rows, population) in parts.items()
     }
     bar.close()
     n = max(settings.training.num_val_samples, settings.training.num_examples)

@@ -70,9 +70,9 @@ class History:
     def load(self, results: Path, epochs: int) -> None:
         """The first epochs of what a results folder holds. Raises InputError where something of it is missing or
         damaged."""
-        found = rundir.read_results(results)
+        saved = rundir.read_results(results)
         try:
-            self.examples = [np.array(rows, self.dtype) for rows in found["examples_per_epoch"][:epochs]]
+            self.examples = [np.array(rows, self.dtype) for rows in saved["examples_per_epoch"][:epochs]]
             with open(results / "metrics.csv", encoding="utf-8", newline="") as file:
                 lines = list(csv.DictReader(file))[:epochs]
             self.columns = {

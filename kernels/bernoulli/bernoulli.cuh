@@ -123,9 +123,9 @@ __device__ __forceinline__ KL<C> kl_grad(const Law<C> &law, C logit, int x0, int
   } else {
     const C missing = same ? sure.down : sure.up;  // probability that the net does not give to the true x_0
     // how much the step tells about x_0: 1 at t = 1
-    const C told = c.gap * c.gap * (sure.up * sure.down) / (p.up * p.down);
+    const C weight = c.gap * c.gap * (sure.up * sure.down) / (p.up * p.down);
     off = same ? missing * c.gap : -missing * c.gap;
-    slope = (told + law.bce) * (x0 ? -missing : missing);
+    slope = (weight + law.bce) * (x0 ? -missing : missing);
   }
   if (!value) return {0, slope};
   if (t == 1) return {softplus(same ? -z : z), slope};

@@ -112,10 +112,10 @@ template <typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     norm(const C *squares, int pieces, C *norms, const u64 *clock, int *halted) {
   __shared__ C room[SIDE][WARP];
-  const C found = length(squares, pieces, room);
+  const C size = length(squares, pieces, room);
   if (threadIdx.x) return;
-  if (!isfinite(found)) *halted = 1;
-  norms[clock[1]] = *halted ? C(nan("")) : found;
+  if (!isfinite(size)) *halted = 1;
+  norms[clock[1]] = *halted ? C(nan("")) : size;
 }
 
 // adamw: one step on flat buffers of n parameters, with the average of the weights; rates (steps, 8) and norms

@@ -10,15 +10,15 @@ from bdiff_np.kernels.mlp import mlp_plan
 from bdiff_np.kernels.mlp.mlp_device import Technology, is_narrow
 from bdiff_np.kernels.shared.cuda_cupy import multiprocessors, shared_limit, struct
 from bdiff_np.kernels.training import training_cupy
-from bdiff_np.kernels.training.fused_chain_device import Chain, LaunchedChain
+from bdiff_np.kernels.training.fused_chain_device import DeviceChain, LaunchedChain
 from bdiff_np.kernels.training.fused_step_cupy import ROWS, technology
 from bdiff_np.kernels.training.hooks_device import can_fuse
 
 LEAST_ROWS, MOST_ROWS = 8, 512  # of a block
 
 
-def build(model, kernels, rows: int) -> Chain | None:
-    """The chain of a model, or None where hooks_device.can_fuse says no. Arguments: `Chain`."""
+def build(model, kernels, rows: int) -> DeviceChain | None:
+    """The chain of a model, or None where hooks_device.can_fuse says no. Arguments: `DeviceChain`."""
     if not can_fuse(model.net, kernels):
         return None
     fused = kernels.walk_back is not None and is_narrow(model.net) and plan(model.net) is not None
@@ -37,7 +37,7 @@ def beside(rows: int, D: int) -> int:
     return 4 * (-(-rows * -(-D // 8) // 4) + -(-rows // 32) + rows)
 
 
-class FusedChain(Chain):
+class FusedChain(DeviceChain):
     """One kernel for all steps of a call."""
 
     def __init__(self, on: Technology, model, kernels, rows: int):

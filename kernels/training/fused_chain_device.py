@@ -10,7 +10,7 @@ from bdiff_np.kernels.mlp.mlp_device import Perceptron, Technology
 from bdiff_np.rng import Key
 
 
-class Chain:
+class DeviceChain:
     """What all ways of walking share: scale and shift of every hidden layer at every t, which all rows of a step have
     in common.
 
@@ -33,7 +33,7 @@ class Chain:
         return None if known is None else self.on.arrays.asarray(self.on.arrays.to_host(known).astype(np.uint8))
 
 
-class LaunchedChain(Chain):
+class LaunchedChain(DeviceChain):
     """A step's kernels launched one by one."""
 
     def __init__(self, on: Technology, model, kernels, rows: int):

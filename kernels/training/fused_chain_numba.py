@@ -41,7 +41,7 @@ class Walk(NamedTuple):
     """Steps first, first - 1, ..., first - steps + 1 of the chain."""
 
     first: int
-    time: np.ndarray  # (T + 1,) int64, what the network is told as t
+    time: np.ndarray  # (T + 1,) int64, t as the network gets it
     tables: np.ndarray  # (steps, n) float32: scale beside shift of each layer, which all rows of a step share
     limits: np.ndarray  # (steps, ...), the family's
     seed: int

@@ -8,5 +8,5 @@ from bdiff_np.kernels.training.hooks_device import can_fuse
 
 
 def build(model, kernels, rows: int) -> LaunchedChain | None:
-    """The chain of a model, or None where hooks_device.can_fuse says no. Arguments: `Chain`."""
+    """The chain of a model, or None where hooks_device.can_fuse says no. Arguments: `DeviceChain`."""
     return LaunchedChain(technology(kernels), model, kernels, rows) if can_fuse(model.net, kernels) else None

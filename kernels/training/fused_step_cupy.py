@@ -17,14 +17,14 @@ from bdiff_np.kernels.mlp.mlp_device import Technology, is_narrow
 from bdiff_np.kernels.shared.cuda_cupy import multiprocessors, shared_limit, struct
 from bdiff_np.kernels.shared.cuda_grid import blocks
 from bdiff_np.kernels.training import training_cupy
-from bdiff_np.kernels.training.fused_step_device import LaunchedSteps, Steps
+from bdiff_np.kernels.training.fused_step_device import DeviceSteps, LaunchedSteps
 from bdiff_np.kernels.training.hooks_device import FamilyKernels, can_fuse
 
 ROWS = (64, 32, 16, 8, 4)  # that a block takes together, whatever fits first; the result is the same
 
 
-def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> Steps | None:
-    """The steps of a training, or None where hooks_device.can_fuse says no. Arguments: `Steps`."""
+def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> DeviceSteps | None:
+    """The steps of a training, or None where hooks_device.can_fuse says no. Arguments: `DeviceSteps`."""
     if not can_fuse(model.net, kernels):
         return None
     fused = kernels.take is not None and plan(model.net) is not None
@@ -43,7 +43,7 @@ def plan(net, rows: int = ROWS[0]) -> mlp_plan.Plan | None:
     return mlp_plan.largest(net, shared_limit(), candidates, training=True, extra=mlp_plan.SUMS)
 
 
-class FusedSteps(Steps):
+class FusedSteps(DeviceSteps):
     """One cooperative kernel for all steps of a call; see bernoulli_step.cu, the family's."""
 
     def __init__(self, on: Technology, model, kernels, optimizer, **options):

@@ -20,7 +20,7 @@ GRADIENTS = 1 << 23  # floats of all their gradients, at most
 AT_ONCE, WAITING = 1024, 1 << 22  # steps whose rates and rows wait on the device, and how many of these rows, at most
 
 
-class Steps:
+class DeviceSteps:
     """What all ways of taking steps share: data, numbers of each step, and what comes back.
 
     model : of the network to train, in place. kernels : hooks_device.FamilyKernels. optimizer : optim.AdamW. rows :
@@ -78,7 +78,7 @@ class Steps:
     def __call__(self, index, first: int, numbers: dict, logged: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         """Steps first, first + 1, ..., in place on the optimiser's buffers.
 
-        index : (steps, b) int32 rows of the data, on the device. numbers : what ops.adamw is told, of each step
+        index : (steps, b) int32 rows of the data, on the device. numbers : ops.adamw's numbers of each step
         logged : (steps,) bool, whether a step's loss is wanted
 
         Returns
@@ -113,7 +113,7 @@ class Steps:
             self.rows_of_batch, self.index = b, self.empty(self.at_once * b, np.int32)
 
 
-class LaunchedSteps(Steps):
+class LaunchedSteps(DeviceSteps):
     """A step's kernels launched one by one."""
 
     def __init__(self, on: Technology, model, kernels, optimizer, **options):

@@ -86,7 +86,7 @@ class FusedSteps:
     ) -> tuple[int, np.ndarray, np.ndarray]:
         """Steps first, first + 1, ..., in place on the optimiser's buffers.
 
-        index : (steps, b) rows of the data. numbers : what ops.adamw is told, of each step. logged : (steps,) bool,
+        index : (steps, b) rows of the data. numbers : ops.adamw's numbers of each step. logged : (steps,) bool,
             whether a step's loss is wanted
 
         Returns

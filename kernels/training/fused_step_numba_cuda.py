@@ -10,7 +10,7 @@ from bdiff_np.kernels.training.hooks_device import FamilyKernels, can_fuse
 
 
 def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> LaunchedSteps | None:
-    """The steps of a training, or None where hooks_device.can_fuse says no. Arguments: `Steps`."""
+    """The steps of a training, or None where hooks_device.can_fuse says no. Arguments: `DeviceSteps`."""
     if not can_fuse(model.net, kernels):
         return None
     return LaunchedSteps(technology(kernels), model, kernels, optimizer, rows=rows, batch=batch, seed=seed)

@@ -14,10 +14,10 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
   const u32 blocks = (n + 3) / 4, i = blockIdx.x * THREADS + threadIdx.x;
   if (i >= u32(passes) * blocks) return;
   const u32 pass = i / blocks, j = i % blocks;
-  const Words found = philox({seed, stream, first + pass}, j);
+  const Words block = philox({seed, stream, first + pass}, j);
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    if (4 * j + k < u32(n)) words[size_t(pass) * n + 4 * j + k] = found.w[k];
+    if (4 * j + k < u32(n)) words[size_t(pass) * n + 4 * j + k] = block.w[k];
   }
 }
 
