@@ -49,11 +49,8 @@ class DeviceSteps:
         self.data = rows.resident(model.ops)
         self.decayed = optimizer.decayed
         self.rates, self.logged = new((self.at_once, 8), np.float32), new(self.at_once, np.uint8)
-        self.losses, self.norms, self.kl = (
-            new(self.at_once, np.float32),
-            new(self.at_once, np.float32),
-            new(batch, np.float32),
-        )
+        self.losses = arrays.zeros(self.at_once, np.float32)  # all come back, also of steps that are not logged
+        self.norms, self.kl = new(self.at_once, np.float32), new(batch, np.float32)
         self.total, self.squares = new(P, np.float32), new(pieces(P), np.float32)
         self.clip = float(optimizer.settings.clip_thresh or np.inf)
 
