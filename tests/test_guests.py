@@ -91,7 +91,7 @@ def test_back_ends_agree(house, trained, tmp_path):
 def test_killed_and_resumed(house, trained, tmp_path):
     """A training that is killed after an epoch goes on to the same weights."""
     run = run_folder(tmp_path / "run")
-    sets = ("--set", "training.steps_per_epoch=20000")
+    sets = ("--set", "training.steps_per_epoch=3000")
     job = subprocess.Popen(
         [sys.executable, "cli.py", "train", str(run), "--backend", "toyback", "--seed", "1", *sets],
         cwd=house,

@@ -106,10 +106,12 @@ hooks_numba.fill(Law, read_rows=read_rows, q_sample=q_sample, kl_grad=kl_grad, m
 
 
 class Numbers(data.Data):
-    dtype, D = np.dtype(f32), 5
+    """Whole numbers, though x_t is none."""
+
+    dtype, D = np.dtype(np.int32), 5
 
     def __init__(self, N):
-        self.array = np.random.default_rng(2).normal(size=(N, self.D)).astype(f32)
+        self.array = np.random.default_rng(2).integers(-3, 4, (N, self.D), np.int32)
 
     def __len__(self):
         return len(self.array)
@@ -126,24 +128,11 @@ class Numbers(data.Data):
         return ~np.isnan(known), known
 
 
-class Whole(Numbers):
-    """Whole numbers, though x_t is none."""
-
-    dtype = np.dtype(np.int32)
-
-    def __init__(self, N):
-        self.array = np.random.default_rng(2).integers(-3, 4, (N, self.D), np.int32)
-
-
 class Toy(diffusion.Family):
-    name, data = "toy", "numbers"
+    name, data, x_dtype = "toy", "numbers", np.dtype(f32)
 
     def outputs(self, D):
         return 2 * D
-
-
-class WholeToy(Toy):
-    x_dtype = np.dtype(f32)
 
     def to_data(self, x_0):
         return np.rint(x_0).astype(np.int32)
@@ -161,14 +150,13 @@ def nothing_is_kept(monkeypatch):
 
 @pytest.fixture
 def job(monkeypatch):
-    """job(backend) : a training of the toy under way; whole : of the one whose data is whole numbers."""
+    """job(backend) : a training of the toy under way."""
     module = SimpleNamespace(Kernels=Kernels, read=read)
     monkeypatch.setattr(diffusion, "kernels", lambda family, ops: module)
+    monkeypatch.setattr(models, "family_of", lambda config: Toy())
+    monkeypatch.setattr(models, "kind_of", lambda family: Numbers)
 
-    def make(backend, fused=True, whole=False, **values):
-        family, kind = (WholeToy(), Whole) if whole else (Toy(), Numbers)
-        monkeypatch.setattr(models, "family_of", lambda config: family)
-        monkeypatch.setattr(models, "kind_of", lambda family: kind)
+    def make(backend, fused=True, **values):
         monkeypatch.setattr(
             module, "Kernels", lambda *arguments, **options: Kernels(*arguments, fused=fused, **options)
         )
@@ -181,61 +169,49 @@ def job(monkeypatch):
             "T": 7,
         } | values
         return in_the_middle(
-            Training(tiny.build(tiny.settings(**chosen), Numbers.D, np.asarray(0.5), backend=backend), kind(90))
+            Training(tiny.build(tiny.settings(**chosen), Numbers.D, np.asarray(0.5), backend=backend), Numbers(90))
         )
 
     return make
 
 
-@pytest.mark.parametrize(
-    "values",
-    [{}, {"odds_input": True}, {"num_sample_steps": 3}, {"hidden": (300,), "batch_size": 90, "num_sample_steps": 4}],
-    ids=str,
-)
-def test_fused_steps_are_the_five_lines(job, values):
+CASES = ({}, {"odds_input": True}, {"num_sample_steps": 3}, {"hidden": (300,), "batch_size": 90, "num_sample_steps": 4})
+
+
+def test_fused_steps_are_the_five_lines(job):  # one test, since it compiles for seconds
     """On NumPy, to float32 rounding of the movement of twelve steps; losses likewise."""
-    fused, lines = job("numba", **values), job("numpy", **values)
-    assert isinstance(fused.fused, fused_step_numba.FusedSteps) and lines.fused is None
-    start, losses = snapshot(fused), [each.advance(12) for each in (fused, lines)]
-    for name, array in snapshot(fused).items():
-        assert distance(array - start[name], snapshot(lines)[name] - start[name]) < 2e-5, name
-    np.testing.assert_allclose(*losses, rtol=5e-6)
+    for values in CASES:
+        fused, lines = job("numba", **values), job("numpy", **values)
+        assert isinstance(fused.fused, fused_step_numba.FusedSteps) and lines.fused is None
+        start, losses = snapshot(fused), [each.advance(12) for each in (fused, lines)]
+        for name, array in snapshot(fused).items():
+            moved, expected = array - start[name], snapshot(lines)[name] - start[name]
+            assert distance(moved, expected) < 2e-5, (values, name)
+        np.testing.assert_allclose(*losses, rtol=5e-6)
 
 
-@pytest.mark.parametrize("steps", [None, 3])
-@pytest.mark.parametrize("values", [{}, {"odds_input": True}], ids=str)
-def test_the_fused_chain_is_the_chain(job, monkeypatch, values, steps):
-    """Rows are those of the chain step by step, known elements included; how many there are moves a row by no more than
-    BLAS rounds."""
-    model, there = job("numba", **values).model, job("numpy", **values).model
-    asked = []
-    build = fused_chain_numba.build
-    monkeypatch.setattr(fused_chain_numba, "build", lambda *arguments: asked.append(build(*arguments)) or asked[-1])
-    known = np.where(np.arange(300 * Numbers.D).reshape(300, -1) % 7 == 0, 0.25, np.nan).astype(f32)
-    rows = sample.draw(model, 300, seed=4, steps=steps, known=known)
-    assert (
-        isinstance(asked[0], fused_chain_numba.FusedChain)
-        and (rows[~np.isnan(known)] == 0.25).all()
-        and rows.dtype == f32
-    )
-    np.testing.assert_allclose(rows, sample.draw(there, 300, seed=4, steps=steps, known=known), rtol=1e-5, atol=1e-5)
-    free = sample.draw(model, 300, seed=4, steps=steps)
-    np.testing.assert_allclose(sample.draw(model, 40, seed=4, steps=steps), free[:40], rtol=1e-5, atol=1e-5)
+def test_the_fused_chain_is_the_chain(job):
+    """Rows are those of the chain step by step, known elements included, and depend on their number alone; before they
+    are made whole, what BLAS rounds moves them in the last digits."""
+    for values, steps in ((CASES[0], None), (CASES[0], 3), (CASES[1], None), (CASES[1], 3)):
+        model, there = job("numba", **values).model, job("numpy", **values).model
+        known = np.where(np.arange(300 * Numbers.D).reshape(300, -1) % 7 == 0, 2, np.nan)
+        rows = sample.draw(model, 300, seed=4, steps=steps, known=known)
+        assert (rows[~np.isnan(known)] == 2).all() and rows.dtype == np.int32 and len(np.unique(rows)) > 3
+        by_steps = sample.draw(there, 300, seed=4, steps=steps, known=known)
+        free = sample.draw(model, 300, seed=4, steps=steps)
+        for found, expected in ((rows, by_steps), (sample.draw(model, 40, seed=4, steps=steps), free[:40])):
+            assert (found != expected).mean() < 0.005  # numbers that lay near a half
+        chain, ends = model.steps(steps), [np.zeros((300, Numbers.D), f32) for _ in range(2)]
+        fused = fused_chain_numba.build(model, model.kernels(chain))
+        for walk, x in zip((fused, sample._walk_by_steps(there, there.kernels(chain), chain)), ends):
+            walk(x, chain.T, chain.T, seed=4, first_row=0, known=None)
+        np.testing.assert_allclose(*ends, rtol=1e-5, atol=1e-5)
+    element_that_is_not_asked_for_stays(model)
 
 
-def test_what_is_walked_may_be_of_another_type_than_the_data(job):
-    """Real x_t of whole numbers: trained alike on both back ends, and drawn as whole numbers again."""
-    fused, lines = job("numba", whole=True), job("numpy", whole=True)
-    np.testing.assert_allclose(fused.advance(12), lines.advance(12), rtol=5e-6)
-    assert fused.fused is not None and fused.fused.space.x_t.dtype == f32 and fused.fused.space.x0.dtype == np.int32
-    rows = sample.draw(fused.model, 200, seed=4)
-    assert rows.dtype == np.int32 and len(np.unique(rows)) > 3
-    assert (rows != sample.draw(lines.model, 200, seed=4)).mean() < 0.01  # those that lie near a half
-
-
-def test_an_element_that_is_not_asked_for_stays(job):
+def element_that_is_not_asked_for_stays(model) -> None:
     """Half of the rows keep their value in each step: the family's word on it is taken."""
-    model = job("numba").model
     kernels = model.kernels()
     x = np.random.default_rng(0).normal(size=(300, Numbers.D)).astype(f32)
     new = x.copy()
