@@ -253,7 +253,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
     metavar="KIND",
     default="learned",
     show_default=True,
-    help="The last reverse step: learned, or paper, fixed as there (bits).",
+    help="Kind of bound: learned, all reverse steps; paper, the last one fixed.",
 )
 @_steps
 @click.option(
@@ -374,8 +374,8 @@ def doctor(as_json):
 
 
 @main.command()
-@click.option("--family", help="Diffusion family whose settings to list.  [default: bernoulli]")
-@click.option("--net", help="Network whose settings to list.  [default: mlp]")
+@click.option("--family", help="Diffusion family whose settings to list.  [default: that of config.yaml]")
+@click.option("--net", help="Network whose settings to list.  [default: that of config.yaml]")
 def settings(family, net):
     """Every setting of config.yaml: values, default, meaning, as Markdown.
 
@@ -435,7 +435,7 @@ def _data_command(name: str, parameter: str, what: str, default: int):
     @click.option("--force", is_flag=True, help="Overwrite train.txt and val.txt.")
     @_seed()
     def command(length, value, out, val_fraction, hold_out, num_rows, force, seed):
-        from bdiff_np.runfolder.make_data import make_data
+        from bdiff_np.data.bits_examples import make_data
 
         choice = {"val_fraction": val_fraction, "hold_out": hold_out or None, "num_rows": num_rows, "seed": seed}
         click.echo(said(make_data(out, name, {parameter: value}, length, force=force, **choice)))
@@ -444,5 +444,5 @@ def _data_command(name: str, parameter: str, what: str, default: int):
 
 
 _data_command("heartbeat", "period", "A 1 at every PERIOD-th bit, in all phases.", 5)
-_data_command("repeating", "block", "Any BLOCK bits, repeated to the end.", 10)
+_data_command("repeating", "block", "Any BLOCK values, repeated to the end.", 10)
 _data_command("multiples", "k", "Multiples of K as binary numbers, highest bit first.", 5)

@@ -9,6 +9,7 @@ import pytest
 
 from bdiff_np import config
 from bdiff_np.data.bits import Bits, BitsSettings, Multiples
+from bdiff_np.data.bits_examples import make_data
 from bdiff_np.data.census import RowCensus
 from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.errors import InputError
@@ -16,7 +17,6 @@ from bdiff_np.evaluate import Bound
 from bdiff_np.model import Model
 from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder import rundir
-from bdiff_np.runfolder.make_data import make_data
 from bdiff_np.runfolder.rows import rows_to_evaluate
 from bdiff_np.show import report
 
