@@ -228,6 +228,26 @@ def test_what_no_kind_can_read(house, trained, tmp_path):
         assert f"{path}: " in said.splitlines()[-1] and says in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    "text, says",
+    [("raise RuntimeError('boom')", "cannot be imported: RuntimeError: boom"), ("class Kernels: ...", "needs a class")],
+)
+def test_faulty_kernels_are_a_sentence(house, put, tmp_path, text, says):
+    """Of a file that cannot be imported, or does not hold what the contract asks for."""
+    folder = house / "bdiff_np" / "kernels" / "faulty"
+    folder.mkdir()
+    try:
+        (folder / "__init__.py").touch()
+        (folder / "faulty_numpy.py").write_text(text)
+        put(FAMILY, COPY + "\n\nFAMILY = Faulty()")
+        run = run_folder(tmp_path / "run")
+        (run / "config.yaml").write_text(CONFIG.replace("family: toy", "family: faulty"))
+        said = command(house, "train", run, "--backend", "numpy", code=2).stderr
+        assert "kernels/faulty/faulty_numpy.py: " + says in said and "Traceback" not in said
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_a_contract_that_is_not_kept(house, put, tmp_path):
     """A net of another output, a state that takes Adam's name, a method that is not written."""
     toy = "from bdiff_np.diffusion import toy_family\n\n\nclass Faulty(toy_family.Toy):\n    name = 'faulty'\n\n"

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tiny
+from guests.data.toypoints import Points
 from numba.core.caching import NullCache
 from numba.core.dispatcher import Dispatcher
 from test_fused_steps import distance, in_the_middle, snapshot
 
-from bdiff_np import data, diffusion, rng, sample
+from bdiff_np import diffusion, rng, sample
 from bdiff_np import model as models
 from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba, hooks_numba, input_numba
@@ -28,7 +29,7 @@ class Law(NamedTuple):
     level: np.ndarray  # (T + 1,) float32, the noise at t
 
 
-class Kernels:
+class Kernels(diffusion.Kernels):
     """x_t = x_0 + level[t] noise, noise uniform; the network gives x_0 and, for no use, its square. About half of the
     steps back change nothing."""
 
@@ -105,23 +106,13 @@ def p_sample(law, t, out, words, work, x_t):
 hooks_numba.fill(Law, read_rows=read_rows, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)
 
 
-class Numbers(data.Data):
+class Numbers(Points):
     """Whole numbers, though x_t is none."""
 
     dtype, D = np.dtype(np.int32), 5
 
     def __init__(self, N):
         self.array = np.random.default_rng(2).integers(-3, 4, (N, self.D), np.int32)
-
-    def __len__(self):
-        return len(self.array)
-
-    def take(self, index):
-        return self.array[index]
-
-    @property
-    def nbytes(self):
-        return self.array.nbytes
 
     @classmethod
     def check_known(cls, known, n, D):

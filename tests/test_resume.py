@@ -325,7 +325,7 @@ def test_damaged_checkpoint_is_passed_over(half, undisturbed, damage):
     assert (
         found.exit_code == 0
         and f"{last}: damaged" in found.stderr
-        and "the checkpoint before it is taken" in found.stderr
+        and "an earlier checkpoint is taken" in found.stderr
         and "from step 30" in found.stderr
     )
     same_training(newest(folder), undisturbed())

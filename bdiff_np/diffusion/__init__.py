@@ -42,8 +42,9 @@ class Chain(Protocol):
         """The same process seen at K of its T steps. Raises ValueError unless 1 <= K <= T."""
 
 
-class Kernels(Protocol):
-    """The kernels of a family on one back end: class `Kernels` of kernels/<family>/<family>_<back end>.py.
+class Kernels:
+    """The kernels of a family on one back end: class `Kernels` of kernels/<family>/<family>_<back end>.py, derived from
+    this one.
 
     Made by Kernels(chain, dtype=..., **Family.kernel_options()). Arrays are the back end's: x0 (B, D) of the data's
     dtype, x_t (B, D) of Family.x_dtype, t (B,) int64, out (B, M) what the network puts out, M = Family.outputs(D).
@@ -51,21 +52,25 @@ class Kernels(Protocol):
     Task.read says what it gives.
     """
 
-    chain: Chain
+    chain: Any
     law: Any = None  # what the fused paths of kernels/training read of the chain; None where they are not filled
 
-    def q_sample(self, x0, t, key: Key, first_row: int = 0):
+    def q_sample(self, x0, t, key: Key, first_row: int = 0) -> Any:
         """x_t ~ q(x_t | x_0), (B, D)."""
+        raise NotImplementedError
 
     def kl_grad(self, out, x0, x_t, t, value: bool = True) -> tuple[Any, Any]:
         """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) in nats, (B,), None unless `value`; and its gradient by `out`,
         (B, M)."""
+        raise NotImplementedError
 
-    def p_sample(self, out, x_t, t, key: Key, first_row: int = 0):
+    def p_sample(self, out, x_t, t, key: Key, first_row: int = 0) -> Any:
         """x_{t-1} ~ p(x_{t-1} | x_t), (B, D)."""
+        raise NotImplementedError
 
-    def prior(self, rows: int, D: int, key: Key, first_row: int = 0):
+    def prior(self, rows: int, D: int, key: Key, first_row: int = 0) -> Any:
         """x_T of so many rows, (rows, D)."""
+        raise NotImplementedError
 
 
 class Task(NamedTuple):
@@ -204,10 +209,11 @@ def kernels(family: str, ops):
     """The module of a family's kernels for a back end: `Kernels` and `read`.
 
     Where the back end has none, NumPy's run in their place, which stderr says once. The random words are the same, so
-    the results are too. Raises InputError for a family without any.
+    the results are too. Raises InputError for a family without any, and for a file that cannot be imported or does not
+    hold what `Kernels` asks for.
     """
     if has_kernels(family, ops.name):
-        return importlib.import_module(_kernels_file(family, ops.name))
+        return _load(family, ops.name)
     if not has_kernels(family, "numpy"):
         raise InputError(
             f"the family {family} has no kernels: write kernels/{family}/{family}_numpy.py and __init__.py"
@@ -216,8 +222,23 @@ def kernels(family: str, ops):
         f"back end {ops.name} has no kernels for {family}: those of NumPy run in their place, which takes longer",
         file=sys.stderr,
     )
-    module = importlib.import_module(_kernels_file(family, "numpy"))
+    module = _load(family, "numpy")
     return HostKernels(module, ops) if ops.on_device else module
+
+
+def _load(family: str, backend: str):
+    name = _kernels_file(family, backend)
+    file = name.removeprefix("bdiff_np.").replace(".", "/") + ".py"
+    try:
+        module = importlib.import_module(name)
+    except InputError:
+        raise
+    except Exception as fault:  # of any kind: it is the family's own
+        raise InputError(f"{file}: cannot be imported: {type(fault).__name__}: {fault}") from fault
+    own = vars(module).get("Kernels")
+    if not (isinstance(own, type) and issubclass(own, Kernels) and callable(vars(module).get("read"))):
+        raise InputError(f"{file}: needs a class Kernels derived from bdiff_np.diffusion.Kernels, and a function read")
+    return module
 
 
 class HostKernels:
@@ -246,11 +267,10 @@ class HostKernels:
         return call
 
 
-class _Moved:
-    """An object with the methods of `Kernels` that each move their arrays."""
-
-    law = None
+class _Moved(Kernels):
+    """`Kernels` whose methods move their arrays."""
 
     def __init__(self, kernels, moved):
+        self.chain = kernels.chain
         self.q_sample, self.kl_grad = moved(kernels.q_sample), moved(kernels.kl_grad)
         self.p_sample, self.prior = moved(kernels.p_sample), moved(kernels.prior)

@@ -82,7 +82,7 @@ def restore(run: Run) -> None:
             tensors, meta = checkpoint.read(path)
             break
         except InputError as fault:
-            print(f"{fault}; the checkpoint before it is taken", file=sys.stderr)
+            print(f"{fault}; an earlier checkpoint is taken, or the start where there is none", file=sys.stderr)
     else:
         return
     if meta["data"] != _fingerprints(run):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bdiff_np import diffusion
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain
 from bdiff_np.kernels.bernoulli import bernoulli_bit_numba as bit
@@ -49,7 +50,7 @@ def law(chain: Chain, predict: str, skip: bool, bce_weight: float, dtype) -> Law
     return Law(*arrays, C.type(bce_weight / chain.T), predict == "x_prev", skip)
 
 
-class Kernels:
+class Kernels(diffusion.Kernels):
     """The kernels for one chain and one meaning of the network's output; arguments, shapes and results as in
     bernoulli_numpy.Kernels."""
 

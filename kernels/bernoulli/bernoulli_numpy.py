@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bdiff_np import rng
+from bdiff_np import diffusion, rng
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain
 from bdiff_np.kernels.bernoulli.bernoulli_codes import LOW
@@ -17,7 +17,7 @@ from bdiff_np.kernels.bernoulli.bernoulli_tables import tables
 from bdiff_np.rng import Key
 
 
-class Kernels:
+class Kernels(diffusion.Kernels):
     """The kernels for one chain and one meaning of the network's output.
 
     chain : the forward process
@@ -27,8 +27,6 @@ class Kernels:
         value)
     dtype : of logits and gradients; float64 for gradient checks
     """
-
-    law = None  # there are no fused paths on NumPy
 
     def __init__(self, chain: Chain, predict: str = "x0", skip: bool = True, bce_weight: float = 0.0, dtype=np.float32):
         self.chain, self.predict, self.skip, self.dtype = chain, predict, skip, np.dtype(dtype)

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from bdiff_np import diffusion
 
-class FamilyKernels:
+
+class FamilyKernels(diffusion.Kernels):
     """What a family fills into the step and the chain on a GPU.
 
     law : tables on the device, with T, the number of steps
@@ -21,7 +23,6 @@ class FamilyKernels:
         `argument(D)`; None for none
     """
 
-    law: Any
     launch: Any
     take: Any = None
     walk_back: Any = None

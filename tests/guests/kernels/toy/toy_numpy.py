@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bdiff_np import rng
+from bdiff_np import diffusion, rng
 
 
 def deviates(words):
@@ -18,9 +18,7 @@ def read(x_t, t, features, weight=None):
     return x if weight is None else np.concatenate([x, x * weight[t, None]], 1), features[t]
 
 
-class Kernels:
-    law = None
-
+class Kernels(diffusion.Kernels):
     def __init__(self, chain, dtype=np.float32):
         self.chain, self.dtype = chain, dtype
 
