@@ -141,7 +141,9 @@ class Backend:
         return None
 
     def reinstall(self) -> str:
-        """The command that repairs an installation that is there and fails."""
+        """What to do about an installation that is there and fails: the command that repairs it."""
+        if not self.packages:  # nothing was installed: the fault is in its own file
+            return f"fix bdiff_np/backends/{self.name.replace('-', '_')}_ops.py"
         return f"{pip()} install --force-reinstall {self.name}"
 
     def propose(self, work: Work, best: Estimate) -> Estimate:

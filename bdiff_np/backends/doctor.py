@@ -26,7 +26,7 @@ def _backend(name: str) -> dict:
     try:
         backend = backends.find(name)
     except InputError as fault:
-        return {"available": False, "reason": str(fault), "fix": "mend the file, or remove it", "versions": {}}
+        return {"available": False, "reason": str(fault), "fix": "fix the file, or remove it", "versions": {}}
     versions: dict[str, str] = {part: v for part, names in backend.packages.items() if (v := _version(names))}
     reason = fix = None
     try:

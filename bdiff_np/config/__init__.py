@@ -113,7 +113,8 @@ def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Config:
     Raises
     ------
     InputError : one line per fault, all of them, as `config.yaml:11:15: training.batch_size: ...`; a fault of an option
-        begins with `--set ...`. A text that is not YAML has one fault, the first.
+        begins with `--set ...`. A text that is not YAML has one fault, the first; beside a family or a net that is not
+        known, unknown keys are no faults, for they may be its own.
     """
     sections = config_lines.read(os.fspath(path), sets, _schema_of)
     return schema(sections["model"].family, sections["model"].net).Config(**sections)
