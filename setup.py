@@ -49,7 +49,15 @@ if __name__ == "__main__":
                 "mypy>=1.8",
                 "types-PyYAML",
                 "types-tqdm",
+                "scipy",
+                "pyarrow",
+                "pandas",
+                "bed-reader",
             ],
+            # formats of data files
+            "mat": ["scipy>=1.8"],  # and sparse matrices
+            "parquet": ["pyarrow>=10"],
+            "plink": ["bed-reader>=1"],
             # For a GPU whose driver knows CUDA 12 or 13. A driver of 13.0 refuses some of what a 13.5 toolkit makes;
             # the other way round all works.
             "cuda12": ["cupy-cuda12x[ctk]>=14.2", "numba-cuda[cu12]>=0.30"],

@@ -209,7 +209,9 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
 @click.option("-n", "n", type=click.IntRange(0), default=10, show_default=True, help="Number of rows.")
 @_seed()
 @_steps
-@click.option("--out", type=RUN, help="Write to this file (.txt, .csv, .npy, each text also .gz) instead of stdout.")
+@click.option(
+    "--out", type=RUN, help="Write to this file (.txt, .csv, .npy, each text also .gz) instead of stdout; - is stdout."
+)
 @_backend
 def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path | None, backend: str):
     """Draw rows of 0 and 1 from a trained model, one a line.
@@ -222,6 +224,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
     from bdiff_np.backends import auto
     from bdiff_np.runfolder import files
 
+    out = None if out == Path("-") else out
     if out is not None:
         files.check_folder(out)
     model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
@@ -232,7 +235,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
     if out is None:
         click.echo(model.kind.text(rows), nl=False)
     else:
-        model.kind.from_array(rows).write(out)
+        model.data(rows).write(out)
 
 
 # evaluate
@@ -241,7 +244,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
 
 @main.command()
 @click.argument("target", type=RUN, required=False)
-@click.option("--data", "file", type=RUN, help="Rows to evaluate. [default: those of --split]")
+@click.option("--data", "file", type=RUN, help="File of rows to evaluate; - is stdin. [default: those of --split]")
 @click.option(
     "--split",
     type=click.Choice(["train", "val", "all"]),

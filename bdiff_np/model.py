@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def kind_of(family: Family) -> type[Data]:
 class Model:
     """What sampling and evaluation need, and training works on.
 
-    config : the whole configuration. D : elements of an example
+    config : the whole configuration. D : elements of an example. form : of the training rows (Data.form)
     ops : the back end. family : the mathematics. chain : the forward process. net : the network. params : its weights
     """
 
@@ -46,6 +47,7 @@ class Model:
     chain: Chain
     net: Net
     params: Params
+    form: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -104,6 +106,7 @@ class Model:
             raise InputError(
                 f"{source.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?"
             ) from None
+        model.form = meta.get("form", {})
         return model
 
     def on(self, backend: str) -> Model:
@@ -121,6 +124,12 @@ class Model:
     def kind(self) -> type[Data]:
         """The kind of data that the model is of."""
         return kind_of(self.family)
+
+    def data(self, rows: np.ndarray) -> Data:
+        """Samples (n, D) as data in the form of the training rows."""
+        data = self.kind.from_array(rows)
+        data.form = self.form
+        return data
 
     def kernels(self, chain: Chain | None = None, training=None, **options):
         """The family's kernels (diffusion.Kernels) on this back end, for the model's own chain or one with steps left

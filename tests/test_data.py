@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bdiff_np.data import find_file
+from bdiff_np.data import find_file, refuse_missing
 from bdiff_np.data.bits import Bits
-from bdiff_np.data.bits_files import ENDINGS, text
+from bdiff_np.data.bits_files import ENDINGS, WRITTEN, text
+from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder.files import write_whole
 
@@ -58,7 +59,7 @@ def test_rows_hold_the_bits(bits, dtype, transposed):
 
 def test_rows_larger_than_a_chunk(monkeypatch):
     """Chunks of the size of a few rows give the same rows, means and places of faults."""
-    monkeypatch.setattr("bdiff_np.data.bits_files.CHUNK", 30)
+    monkeypatch.setattr("bdiff_np.data.bits_arrays.CHUNK", 30)
     bits = np.random.default_rng(0).integers(0, 2, (100, 9))
     rows = Bits.from_array(bits)
     np.testing.assert_array_equal(rows.all(), bits)
@@ -72,10 +73,12 @@ def test_rows_larger_than_a_chunk(monkeypatch):
     "array, message",
     [
         (np.zeros(5, np.uint8), "shape"),
-        (np.zeros((2, 3, 4), np.uint8), "shape"),
         (np.zeros((5, 0), np.uint8), "shape"),
-        (np.zeros((2, 2)), "float64"),
-        (np.array([["0", "1"]]), "dtype"),
+        (np.zeros((5, 4, 0), np.uint8), "shape"),
+        (np.full((2, 2), 0.5), "rows:1:1: the value 0.5 is not a bit"),
+        (np.zeros((2, 2), complex), "complex128"),
+        ([[0, 1], [1]], "not of one length"),
+        (np.array([["0", "x"]]), "rows:1:2: 'x' is not a bit"),
     ],
 )
 def test_rows_refuse_other_arrays(array, message):
@@ -87,7 +90,7 @@ def test_rows_refuse_other_arrays(array, message):
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", WRITTEN)
 @examples(15)
 @given(bits=bit_arrays)
 def test_what_is_written_is_read(tmp_path, ending, bits):
@@ -101,7 +104,7 @@ def test_what_is_written_is_read(tmp_path, ending, bits):
 @given(
     bits=bit_arrays,
     between=st.sampled_from(["", " ", ",", ", ", "\t", " , "]),
-    line_end=st.sampled_from(["\n", "\r\n", " \n", "\t \r\n"]),
+    line_end=st.sampled_from(["\n", "\r\n", " \n", "  \r\n"]),
     last=st.sampled_from(["", "\n", "\r\n", "\n\n \n", "  "]),
     mark=st.booleans(),
     packed=st.booleans(),
@@ -140,8 +143,7 @@ def test_groups_of_bits_and_empty_text(tmp_path):
         (b"\xef\xbb\xbf01x1\n", "1:3", "'x'"),
         ("0101\n01é1\n".encode(), "2:3", "'é'"),
         (b"0101\n01\xff1\n", "2:3", "byte 0xff is not text"),
-        ("0101\n".encode("utf-16"), "1:1", "byte 0xff is not text"),
-        (gzip.compress(b"0101\n", mtime=0), "1:1", "'\\x1f'"),
+        ("0101\n0110".encode("utf-16"), None, ""),
         (b"0101\n01\x001\n", "2:3", "'\\x00'"),
         (b"0101\r0101\r0101\r", "1:5", "'\\r'"),
         (b"0101\n010\n0101\n", "2:4", "length 3, but line 1 has length 4"),
@@ -156,16 +158,12 @@ def test_groups_of_bits_and_empty_text(tmp_path):
         (b"\n0101\n", "1:1", "blank line"),
         (b"0101\n\n0101\n", "2:1", "blank line"),
         (b"0101\r\n0101\r\n \t\r\n0101\r\n", "3:1", "blank line"),
-        (b"0,1,1\n0,,1\n", "2:2", "a bit is missing"),
-        (b"0,1,1\n,0,1\n", "2:1", "a bit is missing"),
-        (b"0,1,1,\n0,1,1,\n", "1:6", "a bit is missing"),
-        (b"0,1,1\n0,1,1,\n", "2:6", "a bit is missing"),
-        (b"0,1,1\n0,11\n", "2:4", "a comma is missing"),
-        (b"0,1,1\n0,1 1\n", "2:5", "a comma is missing"),
-        (b"0,1,10\n", "1:6", "a comma is missing"),
-        (b"0,1,1\n0,1,0.5\n", "2:6", "'.'"),
-        (b"011\n0,1,1\n", "2:2", "a comma, but line 1 has no commas"),
-        (b",\n", "1:1", "a bit is missing"),
+        (b"0,1,1,\n0,1,1,\n", None, ""),
+        (b"0,1,1\n0,11\n", "2:3", "2 cells, but line 1 has 3"),
+        (b"0,1,1\n0,1 1,0\n", "2:3", "'1 1' is not a bit"),
+        (b"0,1,10\n", "1:5", "10 is not a bit"),
+        (b"0,1,1\n0,1,0.5\n", "2:5", "the value 0.5 is not a bit"),
+        (b"011\n0,1,1\n", "2:3", "3 cells, but line 1 has 1"),
     ],
 )
 @pytest.mark.parametrize("ending", [".txt", ".csv.gz"])
@@ -197,7 +195,9 @@ def test_one_wrong_byte_never_passes_unseen(tmp_path, data, bits):
     stride = (1 + len(separator)) * (bits.shape[1] - 1) + 1 + len(end)
     line, column = divmod(place, stride)
     try:
-        read = Bits.read(path).all()
+        rows = Bits.read(path)
+        refuse_missing(FAMILY, rows)
+        read = rows.all()
     except InputError as refused:
         named = str(refused)
         places = (
@@ -216,7 +216,7 @@ def test_one_wrong_byte_never_passes_unseen(tmp_path, data, bits):
 def test_damaged_gzip(tmp_path):
     path = tmp_path / "train.txt.gz"
     whole = gzip.compress(b"0101\n" * 1000)
-    for data in (whole[:-9], whole[:15], b"0101\n", whole[:20] + b"\x00\xff" + whole[22:], whole + b"x"):
+    for data in (whole[:-9], whole[:15], whole[:20] + b"\x00\xff" + whole[22:], whole + b"x"):
         path.write_bytes(data)
         assert fault(path).startswith("train.txt.gz: is not gzip, or damaged (")
 
@@ -233,7 +233,7 @@ def test_faults_of_npy(tmp_path):
     says(wrong, "train.npy:7:3: the value 7 is not a bit")
     says(np.array([[0, 1], [1, -3]]), "train.npy:2:2: the value -3")
     says(np.array([[False, True]]).view(np.uint8) * np.uint8(2), "train.npy:1:2: the value 2")
-    says(np.zeros((3, 4)), "dtype float64")
+    says(np.full((3, 4), 0.5), "train.npy:1:1: the value 0.5 is not a bit")
     says(np.zeros(3, np.uint8), "shape (3,)")
     says(np.zeros((0, 3), np.uint8), "train.npy: ")
     np.save(path, np.array([[object()]], dtype=object), allow_pickle=True)
@@ -269,9 +269,6 @@ def test_files_that_are_not_there(tmp_path):
     for name in ("folder.txt", "folder.npy"):
         (tmp_path / name).mkdir()
         assert "is a folder" in fault(tmp_path / name)
-    for name in ("rows.npz", "rows.npy.gz"):
-        (tmp_path / name).write_bytes(b"")
-        assert "use .npy" in fault(tmp_path / name)
 
 
 # A run folder

@@ -7,12 +7,14 @@ A kind <name> is data/<name>.py with DATA, a class derived from `Data`, and is f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from bdiff_np.data import source
 from bdiff_np.errors import InputError
 from bdiff_np.settings import Settings
 
@@ -46,6 +48,10 @@ class Data:
     """N examples of one kind. Methods without a body must be written; the others have the default that stands here.
 
     D : elements of an example. dtype : of what `take` gives
+    form : how the examples stood in their file, as far as samples are written back so: names of columns, words for 0
+        and 1. JSON, kept in checkpoints
+    understood : what was understood of a file beyond its plain values, in one line; empty where there was nothing
+    first_missing : place of the first missing value, as file:line:column; empty where none is
     """
 
     Settings: type[Settings] = Settings  # its settings in the section `data`
@@ -54,6 +60,9 @@ class Data:
     example: str  # how a user makes an example: a command that ends where the name of the run folder goes
     ENDINGS: tuple[str, ...]  # of its files' names, the preferred one first
     D: int
+    form: Mapping[str, Any] = {}
+    understood: str = ""
+    first_missing: str = ""
 
     # In memory
     # ------------------------------------------------------------------------------------------------------------------
@@ -107,6 +116,15 @@ class Data:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes a file that `read` reads back, whole or not at all."""
         raise NotImplementedError
+
+    def in_form(self, form: Mapping[str, Any], name: str) -> Data:
+        """These examples as others of the form of the training data stand: columns of the same names in its order.
+        Raises InputError, beginning with `name`, where they are others."""
+        return self
+
+    def with_file(self, settings):
+        """The section `data` with what the file itself says where the settings leave it open, for the pictures."""
+        return settings
 
     @classmethod
     def check_out(cls, path: str | os.PathLike[str]) -> None:
@@ -164,9 +182,12 @@ class OnDevice:
         return self._asarray(self._data.take(index if isinstance(index, np.ndarray | slice) else self._to_host(index)))
 
 
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # how their files are named
+
+
 def find_file(kind: type[Data], folder: str | os.PathLike[str], split: str) -> Path | None:
-    """The file of a split, "train" or "val", in a run folder: its name with one of the kind's endings. None where there
-    is no "val".
+    """The file of a split, "train", "val" or "test", in a run folder: its name with one of the kind's endings, or
+    NAME.train.data, as the density estimation suite has it. None where there is no "val" or "test".
 
     Raises
     ------
@@ -175,7 +196,11 @@ def find_file(kind: type[Data], folder: str | os.PathLike[str], split: str) -> P
     run = Path(folder)
     if not run.is_dir():
         raise InputError(f"{run}: there is no such run folder; {kind.example} {run}")
-    found = [run / (split + ending) for ending in kind.ENDINGS if (run / (split + ending)).exists()]
+    wanted = {name + ending for name in SPLITS[split] for ending in kind.ENDINGS}
+    order = {ending: place for place, ending in enumerate(kind.ENDINGS)}
+    every = sorted(run.iterdir(), key=lambda file: (order.get("".join(file.suffixes[-1:]), 0), file.name))
+    found = [file for file in every if file.name.lower() in wanted]
+    found = found or [file for file in every if _split_name(file.name, kind.ENDINGS) in wanted]
     if len(found) > 1:
         raise InputError(
             f"{run}: {' and '.join(file.name for file in found)} both claim to be the {split} rows; keep one of them"
@@ -186,30 +211,57 @@ def find_file(kind: type[Data], folder: str | os.PathLike[str], split: str) -> P
         raise InputError(
             f"{run}: has no train{kind.ENDINGS[0]} (nor {others}); put your rows there, or {kind.example} {run}"
         )
+    if found and not found[0].is_file() and not found[0].is_dir():
+        raise InputError(f"{found[0]}: is not a regular file; put the rows into one")
     return found[0] if found else None
 
 
-def read_file(kind: type[Data], path: str | os.PathLike[str]) -> Data:
-    """The examples of a file, one at least. Raises InputError as the kind's `read` does, and for what no kind can read:
-    a file that is missing, is a folder, is not text where text is asked for, or holds nothing."""
+def _split_name(file: str, endings: tuple[str, ...]) -> str:
+    """A file's name in small letters without what stands before .train.data."""
+    lower = file.lower()
+    ending = max((ending for ending in endings if lower.endswith(ending)), key=len, default="")
+    return lower.removesuffix(ending).rpartition(".")[2] + ending
+
+
+def read_file(kind: type[Data], path: str | os.PathLike[str], form: Mapping[str, Any] | None = None) -> Data:
+    """The examples of a file, one at least; stderr says what was understood of it. form : of the training data, which
+    they must fit
+
+    Raises InputError as the kind's `read` and `in_form` do, and for what no kind can read: a file that is missing, is a
+    folder, is not text where text is asked for, or holds nothing.
+    """
+    name = source.shown(path)
     try:
         rows = kind.read(path)
     except OSError as fault:
-        raise InputError(f"{path}: cannot be read: {fault.strerror or fault}") from fault
+        raise InputError(f"{name}: cannot be read: {fault.strerror or fault}") from fault
     except UnicodeDecodeError as fault:
-        raise InputError(f"{path}: is not UTF-8 text (byte {fault.start}); save it as UTF-8") from fault
+        raise InputError(f"{name}: is not UTF-8 text (byte {fault.start}); save it as UTF-8") from fault
     if not len(rows) or not rows.D:
-        raise InputError(f"{path}: holds no {kind.elements}; write one example at least into it")
+        raise InputError(f"{name}: holds no {kind.elements}; write one example at least into it")
+    rows = rows.in_form(form or {}, name)
+    if rows.understood:
+        print(f"{name}: {rows.understood}", file=sys.stderr)
     return rows
 
 
+def refuse_missing(family, *files: Data | None) -> None:
+    """Raises InputError for data with missing values, for a family (diffusion.Family) that cannot take them."""
+    for rows in files:
+        if rows is not None and rows.first_missing and not family.takes_missing:
+            raise InputError(
+                f"{rows.first_missing}: a value is missing, and the family {family.name} needs all of them; fill it "
+                "in, or leave out the rows or columns that have holes"
+            )
+
+
 def read_run(kind: type[Data], folder: str | os.PathLike[str]) -> tuple[Data, Data | None]:
-    """Training data of a run folder, and its held-out data or None. Raises InputError as `find_file` and `read` do, and
-    for two lengths."""
+    """Training data of a run folder, and its held-out data or None. Raises InputError as `find_file` and `read_file`
+    do, and for two lengths."""
     train_file, val_file = find_file(kind, folder, "train"), find_file(kind, folder, "val")
     assert train_file is not None  # find_file has raised
     train = read_file(kind, train_file)
-    val = read_file(kind, val_file) if val_file else None
+    val = read_file(kind, val_file, train.form) if val_file else None
     if val is not None and val.D != train.D:
         raise InputError(
             f"{val_file}: rows have {val.D} {kind.elements}, those of {train_file} have {train.D}; make them of one "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from bdiff_np import data, settings
-from bdiff_np.data import bits_files
+from bdiff_np.data import bits_arrays, bits_files
 from bdiff_np.data.census import RowCensus
 from bdiff_np.errors import InputError
 from bdiff_np.settings import Count
@@ -65,6 +65,7 @@ class Bits(data.Data):
         As numpy.packbits makes it: the first bit is the highest of the first byte, and the last byte is filled up with
         zeros. One row has one packed form, so that equal bytes mean equal rows.
     D : bits per row
+    missing : as packed, 1 where a value is missing; None where none is
     """
 
     Settings, ENDINGS, elements, dtype = BitsSettings, bits_files.ENDINGS, "bits", np.dtype(np.uint8)
@@ -72,12 +73,20 @@ class Bits(data.Data):
 
     def __init__(self, packed: np.ndarray, D: int):
         self.packed, self.D = packed, D
+        self.missing: np.ndarray | None = None
 
     @classmethod
-    def from_array(cls, array: np.ndarray, name: str = "rows") -> Bits:
-        """Packs an (N, D) array of bool or any integer type. `name` stands in front of the message if a value is not 0
-        or 1."""
-        return cls(bits_files.pack(array, name), array.shape[1])
+    def _of(cls, reading: bits_arrays.Reading) -> Bits:
+        rows = cls(reading.packed, reading.D)
+        rows.missing, rows.first_missing = reading.missing, reading.first_missing
+        rows.form, rows.understood = reading.form, "; ".join(reading.notes)
+        return rows
+
+    @classmethod
+    def from_array(cls, array: Any, name: str = "rows") -> Bits:
+        """Packs (N, D) values of any dtype, or what turns into such an array: a list, a data frame, a tensor, a sparse
+        matrix. `name` stands in front of the message if a value is not 0 or 1."""
+        return cls._of(bits_arrays.read(array, name))
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -99,7 +108,7 @@ class Bits(data.Data):
     def mean(self) -> np.ndarray:
         """The share of ones in each column, (D,) float64. Exact sums, whatever the number of rows."""
         ones = np.zeros(self.D, dtype=np.int64)
-        for part in bits_files.slices(len(self), self.D):
+        for part in bits_arrays.slices(len(self), self.D):
             ones += self.take(part).sum(axis=0, dtype=np.int64)
         return ones / len(self)
 
@@ -116,11 +125,36 @@ class Bits(data.Data):
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Bits:
-        return cls(*bits_files.read(path))
+        return cls._of(bits_files.read(path))
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        bits_files.check_name(path)
-        bits_files.write(path, self.all())
+        bits_files.write(path, self.all(), self.form)
+
+    def in_form(self, form: Mapping[str, Any], name: str) -> Bits:
+        names, own = form.get("names"), self.form.get("names")
+        if not names or not own or names == own:
+            return self
+        if sorted(names) != sorted(own) or len(set(names)) < len(names):
+            other = next(
+                (
+                    f"{theirs!r} where the training rows have {ours!r}"
+                    for ours, theirs in zip(names, own)
+                    if ours != theirs
+                ),
+                "",
+            )
+            raise InputError(
+                f"{name}: its columns are not those of the training rows ({len(own)} and {len(names)} names; {other})"
+            )
+        order = [own.index(column) for column in names]
+        rows = Bits(np.packbits(self.all()[:, order], axis=1), self.D)
+        rows.form, rows.understood = {**self.form, "names": names}, f"{self.understood}; columns put in order by name"
+        rows.first_missing = self.first_missing
+        return rows
+
+    def with_file(self, settings: BitsSettings) -> BitsSettings:
+        shape = self.form.get("shape")
+        return settings.model_copy(update={"shape": tuple(shape)}) if shape and settings.shape is None else settings
 
     @classmethod
     def check_out(cls, path: str | os.PathLike[str]) -> None:

@@ -112,6 +112,7 @@ class Family:
     bounds: Mapping[str, BoundKind] = {"learned": BoundKind(1, "all steps learned")}  # by the name for `--bound`
     floor_words: str = "the least that any network can reach"  # what `floor` is, where it has a standard error
     x_dtype: np.dtype | None = None  # of x_t, where it is not the data's
+    takes_missing: bool = False  # whether it can be trained on, and can evaluate, examples with missing values
 
     def outputs(self, D: int) -> int:
         """How many numbers the network puts out for an example of D elements."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bdiff_np import config
-from bdiff_np.data import read_run
+from bdiff_np.data import read_run, refuse_missing
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model, family_of, kind_of
 from bdiff_np.nets import netcheck
@@ -22,6 +22,7 @@ def check_net(run: Path, seed: int) -> tuple[str, bool]:
     settings = config.load(config_file(run))
     family, code = family_of(settings), run / CODE
     rows, _ = read_run(kind_of(family), run)
+    refuse_missing(family, rows)
     chain = family.make_chain(settings.model, rows)
     model = Model.build(settings, rows.D, chain, code=code if code.is_file() else None, dtype=np.float64)
     results = netcheck.check(model, seed=seed)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bdiff_np.data import Data, read_file, read_run
+from bdiff_np.data import Data, read_file, read_run, refuse_missing
+from bdiff_np.data.source import shown
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
 from bdiff_np.runfolder import rundir
@@ -20,10 +21,11 @@ def rows_to_evaluate(
         raise InputError("give --data or --split, not both")
     population, settings = model.kind.population, model.config.data
     if file is not None:
-        name, rows = f"rows of {file}", read_file(model.kind, file)
+        name, rows = f"rows of {shown(file)}", read_file(model.kind, file, model.form)
+        refuse_missing(model.family, rows)
         if rows.D != model.D:
             raise InputError(
-                f"{file}: has rows of {rows.D} {rows.elements}, the model was trained on rows of {model.D}"
+                f"{shown(file)}: has rows of {rows.D} {rows.elements}, the model was trained on rows of {model.D}"
             )
         return name, rows, None if source.run is None else population(settings, rows, rows_of_run(model, source)[0])
     train_rows, val_rows = rows_of_run(model, source)
@@ -45,4 +47,6 @@ def rows_of_run(model: Model, source: rundir.Source) -> tuple[Data, Data | None]
             f"{source.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with "
             "--data"
         )
-    return read_run(model.kind, source.run)
+    rows = read_run(model.kind, source.run)
+    refuse_missing(model.family, *rows)
+    return rows

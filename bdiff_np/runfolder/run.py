@@ -17,7 +17,7 @@ from bdiff_np import config as configuration
 from bdiff_np import evaluate, sample
 from bdiff_np.backends import auto
 from bdiff_np.backends.auto import AUTO
-from bdiff_np.data import read_run
+from bdiff_np.data import read_run, refuse_missing
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model, family_of, kind_of
 from bdiff_np.nets.custom import FILE as CODE
@@ -43,6 +43,7 @@ class Run:
         self.results = Path()
         self.family = family_of(settings)
         self.train_rows, self.val_rows = read_run(kind_of(self.family), folder)
+        refuse_missing(self.family, self.train_rows, self.val_rows)
         faults = list(self._disagreements())
         if faults:
             raise InputError(

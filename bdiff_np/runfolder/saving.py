@@ -58,6 +58,7 @@ def save(run: Run, epoch: int) -> None:
     rundir.write_json(run.results / "results.json", run.summary())
     meta = {
         "step": run.training.optimizer.taken, "epoch": run.epoch, "D": run.train_rows.D, "net": run.net_file,
+        "form": run.train_rows.form,
         "config": run.settings.model_dump(mode="json"), "data": _fingerprints(run), "version": __version__,
         "backend": run.training.model.ops.name,
         "loss_sum": run.loss_sum, "loss_count": run.loss_count, "seconds": run.seconds,

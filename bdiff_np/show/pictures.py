@@ -15,7 +15,7 @@ from bdiff_np.show import curves
 def draw(run, model, bound: evaluate.Bound, rows: np.ndarray) -> None:
     """Draws all pictures of a run.Run into its results folder. bound : of the training rows. rows : samples, (n, D)"""
     h, results, settings, low = run.history.columns, run.results, run.settings, bound.floor_bits
-    has_val, data = run.val_rows is not None, settings.data
+    has_val, data = run.val_rows is not None, run.train_rows.with_file(settings.data)
     examples = of_examples(model.family.data)
     name, nats = model.family.baseline(run.train_rows) or ("", None)
     if run.epoch:

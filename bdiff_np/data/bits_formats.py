@@ -1,0 +1,167 @@
+"""Files of bits that are not text: arrays of NumPy, SciPy and MATLAB, Parquet, genotypes of PLINK, and haplotypes."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from itertools import islice
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from bdiff_np.data import bits_arrays, bits_text, source
+from bdiff_np.data.bits_arrays import Reading
+from bdiff_np.errors import InputError
+
+WHOLE = ("X", "x", "data", "train", "rows", "arr_0")  # names under which a file of several arrays may hold the rows
+
+
+def _needs(module: str, extra: str, name: str) -> Any:
+    """A library that reads a format. Raises InputError, with the command that installs it."""
+    try:
+        return import_module(module)
+    except ImportError:
+        package = {"scipy": "SciPy", "pyarrow": "pyarrow", "bed_reader": "bed-reader"}[module.split(".")[0]]
+        raise InputError(
+            f'{name}: is read by {package}, which is not installed: pip install "bdiff_np[{extra}]"'
+        ) from None
+
+
+def npy(file: BinaryIO, path: str, name: str) -> Reading:
+    """An array of numpy.save: mapped where it is a file of its own, not read into memory."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    try:
+        if os.path.isfile(path):
+            array: np.ndarray = np.lib.format.open_memmap(
+                path, mode="r"
+            )  # refuses pickled objects, which could run code
+            wanted = array.offset + array.nbytes  # type: ignore[attr-defined]
+        else:
+            array, wanted = np.lib.format.read_array(file, allow_pickle=False), size
+    except Exception as fault:  # a damaged header surfaces as almost any error of its parser
+        raise InputError(
+            f"{name}: is not a whole .npy array of numbers ({fault}); save it again with numpy.save"
+        ) from fault
+    if size != wanted:
+        raise InputError(f"{name}: has {size} bytes, but its header asks for {wanted}; save it again with numpy.save")
+    return bits_arrays.read(array, name)
+
+
+def npz(file: BinaryIO, path: str, name: str) -> Reading:
+    """The array of numpy.savez, or the matrix of scipy.sparse.save_npz."""
+    try:
+        with zipfile.ZipFile(file) as packed:
+            size = sum(entry.file_size for entry in packed.infolist())
+        if size > MOST_UNPACKED:
+            raise InputError(f"{name}: unpacks to {size} bytes; save its rows with numpy.save, as uint8")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            if {"format", "shape", "data"} <= set(arrays.files):
+                sparse = _needs("scipy.sparse", "mat", name)
+                file.seek(0)
+                return bits_arrays.read(sparse.load_npz(file), name)
+            return bits_arrays.read(_one_of({key: arrays[key] for key in arrays.files}, name), name)
+    except InputError:
+        raise
+    except Exception as fault:  # damaged archives surface as almost any error
+        raise InputError(f"{name}: is not a whole .npz of arrays of numbers ({fault}); save it again") from fault
+
+
+MOST_UNPACKED = 1 << 34
+
+
+def mat(file: BinaryIO, path: str, name: str) -> Reading:
+    """The matrix of a file of MATLAB, up to version 7."""
+    reader = _needs("scipy.io", "mat", name)
+    try:
+        variables = reader.loadmat(file)
+    except NotImplementedError:
+        raise InputError(f"{name}: is of MATLAB's version 7.3; save it with -v7") from None
+    except Exception as fault:
+        raise InputError(f"{name}: is not a whole .mat ({fault}); save it again with -v7") from fault
+    matrices = {
+        key: value for key, value in variables.items() if not key.startswith("__") and getattr(value, "ndim", 0) >= 2
+        and value.dtype.kind in "biuf" and np.prod(value.shape) > 1
+    }  # fmt: skip
+    return bits_arrays.read(_one_of(matrices, name), name)
+
+
+def parquet(file: BinaryIO, path: str, name: str) -> Reading:
+    """A table of Parquet; columns that pandas wrote as its index are left out."""
+    reader = _needs("pyarrow.parquet", "parquet", name)
+    try:
+        table = reader.read_table(file)
+    except Exception as fault:
+        raise InputError(f"{name}: is not a whole Parquet file ({fault}); save it again") from fault
+    names = [column for column in table.column_names if not column.startswith("__index_level_")]
+    arrays = [table.column(column).to_numpy() for column in names]
+    index = len(table.column_names) - len(names)
+    reading = bits_arrays.columns(arrays, names, name)
+    return reading._replace(notes=[*reading.notes, *["the index left out"] * bool(index)])
+
+
+def bed(file: BinaryIO, path: str, name: str) -> Reading:
+    """Genotypes of PLINK, beside their .bim and .fam. Where there are 0, 1 and 2 copies of an allele, each takes two
+    bits: one copy or more, two copies."""
+    reader = _needs("bed_reader", "plink", name)
+    try:
+        with reader.open_bed(path) as opened:
+            copies, names = opened.read(dtype="int8"), [str(variant) for variant in opened.sid]
+    except Exception as fault:
+        raise InputError(f"{name}: cannot be read ({fault}); its .bim and .fam must stand beside it") from fault
+    missing = copies < 0
+    if (copies == 1).any() and (copies == 2).any():
+        bits = np.stack([copies >= 1, copies == 2], axis=2).reshape(len(copies), -1)
+        missing = np.repeat(missing, 2, axis=1)
+        names = [f"{variant}{which}" for variant in names for which in (">=1", ">=2")]
+        note = "each genotype is two bits: one copy of the allele or more, two copies"
+    else:
+        bits, note = copies > 0, "1 = the allele is there"
+    values = np.where(missing, np.nan, bits.astype(np.float32)) if missing.any() else bits
+    reading = bits_arrays.read(values, name)
+    return reading._replace(form=bits_arrays.form_of(names, [("0", "1")]), notes=[f"{len(copies)} samples", note])
+
+
+def haplotypes(file: BinaryIO, path: str, name: str) -> Reading:
+    """Haplotypes as IMPUTE (.hap) and SHAPEIT (.haps) write them: a line for each variant, a column for each row here;
+    .haps has five columns before that tell of the variant."""
+    skip = 5 if ".haps" in os.fspath(path).lower() else 0
+    names: list[str] = []
+
+    def digits() -> Any:
+        for lines in iter(lambda: list(islice(every, 4096)), []):
+            parts = [line.split(None, skip) if skip else [line] for line in lines]
+            names.extend(part[1].decode("utf-8", "replace") for part in parts if skip and len(part) > 1)
+            yield b"".join((part[skip] if len(part) > skip else b"?") + b"\n" for part in parts)
+
+    every = source.lines(file, name)
+    found = bits_text.equal_lines(digits(), " ")
+    if found is None:
+        what = "five columns of the variant and then" if skip else "nothing but"
+        raise InputError(f"{name}: is not one line a variant with {what} 0 and 1, all lines of one length")
+    packed, rows = found
+    bits = np.unpackbits(packed, axis=1, count=rows).T
+    return Reading(
+        np.packbits(bits, axis=1), bits.shape[1], form=bits_arrays.form_of(names, [("0", "1")]),
+        notes=[f"{rows} haplotypes of {bits.shape[1]} variants, turned: a row for each haplotype"],
+    )  # fmt: skip
+
+
+def _one_of(arrays: Mapping[str, Any], name: str) -> Any:
+    """The array of a file that holds the rows. Raises InputError where it could be several."""
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    known = [key for key in WHOLE if key in arrays]
+    if len(known) == 1:
+        return arrays[known[0]]
+    listed = ", ".join(f"{key} {tuple(value.shape)}" for key, value in list(arrays.items())[:8]) or "none"
+    raise InputError(f"{name}: which array are the rows? There is {listed}; save the one alone, or call it X")
+
+
+FORMATS: dict[str, Callable[[BinaryIO, str, str], Reading]] = {
+    ".npy": npy, ".npz": npz, ".mat": mat, ".parquet": parquet, ".bed": bed, ".hap": haplotypes, ".haps": haplotypes,
+    ".hap.gz": haplotypes, ".haps.gz": haplotypes,
+}  # fmt: skip

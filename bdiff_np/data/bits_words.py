@@ -1,0 +1,92 @@
+"""What stands for 0 and 1 in files of people: 0.0 and 1.0, TRUE and FALSE, yes and no, 0 and 255."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+# Pairs of words, the first meaning 0. A word means the same in every pair, so that one word alone can be read.
+PAIRS = (
+    ("0", "1"), ("-1", "1"), ("0", "255"), ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"),
+    ("absent", "present"), ("negative", "positive"), ("neg", "pos"), ("-", "+"), ("falsch", "wahr"), ("nein", "ja"),
+    ("n", "j"), ("faux", "vrai"), ("non", "oui"), ("falso", "verdadero"), ("no", "sí"), ("no", "si"),
+)  # fmt: skip
+BITS = {word: bit for pair in PAIRS for bit, word in enumerate(pair)}
+MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nil", "?", ".")
+NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?")
+
+
+def plain(text: str) -> str:
+    """A cell without the blanks around it, in small letters, a number in its shortest form: 1.0 and 1e0 are 1."""
+    word = text.strip().lower()
+    if word not in BITS and NUMBER.fullmatch(word):
+        value = float(word)
+        return str(int(value)) if abs(value) < 1e15 and value == int(value) else repr(value)
+    return word
+
+
+def pair_of(words: set[str]) -> tuple[str, str]:
+    """The pair that plain words belong to, or most of them where they belong to none."""
+    return max(PAIRS, key=lambda pair: len(words & set(pair)))
+
+
+def spelt(pair: tuple[str, str], texts: list[str]) -> tuple[str, str]:
+    """A pair as a file spells it. texts : its cells, as they stand there"""
+    seen = {plain(text): text.strip() for text in reversed(texts)}
+    if any(map(NUMBER.fullmatch, pair)):
+        return pair
+    model = next(iter(seen.values()), pair[0])
+    how = str.upper if model.isupper() else str.capitalize if model[:1].isupper() else str
+    return seen.get(pair[0], how(pair[0])), seen.get(pair[1], how(pair[1]))
+
+
+def said(pairs: list[tuple[str, str]] | None) -> list[str]:
+    """What was understood of words, each in a few words; nothing of 0 and 1."""
+    return [f"{one} = 1, {zero} = 0" for zero, one in dict.fromkeys(pairs or []) if (zero, one) != ("0", "1")]
+
+
+def refusal(text: str, words: set[str]) -> str:
+    """Why a cell cannot be read as a bit. words : all plain words of its column that stand for something"""
+    others = sorted(words - {plain(text)})
+    if not words & set(BITS) and len(words) == 2:
+        return f"its column holds {text!r} and {others[0]!r}, and either could be the 1; write 1 and 0 for them"
+    what = f"the value {text} is" if NUMBER.fullmatch(plain(text)) else f"{text!r} is"
+    if plain(text) in BITS:
+        return (
+            f"{what} not a bit beside {others[0]}: a column holds two words, 0 and 1, or -1 and 1, or 0 and 255; leave "
+            "a cell empty where its value is missing"
+        )
+    if plain(text) == "2" and words <= {"0", "1", "2"}:
+        return "the value 2 is not a bit; of a count make one column for each question, such as 1 or more, 2 or more"
+    return f"{what} not a bit; write 0 or 1 (true and false, yes and no, NA for a missing value are read too)"
+
+
+def as_bits(column: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, str], np.ndarray, set[str]]:
+    """Values (N,) of any dtype.
+
+    Returns
+    -------
+    bits : (N,) uint8. missing : (N,) bool. pair : of words, as they are spelt. wrong : (N,) bool, which are no bits
+    words : all plain words that stand for something
+    """
+    if column.dtype.kind in "OSU":
+        at: dict[str, int] = {}
+        cells = [
+            "" if cell is None else cell.decode() if isinstance(cell, bytes) else str(cell) for cell in column.tolist()
+        ]
+        codes = np.array([at.setdefault(cell, len(at)) for cell in cells], int)
+        texts = list(at)
+    else:
+        values, codes = np.unique(column, return_inverse=True)
+        texts = [str(value) for value in values.tolist()]
+    plain_words = [plain(text) for text in texts]
+    words = {word for word in plain_words if word not in MISSING}
+    pair = pair_of(words)
+    lookup = np.array(
+        [(BITS.get(word, 0), word in MISSING, word in words and word not in pair) for word in plain_words], np.uint8
+    ).reshape(-1, 3)[codes.reshape(-1)]
+    return (
+        lookup[:, 0], lookup[:, 1].astype(bool), spelt(pair, [t for t in texts if plain(t) in pair]),
+        lookup[:, 2].astype(bool), words,
+    )  # fmt: skip
