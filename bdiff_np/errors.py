@@ -1,6 +1,11 @@
-"""The one exception that means: the input is at fault, and here is the fix."""
+"""The one exception that means: the input is at fault, and here is the fix; and numbers that are checked alike."""
 
 from __future__ import annotations
+
+import operator
+import secrets
+import sys
+from typing import Any
 
 
 class InputError(ValueError):
@@ -20,3 +25,27 @@ class Unavailable(InputError):
 
     def __reduce__(self):  # from another process it comes back whole
         return type(self), (self.backend, self.reason, self.fix)
+
+
+SEEDS = 2**63 - 1  # 0 .. SEEDS - 1; the words of a seed's successor are used too
+
+
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """A whole number from Python. Raises InputError for another, 3.0 and True among them."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InputError(f"{name} is {value!r}; give a whole number, at least {least}")
+    return number
+
+
+def seed_of(seed: Any) -> int:
+    """A seed from Python; for None one is drawn, and said on stderr. Raises InputError for a number that is none."""
+    if seed is None:
+        seed = secrets.randbelow(2**32)
+        print(f"seed {seed}", file=sys.stderr)
+    if whole("seed", seed) >= SEEDS:
+        raise InputError(f"seed is {seed}; give a whole number, at most {SEEDS - 1}")
+    return int(seed)

@@ -128,10 +128,8 @@ def _exact_terms(model, chain, rows: Data, kind: str) -> dict[str, float]:
     return {"added": float(added) / len(rows), "null": float(null) / len(rows)}
 
 
-def score(model, rows: np.ndarray, *, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
-    """The bound of each row on its own, (N,) bits, for rows (N, D). Every row meets the same steps and the same
-    noise."""
-    data = model.kind.from_array(np.asarray(rows))
+def score(model, data: Data, *, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
+    """The bound of each row on its own, (N,) bits. Every row meets the same steps and the same noise."""
     check_width(model, data)
     family, chain, kernels = model.family, model.chain, model.kernels()
     steps = rng.stratified_t(Key(seed, rng.EVAL_TIME, 0), evaluations, chain.T)

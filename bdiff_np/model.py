@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bdiff_np import diffusion, guests
+from bdiff_np import __version__, diffusion, guests
 from bdiff_np.backends import load_ops
-from bdiff_np.data import Data
+from bdiff_np.data import Data, refuse_missing
 from bdiff_np.diffusion import Chain, Family, Task
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, seed_of, whole
 from bdiff_np.nets import Net, custom
 from bdiff_np.nets.on_host import OnHost
 from bdiff_np.params import Params
@@ -48,6 +50,7 @@ class Model:
     net: Net
     params: Params
     form: Mapping[str, Any] = field(default_factory=dict)
+    auto: bool = False  # whether each call of `sample` and `score` takes the back end that suits it
 
     @classmethod
     def build(
@@ -109,6 +112,49 @@ class Model:
         model.form = meta.get("form", {})
         return model
 
+    def save(self, path: str | Path) -> None:
+        """Writes a checkpoint that `bdiff_np.load` reads: weights and settings, without what a training needs to go on.
+
+        Raises InputError for a name without the ending .safetensors, a folder that is not there, and for a model with a
+        network of the user's own: that is code, which its results folder holds.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise InputError(f"{path}: a model is saved as .safetensors; add the ending")
+        if self.net.path is not None:
+            raise InputError(f"{path}: the model's network is code, {self.net.path}; keep its results folder instead")
+        checkpoint.write(path, *self._packed())
+
+    def _packed(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Tensors and description, as a checkpoint has them."""
+        tensors = {f"ema/{name}": self.ops.to_host(array) for name, array in self.params.items()}
+        meta = {
+            "D": self.D, "net": custom.FILE if self.net.path else self.config.model.net, "form": dict(self.form),
+            "config": self.config.model_dump(mode="json"), "version": __version__,
+        }  # fmt: skip
+        return tensors | self.family.state(self.chain), meta
+
+    def __reduce__(self):
+        """Pickled, and copied, as a checkpoint would be; and on the same back end again."""
+        return _unpacked, (*self._packed(), self.net.path, self.ops.name, self.net.dtype.str, self.auto)
+
+    def _suited(self, choose: Callable[[Model], Any]) -> Model:
+        """This model, or with `auto` the same on the back end that `choose` takes for the work at hand."""
+        if not self.auto:
+            return self
+        choice = choose(self)
+        if choice.backend == self.ops.name:
+            return self
+        if choice.backend not in self._moved:
+            print(f"back end {choice.backend} (auto: {choice.reason})", file=sys.stderr)
+            self._moved[choice.backend] = self.on(choice.backend)
+        return self._moved[choice.backend]
+
+    @cached_property
+    def _moved(self) -> dict[str, Model]:
+        """The same model on other back ends, as far as they have been asked for."""
+        return {}
+
     def on(self, backend: str) -> Model:
         """The same model on another back end."""
         if backend == self.ops.name:
@@ -118,7 +164,7 @@ class Model:
         params = Params(ops, net.shapes, net.dtype).fill(
             {name: self.ops.to_host(array) for name, array in self.params.items()}
         )
-        return replace(self, ops=ops, net=net, params=params)
+        return replace(self, ops=ops, net=net, params=params, auto=False)
 
     @property
     def kind(self) -> type[Data]:
@@ -179,25 +225,49 @@ class Model:
         back end."""
         return self.net.forward(self.ops, self.params, x_t, t)[0]
 
-    def sample(self, n: int, seed: int = 0, steps: int | None = None, known: np.ndarray | None = None) -> np.ndarray:
+    def sample(
+        self, n: int, seed: int | None = None, steps: int | None = None, known: np.ndarray | None = None
+    ) -> np.ndarray:
         """n new rows, (n, D) of the data's dtype. A row depends on the seed and its number alone, not on n.
 
-        steps : fewer steps of the chain. known : (D,) or (n, D), what is known of a row and stays, as the kind of data
-            has it (`Data.check_known`)
+        seed : 0 .. 2**63 - 2; for None one is drawn, and said on stderr. steps : fewer steps of the chain
+        known : (D,) or (n, D), what is known of a row and stays, as the kind of data has it (`Data.check_known`)
         """
         from bdiff_np import sample
+        from bdiff_np.backends import auto
 
-        return sample.draw(self, n, seed=seed, steps=steps, known=known)
+        n, seed = whole("n", n), seed_of(seed)
+        if steps is not None:
+            steps = whole("steps", steps, 1)
+        model = self._suited(lambda model: auto.for_sampling(model, n, model.steps(steps).T))
+        return sample.draw(model, n, seed=seed, steps=steps, known=known)
 
-    def score(self, rows: np.ndarray, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
+    def score(self, rows: Any, seed: int | None = 0, evaluations: int = 2000) -> np.ndarray:
         """Upper bounds on -log2 p(row), (N,) bits, unbiased estimates from `evaluations` steps of the chain a row, for
-        rows (N, D).
+        rows (N, D), or a list, data frame, tensor or sparse matrix of them.
 
         All rows meet the same steps and the same noise, so that their differences are more exact than the values.
         """
         from bdiff_np import evaluate
+        from bdiff_np.backends import auto
 
-        return evaluate.score(self, rows, seed=seed, evaluations=evaluations)
+        data = self.kind.from_array(rows).in_form(self.form, "rows")
+        refuse_missing(self.family, data)
+        evaluations = whole("evaluations", evaluations, 1)
+        model = self._suited(lambda model: auto.for_evaluation(model, evaluations * len(data)))
+        return evaluate.score(model, data, seed=seed_of(seed), evaluations=evaluations)
+
+
+def _unpacked(tensors, meta, code, backend: str, dtype: str, auto: bool) -> Model:
+    """The model of `Model._packed`."""
+    from bdiff_np import config as configuration
+
+    config = configuration.validate(meta["config"])
+    chain = family_of(config).restore(config.model, tensors)
+    model = Model.build(config, meta["D"], chain, backend=backend, code=code, dtype=np.dtype(dtype))
+    model.params.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
+    model.form, model.auto = meta["form"], auto
+    return model
 
 
 def _beside(net: Net, ops) -> Net:

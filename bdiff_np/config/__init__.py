@@ -7,6 +7,7 @@ section.key=value`; `dump` writes the resolved configuration, which `load` reads
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -118,6 +119,41 @@ def load(path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Config:
     """
     sections = config_lines.read(os.fspath(path), sets, _schema_of)
     return schema(sections["model"].family, sections["model"].net).Config(**sections)
+
+
+def of(values: Mapping[str, Any], call: str = "fit") -> Config:
+    """The configuration of settings given from Python, by their names alone: {"lr": 1e-3, "hidden": [64]}.
+
+    Raises InputError, one line per fault, each beginning with the argument: `fit(lr=...): must be a number`.
+    """
+    sections = schema(
+        *(values[name] if isinstance(values.get(name), str) else None for name in ("family", "net"))
+    ).sections
+    owner = {field: name for name, section in sections.items() for field in section.model_fields}
+    sets, faults = {}, []
+    for name, value in values.items():
+        label = f"{call}({name}=...): "
+        near = config_lines.nearest(name, owner)
+        if name not in owner:
+            faults.append(
+                f"{label}unknown key" + (f"; did you mean {near}?" if near else f"; known here: {', '.join(owner)}")
+            )
+            continue
+        try:
+            text = json.dumps(value, default=lambda number: number.tolist())
+        except (TypeError, ValueError, AttributeError):
+            faults.append(f"{label}{type(value).__name__} is not a value of a setting")
+            continue
+        sets[f"{owner[name]}.{name}={text}"] = f"{owner[name]}.{name}: ", label
+    if faults:
+        raise InputError("\n".join(faults))
+    try:
+        return load(os.devnull, list(sets))
+    except InputError as fault:
+        said = str(fault)
+    for text, (path, label) in sets.items():
+        said = said.replace(f"--set {text}: {path}", label).replace(f"--set {text}: ", label)
+    raise InputError(said)
 
 
 def _schema_of(model: Mapping[str, Any]) -> tuple[Schema, list[tuple[tuple[str, str], str]]]:

@@ -160,7 +160,7 @@ class _Reading:
             path, lead, wanted = (*path, rest[0]), f"entry {rest[0] + 1} must be", expects(_entry(field.annotation))
         elif missing and path in self.suspects or any(suspect[:-1] == path for suspect in self.suspects):
             return
-        near = _nearest(value, words) if isinstance(value, str) else None
+        near = nearest(value, words) if isinstance(value, str) else None
         got = f"{lead} {wanted} (got {_shown(value)})" + (f"; did you mean {near}?" if near else "")
         self._fault(self._value_place(path), path, f"missing; it must be {wanted}" if missing else got)
 
@@ -177,10 +177,10 @@ class _Reading:
         elif key in owners:
             self.suspects.add((owners[key], key))
             hint = f"it belongs to {owners[key]}"
-        elif near := _nearest(key, known):
+        elif near := nearest(key, known):
             self.suspects.add((*path[:-1], near))
             hint = f"did you mean {near}?"
-        elif near := _nearest(key, owners):
+        elif near := nearest(key, owners):
             self.suspects.add((owners[near], near))
             hint = f"did you mean {owners[near]}.{near}?"
         self._fault(self.keys.get(path) or self._value_place(path), path, f"unknown key; {hint}")
@@ -268,7 +268,8 @@ def _words(annotation: Any) -> list[str]:
     return [word for part in get_args(annotation) for word in _words(part)]
 
 
-def _nearest(word: str, words: Any) -> str | None:
+def nearest(word: str, words: Any) -> str | None:
+    """The one of some words that a misspelt one probably means, None where none is near."""
     lowered = {other.lower(): other for other in words}
     return next((lowered[match] for match in difflib.get_close_matches(word.lower(), lowered, n=1)), None)
 

@@ -17,7 +17,7 @@ from bdiff_np import config as configuration
 from bdiff_np import evaluate, sample
 from bdiff_np.backends import auto
 from bdiff_np.backends.auto import AUTO
-from bdiff_np.data import read_run, refuse_missing
+from bdiff_np.data import Data, read_run, refuse_missing
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model, family_of, kind_of
 from bdiff_np.nets.custom import FILE as CODE
@@ -35,14 +35,24 @@ class Run:
 
     folder : the run folder. settings : its configuration, read from the file `source`. code : its own network's file,
         if any
-    results : the results folder, once there is one
+    results : the results folder, once there is one. rows : training data and held-out data, where they do not lie in
+        the folder
     """
 
-    def __init__(self, folder: Path, settings: configuration.Config, *, backend: str, code: Path | None, source: Path):
+    def __init__(
+        self,
+        folder: Path,
+        settings: configuration.Config,
+        *,
+        backend: str,
+        code: Path | None,
+        source: Path,
+        rows: tuple[Data, Data | None] | None = None,
+    ):
         self.folder, self.settings, self.code = folder, settings, code
         self.results = Path()
         self.family = family_of(settings)
-        self.train_rows, self.val_rows = read_run(kind_of(self.family), folder)
+        self.train_rows, self.val_rows = rows or read_run(kind_of(self.family), folder)
         refuse_missing(self.family, self.train_rows, self.val_rows)
         faults = list(self._disagreements())
         if faults:

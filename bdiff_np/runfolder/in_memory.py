@@ -1,0 +1,43 @@
+"""A training without a run folder: rows from Python in, a model out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bdiff_np import config as configuration
+from bdiff_np.backends.auto import AUTO
+from bdiff_np.data import refuse_missing
+from bdiff_np.errors import InputError, seed_of
+from bdiff_np.model import Model, family_of, kind_of
+from bdiff_np.runfolder import saving
+from bdiff_np.runfolder.conclude import take_chosen_weights
+from bdiff_np.runfolder.run import Run, Stopped
+
+QUIET = {"num_val_samples": 0, "num_examples": 1}  # samples on the way, which nobody looks at here
+
+
+def fit(X: Any, val: Any, *, seed: int, backend: str, settings: dict[str, Any]) -> Model:
+    """As bdiff_np.fit."""
+    config = configuration.of({**QUIET, **settings, "seed": seed_of(seed)})
+    kind = kind_of(family_of(config))
+    rows = kind.from_array(X, "X")
+    held_out = None if val is None else kind.from_array(val, "val").in_form(rows.form, "val")
+    if not len(rows):
+        raise InputError(f"X: holds no {kind.elements}; give one row at least")
+    if held_out is not None and held_out.D != rows.D:
+        raise InputError(f"val: rows have {held_out.D} {kind.elements}, those of X have {rows.D}")
+    refuse_missing(family_of(config), rows, held_out)
+    with tempfile.TemporaryDirectory(prefix="bdiff_np-") as folder:
+        run = Run(Path(folder), config, backend=backend, code=None, source=Path(os.devnull), rows=(rows, held_out))
+        run.compile()
+        saving.begin(run)
+        try:
+            run.train()
+        except Stopped as fault:
+            raise InputError(str(fault.__cause__ or fault)) from None
+        model = replace(take_chosen_weights(run), form=rows.form)
+    return replace(model.on("numpy"), auto=True) if backend == AUTO else model
