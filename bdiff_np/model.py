@@ -238,7 +238,7 @@ class Model:
 
         n, seed = whole("n", n), seed_of(seed)
         if steps is not None:
-            steps = whole("steps", steps, 1)
+            steps = whole("steps", steps)
         model = self._suited(lambda model: auto.for_sampling(model, n, model.steps(steps).T))
         return sample.draw(model, n, seed=seed, steps=steps, known=known)
 

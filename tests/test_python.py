@@ -173,7 +173,7 @@ def test_seeds(value, model):
 def test_numbers_that_are_none(model):
     for call in (
         lambda: model.sample(2.0, seed=0), lambda: model.sample(-1, seed=0), lambda: model.sample(None, seed=0),
-        lambda: model.sample(2, seed=0, steps=0), lambda: model.sample(2, seed=0, steps=2.5),
+        lambda: model.sample(2, seed=0, steps=-1), lambda: model.sample(2, seed=0, steps=2.5),
         lambda: model.score(X, evaluations=0), lambda: model.score(X, evaluations=1e3),
     ):  # fmt: skip
         with pytest.raises(
