@@ -26,6 +26,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--order", type=int, default=0, help="Of the stand-in's threads: 0 forward, 1 backward, another number a seed."
     )
+    parser.addoption("--fuzz", type=int, default=400, help="Cases of each kind in tests/test_fuzz.py.")
     parser.addoption("--plant", type=int, help="The number of a bug to plant in the kernels: tests/gpu/mutants.py.")
     parser.addoption("--simulator", action="store_true", help="Numba-CUDA runs in Numba's simulator, very slowly.")
 

@@ -107,7 +107,7 @@ class _Reading:
                 )
             self.raw[section] = value if isinstance(value, dict) else {}
         for order, text in enumerate(sets):
-            self._set(text, Place(OPTION, order, f"--set {text}"))
+            self._set(text, Place(OPTION, order, f"--set {text if text.isprintable() else _shown(text)}"))
         self.schema, faults = schema(self.raw["model"] if isinstance(self.raw["model"], dict) else {})
         self.sections: Mapping[str, type[BaseModel]] = self.schema.sections
         self.misnamed = bool(faults)
@@ -145,7 +145,7 @@ class _Reading:
         key, *rest = loc
         if kind == "extra_forbidden" and not rest:
             if self.misnamed:  # a family or a net that is not known has settings that are not either
-                return
+                return self.suspects.add((*prefix, key))
             return self._unknown((*prefix, key), section.model_fields)
         field = section.model_fields[str(key)]
         path, kinds = (*prefix, key), _kinds(field) if field.discriminator else {}

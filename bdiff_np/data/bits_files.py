@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -49,7 +50,8 @@ def read(path: str | os.PathLike[str]) -> Reading:
 
 
 def _read(path: str | os.PathLike[str], name: str, lower: str) -> Reading:
-    with source.opened(path) as file:
+    with source.opened(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # libraries warn of what is read all the same
         for ending in sorted(bits_formats.FORMATS, key=len, reverse=True):
             if lower.endswith(ending):
                 return bits_formats.FORMATS[ending](file, os.fspath(path), name)
