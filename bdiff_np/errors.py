@@ -27,6 +27,12 @@ class Unavailable(InputError):
         return type(self), (self.backend, self.reason, self.fix)
 
 
+def short(text: Any, most: int = 160) -> str:
+    """What another library says, or what stands in a file, in one line of a message."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 SEEDS = 2**63 - 1  # 0 .. SEEDS - 1; the words of a seed's successor are used too
 
 

@@ -151,8 +151,9 @@ def of(values: Mapping[str, Any], call: str = "fit") -> Config:
         return load(os.devnull, list(sets))
     except InputError as fault:
         said = str(fault)
-    for text, (path, label) in sets.items():
-        said = said.replace(f"--set {text}: {path}", label).replace(f"--set {text}: ", label)
+    for text, (path, argument) in sets.items():
+        place = config_lines.label(text)
+        said = said.replace(f"{place}: {path}", argument).replace(f"{place}: ", argument)
     raise InputError(said)
 
 

@@ -78,6 +78,11 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     return ", ".join([text, " and ".join(limits)] if limits else [text])
 
 
+def label(option: str) -> str:
+    """What a message about a --set option begins with: the option, short and in one line."""
+    return f"--set {option if option.isprintable() and len(option) <= 120 else _shown(option)}"
+
+
 class _Reading:
     """One reading of a file and its options: the raw values, where each was given, and the faults so far."""
 
@@ -107,7 +112,7 @@ class _Reading:
                 )
             self.raw[section] = value if isinstance(value, dict) else {}
         for order, text in enumerate(sets):
-            self._set(text, Place(OPTION, order, f"--set {text if text.isprintable() else _shown(text)}"))
+            self._set(text, Place(OPTION, order, label(text)))
         self.schema, faults = schema(self.raw["model"] if isinstance(self.raw["model"], dict) else {})
         self.sections: Mapping[str, type[BaseModel]] = self.schema.sections
         self.misnamed = bool(faults)
@@ -275,7 +280,9 @@ def nearest(word: str, words: Any) -> str | None:
 
 
 def _dotted(path: Path) -> str:
-    return ".".join(part if part.isprintable() else _shown(part) for part in path if isinstance(part, str))
+    return ".".join(
+        part if part.isprintable() and len(part) <= 60 else _shown(part) for part in path if isinstance(part, str)
+    )
 
 
 def _shown(value: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bdiff_np.data import bits_arrays, bits_text, source
 from bdiff_np.data.bits_arrays import Reading
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, short
 
 WHOLE = ("X", "x", "data", "train", "rows", "arr_0")  # names under which a file of several arrays may hold the rows
 
@@ -43,7 +43,7 @@ def npy(file: BinaryIO, path: str, name: str) -> Reading:
             array, wanted = np.lib.format.read_array(file, allow_pickle=False), size
     except Exception as fault:  # a damaged header surfaces as almost any error of its parser
         raise InputError(
-            f"{name}: is not a whole .npy array of numbers ({fault}); save it again with numpy.save"
+            f"{name}: is not a whole .npy array of numbers ({short(fault)}); save it again with numpy.save"
         ) from fault
     if size != wanted:
         raise InputError(f"{name}: has {size} bytes, but its header asks for {wanted}; save it again with numpy.save")
@@ -67,7 +67,7 @@ def npz(file: BinaryIO, path: str, name: str) -> Reading:
     except InputError:
         raise
     except Exception as fault:  # damaged archives surface as almost any error
-        raise InputError(f"{name}: is not a whole .npz of arrays of numbers ({fault}); save it again") from fault
+        raise InputError(f"{name}: is not a whole .npz of arrays of numbers ({short(fault)}); save it again") from fault
 
 
 MOST_UNPACKED = 1 << 34
@@ -81,7 +81,7 @@ def mat(file: BinaryIO, path: str, name: str) -> Reading:
     except NotImplementedError:
         raise InputError(f"{name}: is of MATLAB's version 7.3; save it with -v7") from None
     except Exception as fault:
-        raise InputError(f"{name}: is not a whole .mat ({fault}); save it again with -v7") from fault
+        raise InputError(f"{name}: is not a whole .mat ({short(fault)}); save it again with -v7") from fault
     matrices = {
         key: value for key, value in variables.items() if not key.startswith("__") and getattr(value, "ndim", 0) >= 2
         and value.dtype.kind in "biuf" and np.prod(value.shape) > 1
@@ -95,7 +95,7 @@ def parquet(file: BinaryIO, path: str, name: str) -> Reading:
     try:
         table = reader.read_table(file)
     except Exception as fault:
-        raise InputError(f"{name}: is not a whole Parquet file ({fault}); save it again") from fault
+        raise InputError(f"{name}: is not a whole Parquet file ({short(fault)}); save it again") from fault
     names = [column for column in table.column_names if not column.startswith("__index_level_")]
     arrays = [table.column(column).to_numpy() for column in names]
     index = len(table.column_names) - len(names)
@@ -111,7 +111,7 @@ def bed(file: BinaryIO, path: str, name: str) -> Reading:
         with reader.open_bed(path) as opened:
             copies, names = opened.read(dtype="int8"), [str(variant) for variant in opened.sid]
     except Exception as fault:
-        raise InputError(f"{name}: cannot be read ({fault}); its .bim and .fam must stand beside it") from fault
+        raise InputError(f"{name}: cannot be read ({short(fault)}); its .bim and .fam must stand beside it") from fault
     missing = copies < 0
     if (copies == 1).any() and (copies == 2).any():
         bits = np.stack([copies >= 1, copies == 2], axis=2).reshape(len(copies), -1)

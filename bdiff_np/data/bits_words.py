@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+from bdiff_np.errors import short
+
 # Pairs of words, the first meaning 0. A word means the same in every pair, so that one word alone can be read.
 PAIRS = (
     ("0", "1"), ("-1", "1"), ("0", "255"), ("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"), ("off", "on"),
@@ -48,16 +50,19 @@ def said(pairs: list[tuple[str, str]] | None) -> list[str]:
 
 def refusal(text: str, words: set[str]) -> str:
     """Why a cell cannot be read as a bit. words : all plain words of its column that stand for something"""
-    others = sorted(words - {plain(text)})
+    word, others = plain(text), sorted(words - {plain(text)})
+    text = short(text, 40)
     if not words & set(BITS) and len(words) == 2:
-        return f"its column holds {text!r} and {others[0]!r}, and either could be the 1; write 1 and 0 for them"
-    what = f"the value {text} is" if NUMBER.fullmatch(plain(text)) else f"{text!r} is"
-    if plain(text) in BITS:
         return (
-            f"{what} not a bit beside {others[0]}: a column holds two words, 0 and 1, or -1 and 1, or 0 and 255; leave "
-            "a cell empty where its value is missing"
+            f"its column holds {text!r} and {short(others[0], 40)!r}, and either could be the 1; write 1 and 0 for them"
         )
-    if plain(text) == "2" and words <= {"0", "1", "2"}:
+    what = f"the value {text} is" if NUMBER.fullmatch(word) else f"{text!r} is"
+    if word in BITS:
+        return (
+            f"{what} not a bit beside {short(others[0], 40)}: a column holds two words, 0 and 1, or -1 and 1, or 0 and "
+            "255; leave a cell empty where its value is missing"
+        )
+    if word == "2" and words <= {"0", "1", "2"}:
         return "the value 2 is not a bit; of a count make one column for each question, such as 1 or more, 2 or more"
     return f"{what} not a bit; write 0 or 1 (true and false, yes and no, NA for a missing value are read too)"
 
