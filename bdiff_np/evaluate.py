@@ -72,7 +72,8 @@ def bound(
             estimates.append(_estimate(model, chain, kernels, source, kind=kind, count=count, seed=seed, group=group))
             if progress:
                 progress()
-    nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
+    with np.errstate(over="ignore", invalid="ignore"):
+        nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
     exact = _exact_terms(model, chain, rows, kind)
     nats += exact["added"]
     low = None if population is None else model.family.floor(chain, population, kind, seed)

@@ -167,8 +167,9 @@ class Model:
 
     def output(self, x_t, t):
         """The network's output, (B, outputs), for x_t (B, D) and t (B,) in the model's own time; all of them on the
-        back end."""
-        return self.net.forward(self.ops, self.params, x_t, t)[0]
+        back end. What overflows becomes infinite, in silence: the bound says it."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.net.forward(self.ops, self.params, x_t, t)[0]
 
     def sample(self, n: int, seed: int = 0, steps: int | None = None, known: np.ndarray | None = None) -> np.ndarray:
         """n new rows, (n, D) of the data's dtype. A row depends on the seed and its number alone, not on n.

@@ -30,6 +30,7 @@ from bdiff_np.data import bits as data
 from bdiff_np.model import Model
 from bdiff_np.runfolder import checkpoint, conclude, files, rundir
 from bdiff_np.runfolder import run as training
+from bdiff_np.show import bits_pictures, curves
 
 ROOT = Path(__file__).parent.parent
 PICTURES = {
@@ -76,6 +77,53 @@ def plain(tmp_path_factory):
     (folder / "train.txt").write_text("110010101\n001101010\n111000111\n")
     settings = "model.T=8", "training.epochs=1", "training.steps_per_epoch=3", "training.num_val_samples=8"
     return train(folder, *(word for s in settings for word in ("--set", s)))
+
+
+# Models far off
+# ----------------------------------------------------------------------------------------------------------------------
+
+FAR_OFF = [
+    "training.lr=1000", "training.lr_schedule=constant", "training.epochs=1", "training.steps_per_epoch=1",
+    "training.warmup_steps=0", "training.ema=0", "model.T=50", "training.num_val_samples=8",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+def test_a_model_far_off_is_concluded(tmp_path, monkeypatch, backend, predict):
+    """One step with a learning rate of 1000: a bound of millions of bits, beside its floor, and every picture."""
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 12)
+    run = tmp_path / "run"
+    good("data", "heartbeat", "--length", 20, "--period", 5, "--hold-out", 4, "--out", run)
+    sets = (*FAR_OFF, f"model.predict={predict}")
+    done = train(run, "--backend", backend, *(word for s in sets for word in ("--set", s)))
+    found = done.json["bounds"]["train"]
+    assert 1e4 < found["bits_per_sequence"] < 1e9 and found["floor_bits"] < 3
+    assert {p.name for p in done.results.iterdir() if p.suffix in (".png", ".gif")} == PICTURES
+    assert "not drawn" not in done.stderr and "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_a_picture_that_fails_costs_a_line(run, monkeypatch, name):
+    """Whatever goes wrong with one: stderr names it and the reason; the others, results.json and the conclusion are
+    there."""
+    functions = {
+        "loss_curve.png": (curves, "loss_curve"), "validation.png": (curves, "validation"),
+        "kl_per_step.png": (curves, "kl_per_step"), "samples.png": (bits_pictures, "samples"),
+        "reverse_trajectory.gif": (bits_pictures, "reverse_trajectory"),
+        "sample_evolution_throughout_training.gif": (bits_pictures, "sample_evolution"),
+    }  # fmt: skip
+
+    def fail(*_, **__):
+        raise ZeroDivisionError("of a picture\nand more")
+
+    monkeypatch.setattr(*functions[name], fail)
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    sets = "model.T=8", "training.epochs=1", "training.steps_per_epoch=3", "training.num_val_samples=8"
+    done = train(run, *(word for s in sets for word in ("--set", s)))
+    assert f"{done.results / name}: not drawn: ZeroDivisionError: of a picture\n" in done.stderr
+    assert done.stderr.count("not drawn") == 1 and "bounds" in done.json
+    assert done.stdout.splitlines()[-1] == f"pictures   {'  '.join(sorted(PICTURES - {name}))}"
 
 
 # Help
