@@ -16,6 +16,7 @@ from bdiff_np.data import Data
 from bdiff_np.diffusion import Chain, Family, Task
 from bdiff_np.errors import InputError
 from bdiff_np.nets import Net, custom
+from bdiff_np.nets.netcheck import rehearse
 from bdiff_np.nets.on_host import OnHost
 from bdiff_np.params import Params
 from bdiff_np.runfolder import checkpoint, rundir
@@ -104,6 +105,8 @@ class Model:
             raise InputError(
                 f"{source.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?"
             ) from None
+        if code is not None:
+            rehearse(model)
         return model
 
     def on(self, backend: str) -> Model:

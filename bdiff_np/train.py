@@ -16,6 +16,7 @@ from bdiff_np.data import Data
 from bdiff_np.data.orders import Orders
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
+from bdiff_np.nets.netcheck import rehearse
 from bdiff_np.optim.adamw import AdamW
 from bdiff_np.rng import Key
 from bdiff_np.runfolder.progress import compiling
@@ -71,8 +72,11 @@ class Training:
             self._check_output()
 
     def _check_output(self) -> None:
-        """Raises InputError for a network whose output has not the shape that the family asks for."""
+        """Raises InputError for a network whose output has not the shape that the family asks for, and for one of the
+        user's own that fails."""
         model = self.model
+        if model.net.path is not None:
+            return rehearse(model, self.kernels)
         B = min(self.batch_rows, 8)
         x0, t = model.ops.asarray(self.rows.take(np.arange(B))), model.ops.asarray(np.ones(B, np.int64))
         shape = tuple(model.output(self.kernels.q_sample(x0, t, Key(self.seed, rng.Q_NOISE, 0)), t).shape)

@@ -21,6 +21,7 @@ from bdiff_np.data import read_run
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model, family_of, kind_of
 from bdiff_np.nets.custom import FILE as CODE
+from bdiff_np.nets.custom import NetFault
 from bdiff_np.optim.adamw import Diverged
 from bdiff_np.runfolder import rundir, saving
 from bdiff_np.runfolder.history import History
@@ -129,12 +130,27 @@ class Run:
                 if self.stop:
                     return "interrupted"
             return "early stop" if self._exhausted() else "finished"
+        except NetFault as fault:
+            raise InputError(f"{fault}; {self._stopped_by_its_network()}") from None
         except Exception:
             saving.discard(self)
             raise
         finally:
             bar.close()
             signal.signal(signal.SIGINT, before)
+
+    def _stopped_by_its_network(self) -> str:
+        """Saves what was trained before the user's own network failed; says where, and how to go on."""
+        if self.training.optimizer.taken:
+            saving.save(self, self.epoch + 1)
+        saving.discard(self)
+        kept, at = rundir.checkpoints(self.results), f"epoch {self.epoch + 1}, after {self.training.optimizer.taken}"
+        if not kept:
+            return f"training stopped in {at} steps; there is no checkpoint yet, and nothing is left behind"
+        return (
+            f"training stopped in {at} steps; the last good checkpoint is {list(kept.values())[-1]}; mend "
+            f"{self.results / CODE} and go on with: python cli.py train {self.folder} --resume"
+        )
 
     def _on_interrupt(self, *_) -> None:
         if self.stop:  # the second time: at once

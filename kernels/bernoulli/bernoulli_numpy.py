@@ -88,9 +88,7 @@ class Kernels(diffusion.Kernels):
             return None, dlogits
         with np.errstate(divide="ignore", invalid="ignore"):
             off = off.astype(np.float64)
-            ratio, not_ratio = (
-                np.log(part / whole, dtype=np.float64) for part, whole in ((p, q), (not_p, not_q))
-            )
+            ratio, not_ratio = (np.log(part / whole, dtype=np.float64) for part, whole in ((p, q), (not_p, not_q)))
             if self.predict == "x_prev":  # there, the logits' own logarithm has more range than the probabilities
                 z = shown.astype(np.float64) * logits
                 ratio = np.where(p > LEAST, ratio, -np.logaddexp(0.0, z) - np.log(q))
