@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from bdiff_np import rng
+from bdiff_np import memory, rng
 from bdiff_np.data import Data
 from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
 from bdiff_np.sample import rows_at_once
 
 LN2 = float(np.log(2.0))  # nats per bit
+EVALUATION = 40  # bytes that one takes in its group: its step, its number and the sums of both
 GROUPS = 32  # independent estimates, whose spread gives the standard error
 
 
@@ -64,6 +65,7 @@ def bound(
     kernels = model.kernels(chain)
     wanted = max(1, round(evaluations / GROUPS))
     count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
+    memory.check(EVALUATION * count, f"{evaluations} evaluations", "take fewer (--evaluations)")
     estimates = []
     # whole on a GPU where each row is looked at
     source = rows.resident(model.ops) if len(rows) <= evaluations else rows
@@ -135,6 +137,7 @@ def score(model, rows: np.ndarray, *, seed: int = 0, evaluations: int = 2000) ->
     data = model.kind.from_array(np.asarray(rows))
     check_width(model, data)
     family, chain, kernels = model.family, model.chain, model.kernels()
+    memory.check(8 * evaluations * model.D, f"{evaluations} evaluations of each row", "take fewer (evaluations)")
     steps = rng.stratified_t(Key(seed, rng.EVAL_TIME, 0), evaluations, chain.T)
     words = rng.words(Key(seed, rng.EVAL_NOISE, 0), evaluations, model.D)
     total = np.zeros(len(data))

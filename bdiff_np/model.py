@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class Model:
         else:
             net = guests.find("nets", config.model.net).build(task, config.model, dtype)
         net = _beside(net, ops)
-        size = sum(int(np.prod(shape)) for shape in net.shapes.values())
+        size = sum(math.prod(shape) for shape in net.shapes.values())
         ops.reserve(size * np.dtype(dtype).itemsize, "The network", net.smaller)
         return cls(config, D, ops, family, chain, net, Params(ops, net.shapes, dtype))
 

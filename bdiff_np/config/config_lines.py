@@ -61,7 +61,8 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is Literal:
         return f"the word {args[0]}" if len(args) == 1 else "one of " + ", ".join(args)
     if origin is tuple:
-        return f"a list of {'one or more' if args[-1] is Ellipsis else len(args)} entries, each {expects(args[0])}"
+        most = next((f"one to {m.max_length}" for m in metadata if getattr(m, "max_length", None)), "one or more")
+        return f"a list of {most if args[-1] is Ellipsis else len(args)} entries, each {expects(args[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return (
             "{"
@@ -107,7 +108,7 @@ class _Reading:
                 )
             self.raw[section] = value if isinstance(value, dict) else {}
         for order, text in enumerate(sets):
-            self._set(text, Place(OPTION, order, f"--set {text}"))
+            self._set(text, Place(OPTION, order, f"--set {text if len(text) <= 100 else text[:97] + '...'}"))
         self.schema, faults = schema(self.raw["model"] if isinstance(self.raw["model"], dict) else {})
         self.sections: Mapping[str, type[BaseModel]] = self.schema.sections
         self.misnamed = bool(faults)

@@ -109,8 +109,8 @@ def _draw(
 
 
 def _kl_from_oracle(law, best: tuple[np.ndarray, np.ndarray], x_t: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """KL from the oracle's reverse step to that of logits of x_0 = 1, (B,) nats; infinite only beyond float64. best : as
-    `_agreement` gives it"""
+    """KL from the oracle's reverse step to that of logits of x_0 = 1, (B,) nats; infinite only beyond float64.
+    best : as `_agreement` gives it"""
     own = np.where(x_t != 0, 1.0, -1.0) * logits.astype(np.float64)
     guess, log_guess = (sigmoid(own), sigmoid(-own)), (-softplus(-own), -softplus(own))
     total = np.zeros(len(x_t))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bdiff_np import config as configuration
-from bdiff_np import evaluate, sample
+from bdiff_np import evaluate, memory, sample
 from bdiff_np.backends import auto
 from bdiff_np.backends.auto import AUTO
 from bdiff_np.data import read_run
@@ -59,6 +59,8 @@ class Run:
             choice = auto.for_training(self.training)
             self.chosen_because = choice.reason
             self.use(choice.backend)
+        if not self.training.model.ops.on_device:
+            self.training.reserve()
         self.net_file = CODE if code else settings.model.net
         self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
@@ -78,6 +80,11 @@ class Run:
     def _disagreements(self) -> Iterator[tuple[str, str]]:
         """Settings that the data does not fit: name and reason."""
         yield from self.train_rows.misfits(self.settings.data)
+        for name in ("num_val_samples", "num_examples"):
+            n, rows = getattr(self.settings.training, name), self.train_rows
+            need = sample.COPIES * n * rows.D * rows.dtype.itemsize
+            if (fault := memory.fault(need, f"{n} rows of {rows.D} {rows.elements}", "take fewer")) is not None:
+                yield f"training.{name}", fault
         if self.settings.training.select == "best" and self.val_rows is None:
             yield (
                 "training.select",
