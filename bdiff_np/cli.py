@@ -230,6 +230,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
     model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
     if out is not None:
         model.kind.check_out(out)
+    sampler.check_number(model, n, sampler.COPIES)
     with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     if out is None:
@@ -331,6 +332,7 @@ def validate(target, n, steps, seed, as_json, backend):
         raise InputError(
             f"{source.checkpoint}: samples of the family {model.family.name} are not counted; evaluate gives its bound"
         )
+    sampler.check_number(model, n, sampler.COPIES)
     with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
         rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
     counts = census(model.kind.from_array(rows))

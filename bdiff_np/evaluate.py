@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from bdiff_np import rng
+from bdiff_np import memory, rng
 from bdiff_np.data import Data
 from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
 from bdiff_np.sample import rows_at_once
 
 LN2 = float(np.log(2.0))  # nats per bit
+EVALUATION = 40  # bytes that one takes in its group: its step, its number and the sums of both
 GROUPS = 32  # independent estimates, whose spread gives the standard error
 
 
@@ -64,6 +65,7 @@ def bound(
     kernels = model.kernels(chain)
     wanted = max(1, round(evaluations / GROUPS))
     count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
+    memory.check(EVALUATION * count, f"{evaluations} evaluations", "take fewer (--evaluations)")
     estimates = []
     # whole on a GPU where each row is looked at
     source = rows.resident(model.ops) if len(rows) <= evaluations else rows
@@ -72,7 +74,8 @@ def bound(
             estimates.append(_estimate(model, chain, kernels, source, kind=kind, count=count, seed=seed, group=group))
             if progress:
                 progress()
-    nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
+    with np.errstate(over="ignore", invalid="ignore"):
+        nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
     exact = _exact_terms(model, chain, rows, kind)
     nats += exact["added"]
     low = None if population is None else model.family.floor(chain, population, kind, seed)
@@ -132,6 +135,7 @@ def score(model, data: Data, *, seed: int = 0, evaluations: int = 2000) -> np.nd
     """The bound of each row on its own, (N,) bits. Every row meets the same steps and the same noise."""
     check_width(model, data)
     family, chain, kernels = model.family, model.chain, model.kernels()
+    memory.check(8 * evaluations * model.D, f"{evaluations} evaluations of each row", "take fewer (evaluations)")
     steps = rng.stratified_t(Key(seed, rng.EVAL_TIME, 0), evaluations, chain.T)
     words = rng.words(Key(seed, rng.EVAL_NOISE, 0), evaluations, model.D)
     total = np.zeros(len(data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from bdiff_np.data import Data, refuse_missing
 from bdiff_np.diffusion import Chain, Family, Task
 from bdiff_np.errors import InputError, seed_of, whole
 from bdiff_np.nets import Net, custom
+from bdiff_np.nets.netcheck import rehearse
 from bdiff_np.nets.on_host import OnHost
 from bdiff_np.params import Params
 from bdiff_np.runfolder import checkpoint, rundir
@@ -68,7 +70,7 @@ class Model:
         else:
             net = guests.find("nets", config.model.net).build(task, config.model, dtype)
         net = _beside(net, ops)
-        size = sum(int(np.prod(shape)) for shape in net.shapes.values())
+        size = sum(math.prod(shape) for shape in net.shapes.values())
         ops.reserve(size * np.dtype(dtype).itemsize, "The network", net.smaller)
         return cls(config, D, ops, family, chain, net, Params(ops, net.shapes, dtype))
 
@@ -110,6 +112,8 @@ class Model:
                 f"{source.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?"
             ) from None
         model.form = meta.get("form", {})
+        if code is not None:
+            rehearse(model)
         return model
 
     def save(self, path: str | Path) -> None:
@@ -222,8 +226,9 @@ class Model:
 
     def output(self, x_t, t):
         """The network's output, (B, outputs), for x_t (B, D) and t (B,) in the model's own time; all of them on the
-        back end."""
-        return self.net.forward(self.ops, self.params, x_t, t)[0]
+        back end. What overflows becomes infinite, in silence: the bound says it."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.net.forward(self.ops, self.params, x_t, t)[0]
 
     def sample(
         self, n: int, seed: int | None = None, steps: int | None = None, known: np.ndarray | None = None

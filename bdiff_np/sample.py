@@ -6,13 +6,14 @@ import time
 
 import numpy as np
 
-from bdiff_np import rng
+from bdiff_np import memory, rng
 from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
 from bdiff_np.runfolder.progress import compiling, pace
 
 # rows, and their elements, that meet the network together at most; which rows share a batch changes nothing
 BATCH, ELEMENTS = 4096, 1 << 21
+COPIES = 4  # of drawn rows that are in memory at once where they are counted, written or printed
 # the same for a GPU, which idles on fewer; units of a layer, inputs included: its memory is small
 DEVICE_BATCH, DEVICE_UNITS = 1 << 17, 1 << 24
 
@@ -22,6 +23,14 @@ def rows_at_once(model) -> int:
     if model.ops.on_device and model.net.dense is not None:  # rows of other nets take far more memory
         return max(1, min(DEVICE_BATCH, DEVICE_UNITS // max(model.D, model.net.width)))
     return max(1, min(BATCH, ELEMENTS // model.D))
+
+
+def check_number(model, n: int, copies: int = 1) -> None:
+    """Raises InputError unless n rows fit into memory, so many times."""
+    if n < 0:
+        raise InputError(f"{n} rows cannot be drawn; take 0 or more")
+    need = copies * n * model.D * np.dtype(model.kind.dtype).itemsize
+    memory.check(need, f"{n} rows of {model.D} {model.kind.elements}", "draw fewer rows (-n)")
 
 
 def draw(
@@ -42,8 +51,7 @@ def draw(
         conditional law (derivation, section 11)
     progress : called with the number of steps done of all those of all batches
     """
-    if n < 0:
-        raise InputError(f"{n} rows cannot be drawn")
+    check_number(model, n)
     chain = model.steps(steps)
     kernels = model.kernels(chain)
     batch = min(batch or n, rows_at_once(model)) or 1

@@ -11,7 +11,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Count = Annotated[int, Field(ge=1)]
+MOST = 10**9  # of anything that is counted: above what any machine does, below where products leave 64 bits
+Count = Annotated[int, Field(ge=1, le=MOST)]
 NAME = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME)]  # of a Python file; never a path
 Path = tuple[str, str]  # section and field

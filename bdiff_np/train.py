@@ -16,11 +16,13 @@ from bdiff_np.data import Data
 from bdiff_np.data.orders import Orders
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
+from bdiff_np.nets.netcheck import rehearse
 from bdiff_np.optim.adamw import AdamW
 from bdiff_np.rng import Key
 from bdiff_np.runfolder.progress import compiling
 
 MOST_STEPS = 1000  # of an epoch whose length the configuration leaves open; an epoch ends with a line of the report
+ROW = 32  # bytes of a batch's row in a fused step, which takes the rows in slices: its number, step and losses
 CALL_ELEMENTS = 1 << 25  # of the rows that one compiled call is given
 
 
@@ -41,7 +43,9 @@ class Training:
         self.steps_per_epoch = self.settings.steps_per_epoch or min(whole, MOST_STEPS)
         self.total_steps = self.settings.epochs * self.steps_per_epoch
         model.ops.allow_tf32(self.settings.tf32)
-        model.ops.reserve(4 * model.params.flat.nbytes, "The optimiser", model.net.smaller)
+        # gradients, two moments and averages; on the host the first weights in float64 beside them
+        buffers = 4 if model.ops.on_device else 7
+        model.ops.reserve(buffers * model.params.flat.nbytes, "The optimiser", model.net.smaller)
         self.kernels = model.kernels(training=self.settings)
         model.params.fill(model.net.init(self.seed))
         # from the sum of KLs over a batch to the bound in nats per element
@@ -56,12 +60,8 @@ class Training:
         )
         self.resident = None
         if self.fused is None:
-            fix = (
-                "take a smaller data.batch_size or model.num_sample_steps, or "
-                f"{model.net.smaller.removeprefix('take ')}"
-            )
-            what = f"A training on {self.batch_rows} rows x {self.repeats} timesteps a step"
-            model.ops.reserve(memory(model, batch) + rows.nbytes, what, fix)
+            if model.ops.on_device:
+                self.reserve()
             self.resident = rows.resident(model.ops)
 
         wrong = [name for name in model.family.state(model.chain) if "/" in name or name in ("m", "v")]
@@ -70,9 +70,21 @@ class Training:
         if model.net.dense is None:
             self._check_output()
 
+    def reserve(self) -> None:
+        """Raises InputError where a step needs more memory than there is. On the host it is asked of the back end that
+        trains in the end."""
+        model, batch = self.model, self.batch_rows * self.repeats
+        fix = f"take a smaller data.batch_size or model.num_sample_steps, or {model.net.smaller.removeprefix('take ')}"
+        what = f"A training on {self.batch_rows} rows x {self.repeats} timesteps a step"
+        need = memory(model, batch) if self.fused is None else ROW * batch
+        model.ops.reserve(need + self.rows.nbytes, what, fix)
+
     def _check_output(self) -> None:
-        """Raises InputError for a network whose output has not the shape that the family asks for."""
+        """Raises InputError for a network whose output has not the shape that the family asks for, and for one of the
+        user's own that fails."""
         model = self.model
+        if model.net.path is not None:
+            return rehearse(model, self.kernels)
         B = min(self.batch_rows, 8)
         x0, t = model.ops.asarray(self.rows.take(np.arange(B))), model.ops.asarray(np.ones(B, np.int64))
         shape = tuple(model.output(self.kernels.q_sample(x0, t, Key(self.seed, rng.Q_NOISE, 0)), t).shape)

@@ -242,6 +242,65 @@ def test_where_the_place_is(kernels, monkeypatch, tmp_path):
     assert place() is None and not compiled.is_compiled("step_numba.take")
 
 
+def test_a_user_without_a_home(kernels, monkeypatch, tmp_path):
+    """A number without a name, as in a container, with no HOME: that place is passed over, the others are taken, and
+    where there is none the wait says that it comes again."""
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    beside = place()
+    assert compiled.FOLDER in beside.parents
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+    assert place() == tmp_path / "numba" / beside.name
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    shutil.rmtree(compiled.FOLDER / "__pycache__")
+    (compiled.FOLDER / "__pycache__").write_text("a file where a folder should be")
+    assert place() is None
+
+
+def test_the_wait_comes_again_where_nothing_is_kept(monkeypatch, capsys):
+    """Without a folder to write to, the line says so and names the variable that gives one."""
+    monkeypatch.setattr(compiled, "cache_folder", lambda: None)
+    with compiling("sampler", "file.function"):
+        pass
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "compiling the kernels of the sampler; no folder to keep them in can be written to, so that each run compiles "
+        "anew; set NUMBA_CACHE_DIR to one"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid") or os.name != "posix", reason="users of numbers are Unix's")
+def test_commands_without_a_home_or_a_name(tmp_path):
+    """train and sample as a user that is a number alone, without HOME: as for everyone else, pictures included."""
+    begin = (
+        "import os, pathlib, pwd, sys\n"
+        "os.environ.pop('HOME', None)\n"
+        "def nobody(*_): raise KeyError('getpwuid(): uid not found: 12345')\n"
+        "pwd.getpwuid = nobody\n"
+        "try: sys.exit('a home: ' + str(pathlib.Path.home()))\n"
+        "except RuntimeError: pass\n"
+        "from bdiff_np.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "train.txt").write_text("1000010000\n0100001000\n0010000100\n0000100001\n")
+    sets = "model.T=8", "training.epochs=1", "training.steps_per_epoch=3", "training.num_val_samples=8"
+    for words in (["train", run, "--backend", "numba", *(f"--set={s}" for s in sets)], ["sample", run, "-n", 2]):
+        environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+        done = subprocess.run(
+            [sys.executable, "-c", begin, *map(str, words)],
+            env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    (results,) = (run / "results").iterdir()
+    assert len([p for p in results.iterdir() if p.suffix in (".png", ".gif")]) == 6
+
+
 def test_what_is_compiled(kernels):
     """The name is matched whole, in the folder of these kernels alone; an empty or missing folder has nothing."""
     assert not compiled.is_compiled("step_numba.take")

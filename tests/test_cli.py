@@ -24,12 +24,13 @@ import pytest
 from conftest import TINY, good, invoke, train
 from PIL import Image
 
-from bdiff_np import __version__, backends, config, evaluate, sample
+from bdiff_np import __version__, backends, config, evaluate, memory, sample
 from bdiff_np.cli import main
 from bdiff_np.data import bits as data
 from bdiff_np.model import Model
 from bdiff_np.runfolder import checkpoint, conclude, files, rundir
 from bdiff_np.runfolder import run as training
+from bdiff_np.show import bits_pictures, curves
 
 ROOT = Path(__file__).parent.parent
 PICTURES = {
@@ -76,6 +77,120 @@ def plain(tmp_path_factory):
     (folder / "train.txt").write_text("110010101\n001101010\n111000111\n")
     settings = "model.T=8", "training.epochs=1", "training.steps_per_epoch=3", "training.num_val_samples=8"
     return train(folder, *(word for s in settings for word in ("--set", s)))
+
+
+# Models far off
+# ----------------------------------------------------------------------------------------------------------------------
+
+FAR_OFF = [
+    "training.lr=1000", "training.lr_schedule=constant", "training.epochs=1", "training.steps_per_epoch=1",
+    "training.warmup_steps=0", "training.ema=0", "model.T=50", "training.num_val_samples=8",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+def test_a_model_far_off_is_concluded(tmp_path, monkeypatch, backend, predict):
+    """One step with a learning rate of 1000: a bound of millions of bits, beside its floor, and every picture."""
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 12)
+    run = tmp_path / "run"
+    good("data", "heartbeat", "--length", 20, "--period", 5, "--hold-out", 4, "--out", run)
+    sets = (*FAR_OFF, f"model.predict={predict}")
+    done = train(run, "--backend", backend, *(word for s in sets for word in ("--set", s)))
+    found = done.json["bounds"]["train"]
+    assert 1e4 < found["bits_per_sequence"] < 1e9 and found["floor_bits"] < 3
+    assert {p.name for p in done.results.iterdir() if p.suffix in (".png", ".gif")} == PICTURES
+    assert "not drawn" not in done.stderr and "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(PICTURES))
+def test_a_picture_that_fails_costs_a_line(run, monkeypatch, name):
+    """Whatever goes wrong with one: stderr names it and the reason; the others, results.json and the conclusion are
+    there."""
+    functions = {
+        "loss_curve.png": (curves, "loss_curve"), "validation.png": (curves, "validation"),
+        "kl_per_step.png": (curves, "kl_per_step"), "samples.png": (bits_pictures, "samples"),
+        "reverse_trajectory.gif": (bits_pictures, "reverse_trajectory"),
+        "sample_evolution_throughout_training.gif": (bits_pictures, "sample_evolution"),
+    }  # fmt: skip
+
+    def fail(*_, **__):
+        raise ZeroDivisionError("of a picture\nand more")
+
+    monkeypatch.setattr(*functions[name], fail)
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    sets = "model.T=8", "training.epochs=1", "training.steps_per_epoch=3", "training.num_val_samples=8"
+    done = train(run, *(word for s in sets for word in ("--set", s)))
+    assert f"{done.results / name}: not drawn: ZeroDivisionError: of a picture\n" in done.stderr
+    assert done.stderr.count("not drawn") == 1 and "bounds" in done.json
+    assert done.stdout.splitlines()[-1] == f"pictures   {'  '.join(sorted(PICTURES - {name}))}"
+
+
+# More than there is memory for
+# ----------------------------------------------------------------------------------------------------------------------
+
+TOO_LARGE = {
+    "model.hidden=[1000000, 1000000]": "take narrower layers (model.hidden)",
+    "training.num_val_samples=1000000000": "training.num_val_samples: 1000000000 rows of 10 bits: ",
+    "model.num_sample_steps=1000000": "take a smaller data.batch_size or model.num_sample_steps, or narrower layers",
+}
+
+
+@pytest.mark.parametrize("setting", TOO_LARGE)
+@pytest.mark.parametrize("backend", ["auto", "numpy"])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_settings_that_do_not_fit_into_memory(run, monkeypatch, setting, backend, more):
+    """One sentence that names the setting, with what it needs and what there is, before there is a results folder."""
+    if "num_sample_steps" in setting:
+        backend = "numpy"  # others take the rows of a batch in slices
+    monkeypatch.setattr(memory, "total", lambda: 8.0 * 2**30)
+    found = invoke("train", run, "--backend", backend, "--set", setting, *more)
+    assert found.exit_code == 2 and found.stdout == "" and not (run / "results").exists()
+    (line,) = found.stderr.splitlines()
+    assert TOO_LARGE[setting] in line and " GiB of memory needed, 8 GiB there; take " in line, line
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["sample", "-n", 10**18], "1000000000000000000 rows of 10 bits: "),
+        (["sample", "-n", 10**400], " rows of 10 bits: far too much of memory needed, "),
+        (["validate", "-n", 10**18], "1000000000000000000 rows of 10 bits: "),
+        (["evaluate", "--evaluations", 10**18], "1000000000000000000 evaluations: "),
+        (["evaluate", "--steps", 10**30], "--steps 1" + "0" * 30 + ": the model has 20 steps, choose 1 to 20"),
+    ],
+)
+def test_numbers_that_do_not_fit_into_memory(trained, words, expected):
+    """sample, validate and evaluate say so before they begin."""
+    found = invoke(words[0], trained.run, *words[1:], "--backend", "numpy")
+    assert found.exit_code == 2 and found.stdout == "" and expected in found.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["heartbeat", "--length", 10**12], "heartbeat: length is 1000000000000; it must be a whole number, from 1 to"),
+        (["heartbeat", "--length", 10**7, "--period", 4 * 10**6], "4000000 rows of length 10000000: "),
+        (["heartbeat", "--period", 10**18], "heartbeat: the period 1000000000000000000 is longer than a row"),
+        (["repeating", "--length", 10**7, "--block", 10**7, "--rows", 10**6], "1000000 rows of length 10000000: "),
+        (["multiples", "--k", 10**30], "multiples: k is 1" + "0" * 30),
+        (["multiples", "--rows", 10**18], "multiples: num_rows is 1000000000000000000; it must be a whole number"),
+    ],
+)
+def test_example_data_that_does_not_fit(tmp_path, words, expected):
+    """A sentence, and no folder."""
+    found = invoke("data", *words, "--out", tmp_path / "run")
+    assert found.exit_code == 2 and expected in found.stderr and not (tmp_path / "run").exists(), found.stderr
+
+
+def test_memory_of_a_container(tmp_path, monkeypatch):
+    """A container's limit counts where it is less than the machine has; the word max is no limit."""
+    (tmp_path / "limit").write_text("1073741824\n")
+    (tmp_path / "none").write_text("max\n")
+    monkeypatch.setattr(memory, "LIMITS", (tmp_path / "limit", tmp_path / "none", tmp_path / "missing"))
+    assert memory.total.__wrapped__() == 2**30
+    monkeypatch.setattr(memory, "LIMITS", ())
+    assert memory.total.__wrapped__() > 2**30
 
 
 # Help
@@ -724,7 +839,10 @@ def test_the_page_of_settings_is_what_the_command_prints():
         for name, field in section.model_fields.items():
             (line,) = (line for line in shown.splitlines() if line.startswith(f"| `{name}` |"))
             assert field.description.rstrip(".") in line
-    assert "| `hidden` | a list of one or more entries, each a whole number, at least 1 | `[100]` |" in shown
+    assert (
+        "| `hidden` | a list of one to 1000 entries, each a whole number, at least 1 and at most 1048576 | `[100]` |"
+        in shown
+    )
 
 
 # In a process of its own
@@ -819,7 +937,7 @@ def test_all_faults_of_a_config_at_once(run):
         f"{run}/config.yaml:2:6: model.T: must be a whole number, at least 1 and at most 100000 (got 0)",
         f"{run}/config.yaml:3:3: model.shedule: unknown key; did you mean schedule?",
         f"{run}/config.yaml:5:3: training.batch_size: unknown key; it belongs to data",
-        '--set training.lr=fast: training.lr: must be a number, above 0 (got "fast")',
+        '--set training.lr=fast: training.lr: must be a number, above 0 and at most 1e+30 (got "fast")',
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,44 +102,64 @@ ONE_FAULT = {
     " did you mean data?",
     "model:\n  net: ../x\n": '2:8: model.net: must be a name of small letters, digits and _ (got "../x")',
     "model:\n  family: 3\n": "2:11: model.family: must be a name of small letters, digits and _ (got 3)",
-    "model:\n  hidden: []\n": "2:11: model.hidden: must be a list of one or more entries, each a whole number, at "
-    "least 1 (got [])",
-    "model:\n  hidden: 50\n": "2:11: model.hidden: must be a list of one or more entries, each a whole number, at "
-    "least 1 (got 50)",
-    "model:\n  hidden: [50, 0]\n": "2:16: model.hidden: entry 2 must be a whole number, at least 1 (got 0)",
-    "model:\n  hidden:\n  - 50\n  - true\n": "4:5: model.hidden: entry 2 must be a whole number, at least 1 (got true)",
-    "model:\n  time_features: 3\n": "2:18: model.time_features: must be a whole number, at least 2 and even (got 3)",
+    "model:\n  hidden: []\n": "2:11: model.hidden: must be a list of one to 1000 entries, each a whole number, at "
+    "least 1 and at most 1048576 (got [])",
+    "model:\n  hidden: 50\n": "2:11: model.hidden: must be a list of one to 1000 entries, each a whole number, at "
+    "least 1 and at most 1048576 (got 50)",
+    "model:\n  hidden: [50, 0]\n": (
+        "2:16: model.hidden: entry 2 must be a whole number, at least 1 and at most 1048576 (got 0)"
+    ),
+    "model:\n  hidden:\n  - 50\n  - true\n": (
+        "4:5: model.hidden: entry 2 must be a whole number, at least 1 and at most 1048576 (got true)"
+    ),
+    "model:\n  time_features: 3\n": (
+        "2:18: model.time_features: must be a whole number, at least 2 and at most 1024 and even (got 3)"
+    ),
     "model:\n  dropout: 1\n": "2:12: model.dropout: must be a number, at least 0 and below 1 (got 1)",
-    "training:\n  lr: 0\n": "2:7: training.lr: must be a number, above 0 (got 0)",
-    "training:\n  lr: .nan\n": "2:7: training.lr: must be a number, above 0 (got NaN)",
-    "training:\n  lr: 1e999\n": "2:7: training.lr: must be a number, above 0 (got Infinity)",
-    f"training:\n  lr: 1{'0' * 400}\n": f"2:7: training.lr: must be a number, above 0 (got 1{'0' * 56}...)",
-    "training:\n  lr: false\n": "2:7: training.lr: must be a number, above 0 (got false)",
-    "training:\n  lr: 1,5\n": '2:7: training.lr: must be a number, above 0 (got "1,5")',
+    "training:\n  lr: 0\n": "2:7: training.lr: must be a number, above 0 and at most 1e+30 (got 0)",
+    "training:\n  lr: .nan\n": "2:7: training.lr: must be a number, above 0 and at most 1e+30 (got NaN)",
+    "training:\n  lr: 1e999\n": "2:7: training.lr: must be a number, above 0 and at most 1e+30 (got Infinity)",
+    f"training:\n  lr: 1{'0' * 400}\n": (
+        f"2:7: training.lr: must be a number, above 0 and at most 1e+30 (got 1{'0' * 56}...)"
+    ),
+    "training:\n  lr: false\n": "2:7: training.lr: must be a number, above 0 and at most 1e+30 (got false)",
+    "training:\n  lr: 1,5\n": '2:7: training.lr: must be a number, above 0 and at most 1e+30 (got "1,5")',
     "training:\n  ema: 1.0\n": "2:8: training.ema: must be a number, at least 0 and below 1 (got 1.0)",
-    "training:\n  clip_thresh: 0\n": "2:16: training.clip_thresh: must be a number, above 0, or null (got 0)",
+    "training:\n  clip_thresh: 0\n": (
+        "2:16: training.clip_thresh: must be a number, above 0 and at most 1e+30, or null (got 0)"
+    ),
     "training:\n  seed: -1\n": "2:9: training.seed: must be a whole number, at least 0 and at most "
     "9223372036854775807 (got -1)",
     f"training:\n  seed: {2**63}\n": "2:9: training.seed: must be a whole number, at least 0 and at most "
     "9223372036854775807"
     " (got 9223372036854775808)",
-    "training:\n  sample_steps: 0\n": "2:17: training.sample_steps: must be a whole number, at least 1, or null (got "
-    "0)",
-    "data:\n  shape: [28]\n": "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1, or "
-    "null (got [28])",
-    "data:\n  shape: [28, 0]\n": "2:15: data.shape: entry 2 must be a whole number, at least 1 (got 0)",
-    "data:\n  shape: [1, 2, 3]\n": "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1, "
-    "or null"
-    " (got [1, 2, 3])",
+    "training:\n  sample_steps: 0\n": (
+        "2:17: training.sample_steps: must be a whole number, at least 1 and at most 1000000000, or null (got 0)"
+    ),
+    "data:\n  shape: [28]\n": (
+        "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1 and at most 1000000000, or "
+        "null (got [28])"
+    ),
+    "data:\n  shape: [28, 0]\n": (
+        "2:15: data.shape: entry 2 must be a whole number, at least 1 and at most 1000000000 (got 0)"
+    ),
+    "data:\n  shape: [1, 2, 3]\n": (
+        "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1 and at most 1000000000, "
+        "or null (got [1, 2, 3])"
+    ),
     "data:\n  rule: heartbeat\n": "2:9: data.rule: must be {name: heartbeat, period: N}, or {name: repeating, block: "
     "N},"
     ' or {name: multiples, k: N}, or null (got "heartbeat")',
     "data:\n  rule: {period: 5}\n": "2:9: data.rule.name: missing; it must be one of heartbeat, repeating, multiples",
     "data:\n  rule: {name: beat, period: 5}\n": "2:16: data.rule.name: must be one of heartbeat, repeating, multiples"
     ' (got "beat"); did you mean heartbeat?',
-    "data:\n  rule: {name: heartbeat}\n": "2:9: data.rule.period: missing; it must be a whole number, at least 1",
+    "data:\n  rule: {name: heartbeat}\n": (
+        "2:9: data.rule.period: missing; it must be a whole number, at least 1 and at most 1000000000"
+    ),
     "data:\n  rule:\n    name: heartbeat\n    perod: 5\n": "4:5: data.rule.perod: unknown key; did you mean period?",
-    "data:\n  rule:\n    name: multiples\n    k: 0\n": "4:8: data.rule.k: must be a whole number, at least 1 (got 0)",
+    "data:\n  rule:\n    name: multiples\n    k: 0\n": (
+        "4:8: data.rule.k: must be a whole number, at least 1 and at most 4611686018427387904 (got 0)"
+    ),
     "training:\n  lrr: 1\n": "2:3: training.lrr: unknown key; did you mean lr?",
     "backend: cupy\n": "1:1: backend: unknown key; the back end is chosen on the command line, by --backend",
     "training:\n  device: cuda\n": "2:3: training.device: unknown key; the back end is chosen on the command line, by "
@@ -199,7 +221,7 @@ def test_one_fault(write, text):
 @pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n")], ids=["BOM", "CRLF"])
 def test_places_hold_with_bom_and_crlf(write, change):
     assert faults(write(change("training:\n  lr: 0\n"))) == [
-        "config.yaml:2:7: training.lr: must be a number, above 0 (got 0)"
+        "config.yaml:2:7: training.lr: must be a number, above 0 and at most 1e+30 (got 0)"
     ]
     assert faults(write(change("lr: 0"))) == ["config.yaml:1:1: lr: unknown key; it belongs to training"]
 
@@ -262,16 +284,18 @@ def test_a_misspelt_field_is_not_taken_for_its_default(write, line):
         "training.lrr=3": "training.lrr: unknown key; did you mean lr?",
         "trainning.lr=3": "trainning: unknown key; did you mean training?",
         "training.batch_size=3": "training.batch_size: unknown key; it belongs to data",
-        "training.lr=-1": "training.lr: must be a number, above 0 (got -1)",
-        "training.lr.x=1": 'training.lr: must be a number, above 0 (got {"x": 1})',
-        "training.lr=": "training.lr: must be a number, above 0 (got null)",
-        "model.hidden=[50, 0]": "model.hidden: entry 2 must be a whole number, at least 1 (got 0)",
+        "training.lr=-1": "training.lr: must be a number, above 0 and at most 1e+30 (got -1)",
+        "training.lr.x=1": 'training.lr: must be a number, above 0 and at most 1e+30 (got {"x": 1})',
+        "training.lr=": "training.lr: must be a number, above 0 and at most 1e+30 (got null)",
+        "model.hidden=[50, 0]": "model.hidden: entry 2 must be a whole number, at least 1 and at most 1048576 (got 0)",
         "model.hidden=[50": "model.hidden: not a value: the list or mapping begun in line 1 is not closed; ']' or a "
         "comma is missing",
         "model.residual=true": "model.hidden: widths must all be equal with residual: true (got [7, 8])",
         "data.rule.block=4": "data.rule.block: unknown key; known here: name, period",
-        "data.rule.period=0": "data.rule.period: must be a whole number, at least 1 (got 0)",
-        "data.rule={name: repeating}": "data.rule.block: missing; it must be a whole number, at least 1",
+        "data.rule.period=0": "data.rule.period: must be a whole number, at least 1 and at most 1000000000 (got 0)",
+        "data.rule={name: repeating}": (
+            "data.rule.block: missing; it must be a whole number, at least 1 and at most 1000000000"
+        ),
         "data.rule={name: repeating, block: 2, block: 3}": "data.rule.block: given twice; the first is in line 1",
         "data.rule={name: repeating, blck: 2}": "data.rule.blck: unknown key; did you mean block?",
     }.items(),
@@ -323,7 +347,7 @@ def test_path_of_any_kind(write, tmp_path):
 
 
 # Everything that can be written down is read back.
-COUNT = st.integers(1, 10**12)
+COUNT = st.integers(1, 10**9)
 CONFIGS = st.builds(
     Config,
     model=st.builds(
@@ -331,15 +355,14 @@ CONFIGS = st.builds(
         T=st.integers(1, 100_000),
         pi=st.floats(1e-9, 1 - 1e-9) | st.just("data"),
         net=st.just("mlp"),
-        hidden=st.lists(COUNT, min_size=1, max_size=4).map(tuple),
+        hidden=st.lists(st.integers(1, 1 << 20), min_size=1, max_size=4).map(tuple),
         skip=st.booleans(),
         dropout=st.floats(0, 1, exclude_max=True),
     ),
     training=st.builds(
         Training,
-        lr=st.sampled_from([1e-3, 1e5, 1e16, 5e-324, 1.7e308, 1])
-        | st.floats(0, exclude_min=True, allow_infinity=False),
-        clip_thresh=st.none() | st.floats(0, exclude_min=True, allow_infinity=False),
+        lr=st.sampled_from([1e-3, 1e5, 1e16, 5e-324, 1e30, 1]) | st.floats(0, 1e30, exclude_min=True),
+        clip_thresh=st.none() | st.floats(0, 1e30, exclude_min=True),
         seed=st.integers(0, 2**63 - 1),
         sample_steps=st.none() | COUNT,
         select=st.just("best"),
@@ -361,6 +384,48 @@ FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
 @given(CONFIGS)
 def test_dump_loads_back(write, c):
     assert config.load(write(config.dump(c))) == c
+
+
+BIG = 2**63 - 1
+ABSURD = {
+    "model.hidden": f"[{BIG}]", "model.num_sample_steps": 10**7, "model.time_features": 1026,
+    "training.epochs": BIG, "training.steps_per_epoch": BIG, "training.save_every_n_epochs": BIG,
+    "training.num_examples": 10**6, "training.num_val_samples": 10**18, "training.val_batch_size": BIG,
+    "training.sample_steps": BIG, "training.patience": BIG, "training.lr": 1e308, "training.warmup_steps": BIG,
+    "training.weight_decay": 1e308, "training.clip_thresh": 1e308, "training.bce_weight": 1e308,
+    "data.batch_size": BIG, "data.shape": f"[{BIG}, 1]", "data.rule": f"{{name: heartbeat, period: {BIG}}}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_every_number_has_a_limit(write, name):
+    """An absurd size is one fault that names the setting and what it takes at most."""
+    with pytest.raises(InputError) as caught:
+        config.load(write(""), [f"{name}={ABSURD[name]}"])
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"--set {name}=") and f": {name}" in line and " at most " in line, line
+
+
+def test_every_number_of_the_schema_has_a_limit():
+    """No field takes a number of any size, whoever brings it."""
+    for section in [*config.schema().sections.values(), Heartbeat, Repeating, Multiples]:
+        for name, field in section.model_fields.items():
+            text = expects(field.annotation, field.metadata)
+            for numbers in re.findall(r"a (?:whole )?number(?:, [^,|]*)?", text):
+                assert "at most" in numbers or "below" in numbers, (name, text)
+
+
+def test_the_limits_leave_room():
+    """What a large machine does is allowed."""
+    for value in ("model.hidden=[65536, 65536]", "training.num_val_samples=1000000", "data.batch_size=1000000"):
+        config.load(os.devnull, [value])
+
+
+def test_a_very_long_option_is_cut_where_it_is_named(write):
+    """The place stays readable whatever the value."""
+    with pytest.raises(InputError) as caught:
+        config.load(write(""), [f"model.T={'9' * 5000}"])
+    assert str(caught.value) == f"--set model.T={'9' * 89}...: model.T: the number is too long"
 
 
 def test_dump_is_complete_and_in_order():
@@ -398,7 +463,7 @@ def test_every_field_is_documented():
             assert section is Config or expects(field.annotation, field.metadata)
     assert (
         expects(Training.model_fields["epochs"].annotation, Training.model_fields["epochs"].metadata)
-        == "a whole number, at least 1"
+        == "a whole number, at least 1 and at most 1000000000"
     )
 
 

@@ -354,6 +354,180 @@ def test_network_that_breaks_the_contract(tmp_path, kind):
     assert last.startswith(f"{folder / 'reverse_model.py'}") and expected in last, last
 
 
+def at(text: str, code: str) -> int:
+    """The line, counted from 1, on which a text stands."""
+    return code[: code.index(text)].count("\n") + 1
+
+
+FORWARD, BACKWARD = "h, tape = ops.activate(", "x, h, inner = tape"
+OUT = 'return ops.matmul(h, params["W2"]) + params["b2"], (x'
+RAISING = {
+    "init raises": ("start = {", "raise KeyError('W9')\n        start = {", "raise KeyError", "KeyError: 'W9'"),
+    "init exits": ("start = {", "raise SystemExit(3)\n        start = {", "raise SystemExit", "SystemExit: 3"),
+    "forward raises": (FORWARD, f"1 // 0\n        {FORWARD}", "1 // 0", "ZeroDivisionError: "),
+    "forward exits": (FORWARD, f"import sys; sys.exit()\n        {FORWARD}", "import sys", "SystemExit"),
+    "forward recurses": (
+        FORWARD, f"self.forward(ops, params, x_t, t)\n        {FORWARD}", "x = np.concatenate", "RecursionError: ",
+    ),
+    "forward of two lines": (
+        FORWARD, f"raise OSError('one\\ntwo')\n        {FORWARD}", "raise OSError", "OSError: one two",
+    ),
+    "forward has no words": (
+        FORWARD, f"raise type('Odd', (Exception,), {{'__str__': None}})\n        {FORWARD}", "raise type", "Odd: ",
+    ),
+    "forward asks for more": ("params, x_t, t):", "params, x_t, t, more):", "def forward", "TypeError: "),
+    "forward gives None": (OUT, "return None  # (x", "def forward", "forward returned NoneType, expected a pair"),
+    "forward is complex": (OUT, OUT.replace("],", "] + 0j,"), "def forward", "(ndarray), not real"),
+    "forward gives objects": (
+        OUT, OUT.replace('params["b2"]', 'params["b2"].astype(object)'), "def forward", "type object (ndarray), not",
+    ),
+    "forward gives ragged lists": (OUT, "return [[1], [1, 2]], (x", "def forward", "ValueError: "),
+    "forward is nan": (OUT, OUT.replace('params["b2"]', "np.nan"), None, "forward returns values that are not finite"),
+    "forward writes to x_t": (
+        FORWARD, f"x_t[:] = 0\n        {FORWARD}", None, "forward writes to its input `x_t`",
+    ),
+    "forward writes to t": (FORWARD, f"t += 0 * t + 1\n        {FORWARD}", None, "forward writes to its input `t`"),
+    "forward writes to params": (
+        FORWARD, f"params['b2'][:] += 1\n        {FORWARD}", None, "forward writes to its input `params`",
+    ),
+    "backward writes to dout": (
+        BACKWARD, f"{BACKWARD}\n        dlogits *= 2", None, "backward writes to its input `dout`",
+    ),
+    "backward raises": (BACKWARD, "x, h = tape", "x, h = tape", "ValueError: too many values to unpack"),
+    "backward is complex": ('"b1": db1', '"b1": 1j * db1', "def backward", "type complex"),
+    "backward gives None": ('"b1": db1', '"b1": None', "def backward", "type object (NoneType), not real numbers"),
+    "backward is infinite": ('"b1": db1', '"b1": db1 + np.inf', None, "backward returns values that are not finite"),
+    "init is nan": ("return start", 'return {**start, "b1": start["b1"] + np.nan}', "def init", "not finite for"),
+    "init is text": ("return start", 'return {**start, "b1": "zeros"}', "def init", "type <U5 (str), not real"),
+    "shapes is no shape": ('"b1": (H,)', '"b1": H', None, "`shapes` says 6 for 'b1', expected a tuple of whole"),
+    "shapes is negative": ('"b1": (H,)', '"b1": (-H,)', None, "`shapes` says (-6,) for 'b1', expected"),
+    "shapes is of fractions": ('"b1": (H,)', '"b1": (H / 2,)', None, "`shapes` says (3.0,) for 'b1', expected"),
+    "shapes has numbers for names": ('"b1": (H,)', '7: (H,)', None, "`shapes` has the name 7"),
+    "shapes is empty": ('{"W1": (D + 1, H), "b1": (H,), "W2": (H, D), "b2": (D,)}', "{}", None, "`shapes` is empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["train", "dry run", "check-net"])
+@pytest.mark.parametrize("kind", RAISING)
+def test_every_fault_of_the_users_code_is_a_sentence(tmp_path, kind, command):
+    """One line with the file, the line within it, the exception's type and words, exit code 2, before there is a
+    results folder: of training, a dry run and check-net alike."""
+    right, wrong, place, expected = RAISING[kind]
+    assert NET.count(right) == 1
+    code = NET.replace(right, wrong)
+    folder = make_run(tmp_path / "run", code, batch_size=3)
+    words = {"train": ["train", folder], "dry run": ["train", folder, "--dry-run"], "check-net": ["check-net", folder]}
+    found = invoke(*words[command])
+    assert found.exit_code == 2 and found.stdout == "" and not (folder / "results").exists()
+    (line,) = found.stderr.strip().splitlines()
+    where = f"{folder / 'reverse_model.py'}" + (f":{at(place, code)}" if place else "")
+    assert line.startswith(f"{where}: ") and expected in line, line
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "validate"])
+@pytest.mark.parametrize("fault", ["1 // 0", "raise SystemExit(1)", "x_t[:] = 0"])
+def test_faults_of_the_kept_file(trained, tmp_path, command, fault):
+    """The copy in the results fails when it is used: the same sentence, with the copy's name."""
+    copy = tmp_path / "run"
+    shutil.copytree(trained[0], copy)
+    code = NET.replace(FORWARD, f"{fault}\n        {FORWARD}")
+    (newest(copy) / "reverse_model.py").write_text(code)
+    found = invoke(command, copy)
+    assert found.exit_code == 2 and found.stdout == ""
+    where = "" if "x_t" in fault else f":{at(fault, code)}"
+    _, line = found.stderr.strip().splitlines()  # after which checkpoint is used
+    assert line.startswith(f"{newest(copy) / 'reverse_model.py'}{where}: "), line
+
+
+CODINGS = {
+    "no coding line": (b"", ":3: SyntaxError: "),
+    "coding line": (b"# -*- coding: latin-1 -*-\n", None),
+    "unknown coding": (b"# -*- coding: latin-99 -*-\n", ": SyntaxError: "),
+}
+
+
+@pytest.mark.parametrize("kind", CODINGS)
+def test_source_that_is_not_utf8(tmp_path, monkeypatch, kind):
+    """A file in Latin-1 is read where its coding line says so, trains and goes on; without one, it is a sentence with
+    the line."""
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    first, expected = CODINGS[kind]
+    folder = make_run(tmp_path / "run", NET, epochs=1, steps_per_epoch=2)
+    (folder / "reverse_model.py").write_bytes(first + b"\n\nCAFE = 'caf\xe9'\n" + NET.encode())
+    found = invoke("train", folder)
+    if expected is None:
+        assert found.exit_code == 0, found.stderr
+        assert invoke("train", folder, "--resume").exit_code == 0
+        assert invoke("sample", folder, "-n", 1).exit_code == 0
+        return
+    assert found.exit_code == 2 and not (folder / "results").exists()
+    assert found.stderr.startswith(f"{folder / 'reverse_model.py'}{expected}"), found.stderr
+
+
+def test_source_with_null_bytes(tmp_path):
+    """They are named with their line."""
+    (tmp_path / "reverse_model.py").write_bytes(b"import numpy\n\0\n")
+    with pytest.raises(InputError, match=r"reverse_model\.py(:2)?: (SyntaxError|ValueError): "):
+        load_class(tmp_path / "reverse_model.py")
+
+
+def test_a_syntax_error_of_another_file_has_no_line_of_this_one(tmp_path, monkeypatch):
+    """The line named is that of the import."""
+    (tmp_path / "other_module_of_mine.py").write_text("\n\n\n\n\n\ndef f(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "reverse_model.py").write_text("import numpy\nimport other_module_of_mine\n")
+    with pytest.raises(InputError, match=r"reverse_model\.py:2: SyntaxError: "):
+        load_class(tmp_path / "reverse_model.py")
+
+
+def test_what_it_prints_is_no_result(trained, tmp_path):
+    """Prints of the file and of its methods go to stderr: stdout holds the rows alone."""
+    copy = tmp_path / "run"
+    shutil.copytree(trained[0], copy)
+    code = "print('loading')\n" + NET.replace(FORWARD, f"print('forward')\n        {FORWARD}")
+    (newest(copy) / "reverse_model.py").write_text(code)
+    found = invoke("sample", copy, "-n", 3)
+    assert found.stdout == invoke("sample", trained[0], "-n", 3).stdout
+    assert found.stderr.count("loading\n") == 1 and "forward\n" in found.stderr
+
+
+def test_numpys_errors_stay_as_they_were(tmp_path):
+    """A file that makes NumPy raise on overflow does so for itself alone."""
+    before = np.geterr()
+    (tmp_path / "reverse_model.py").write_text("import numpy\nnumpy.seterr(all='raise')\n" + NET)
+    CustomNet(tmp_path / "reverse_model.py", *TASK).init(0)
+    assert np.geterr() == before
+
+
+LATE = "self.count = getattr(self, 'count', 0) + 1; assert self.count < {}, 'late'"
+
+
+@pytest.mark.parametrize("late", [8, 35])
+def test_a_fault_in_the_middle_of_training(tmp_path, monkeypatch, late):
+    """One sentence with file and line, exit code 2; what was trained until then is kept, named, and gone on from once
+    the file is mended: to the very weights of a training without the fault."""
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    values = {"epochs": 2, "steps_per_epoch": 10, "num_val_samples": 0, "num_examples": 1, "sample_steps": 5}
+    code = NET.replace(BACKWARD, f"{LATE.format(late if late < 10 else 14)}\n        {BACKWARD}")
+    if late > 10:  # in the samples after the second epoch
+        code = NET.replace(FORWARD, f"{LATE.format(late)}\n        {FORWARD}")
+    folder = make_run(tmp_path / "run", code, **values)
+    found = invoke("train", folder)
+    assert found.exit_code == 2 and "Traceback" not in found.stderr
+    line = found.stderr.strip().splitlines()[-1]
+    kept = list(rundir.checkpoints(newest(folder)).values())[-1]
+    assert line.startswith(f"{folder / 'reverse_model.py'}:{at('self.count', code)}: AssertionError: late; training ")
+    assert f"the last good checkpoint is {kept}; mend {newest(folder) / 'reverse_model.py'} and go on" in line
+    (newest(folder) / "reverse_model.py").write_text(NET)
+    assert invoke("train", folder, "--resume").exit_code == 0
+    other = make_run(tmp_path / "other", NET, **values)
+    assert invoke("train", other).exit_code == 0
+    tensors = [checkpoint.read(rundir.checkpoints(newest(f))[2])[0] for f in (folder, other)]
+    assert all(np.array_equal(tensors[0][name], tensors[1][name]) for name in tensors[1])
+
+
 def test_load_class_gives_the_class(tmp_path):
     """Each load executes the file anew, so that two runs in one process do not share a module."""
     for number in (1, 2):

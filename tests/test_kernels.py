@@ -71,6 +71,21 @@ def defined(chain, predict, skip, logits, x0, x_t, t):
     return value.sum(1), gradient
 
 
+@pytest.mark.parametrize("predict", ["x0", "x_prev"])
+@pytest.mark.parametrize("size", [90.0, 800.0, 1e5, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kl_of_logits_that_no_probability_can_say(Kernels, predict, size, dtype):
+    """A very sure network costs what the definition says, a finite figure, however wrong it is."""
+    if dtype == np.float64 and Kernels.__module__.endswith("cuda"):
+        pytest.skip("the kernels of a GPU are of float32")
+    chain, (x0, x_t, t, logits) = make_chain("paper", 7, 0.2), batch(7, 40, 9, dtype=dtype)
+    logits = (size * np.sign(logits)).astype(dtype)
+    value, _ = defined(chain, predict, False, logits, x0, x_t, t)
+    found = Kernels(chain, predict, False, dtype=dtype).kl_grad(logits, x0, x_t, t)[0]
+    assert np.isfinite(value).all() and value.max() > size
+    np.testing.assert_allclose(np.asarray(found), value, rtol=DEFINED[dtype])
+
+
 @pytest.mark.parametrize("B, D", SHAPES)
 @pytest.mark.parametrize("T", [1, 2, 7, 2000])
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])

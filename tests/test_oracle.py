@@ -221,6 +221,31 @@ def test_oracles_steps_are_their_enumeration():
     assert abs(found.sum(1).mean() - exact.sum()) < 4 * found.sum(1).std(ddof=1) / 20**0.5
 
 
+@pytest.mark.parametrize("size", [50.0, 800.0, 1e5, 1e30, 1e300])
+def test_kl_from_the_oracle_of_a_very_sure_network(size):
+    """Finite and exact for logits whose probability float64 cannot hold: where the network is sure of the other value
+    at t = 1, it is the logit itself, and where x_t is trusted wrongly, the KL of the law's own two sides."""
+    chain = make_chain("paper", 10, 0.5)
+    x_t, t = np.array([[1, 0], [1, 0]], np.uint8), np.array([1, 5])
+    law = bernoulli.q_flip(chain, x_t, t)
+    sure = np.ones((2, 2)), np.zeros((2, 2))  # the oracle: x_0 is what x_t shows
+    wrong = np.where(x_t != 0, -size, size)
+    found = bernoulli_floor._kl_from_oracle(law, sure, x_t, wrong)
+    np.testing.assert_allclose(found[0], 2 * size, rtol=1e-14)
+    agree, disagree = law.agree[1], law.disagree[1]
+    expected = agree * np.log(agree / disagree) + (1 - agree) * np.log((1 - agree) / law.not_disagree[1])
+    np.testing.assert_allclose(found[1], expected.sum(), rtol=1e-12)
+    np.testing.assert_allclose(bernoulli_floor._kl_from_oracle(law, sure, x_t, -wrong), 0, atol=1e-15)
+
+
+def test_kl_from_the_oracle_overflows_only_where_it_is_too_large():
+    """An infinite logit of the wrong value costs infinitely much at t = 1, and nothing where it is right."""
+    chain, x_t, t = make_chain("paper", 10, 0.5), np.array([[1], [1]], np.uint8), np.array([1, 1])
+    law, sure = bernoulli.q_flip(chain, x_t, t), (np.ones((2, 1)), np.zeros((2, 1)))
+    found = bernoulli_floor._kl_from_oracle(law, sure, x_t, np.array([[-np.inf], [np.inf]]))
+    np.testing.assert_array_equal(found, [np.inf, 0])
+
+
 # The floor as `evaluate` reports it
 # -------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdiff_np.show import bits_pictures, curves
+from bdiff_np.show import bits_pictures, curves, figure
 
 
 def at(shape=None):
@@ -136,6 +136,28 @@ def test_kl_per_step_of_some_steps_and_of_zeros(tmp_path):
     curves.kl_per_step(tmp_path / "zeros.png", [1, 2, 3], [0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="one length"):
         curves.kl_per_step(tmp_path / "x.png", [], [])
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan, 1e308, 1e38, 1e12])
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_curves_of_values_that_no_axis_can_show(tmp_path, odd, every):
+    """A value, or all of them, that is infinite, nan or huge: the picture is drawn all the same, without it if need
+    be."""
+    y = np.where(every | (STEPS % 50 == 0), odd, LOSS)
+    curves.loss_curve(
+        tmp_path / "loss.png", STEPS, y, val_step=STEPS, val_bits=y, floor_bits=2.0, null_bits=odd, null_name="null"
+    )
+    curves.kl_per_step(tmp_path / "kl.png", STEPS, y, floor_kl_bits=LOSS)
+    curves.kl_per_step(tmp_path / "few.png", STEPS[:60], y[:60], floor_kl_bits=y[:60])
+    curves.validation(tmp_path / "val.png", STEPS, {"train": y, "other": y})
+    for name, height in (("loss", 780), ("kl", 780), ("few", 780), ("val", 570)):
+        (frame,), _ = frames_of(tmp_path / f"{name}.png")
+        assert frame.shape == (height, 1080)
+
+
+def test_labels_stay_short():
+    assert [figure.number(v) for v in (2.3244, 1234.4, 5e7, 1e300)] == ["2.324", "1\u2009234", "5e+07", "1e+300"]
 
 
 def test_bins_keep_the_sum():
@@ -264,7 +286,7 @@ def test_loads_matplotlib_late_and_never_pyplot(tmp_path):
     program = """
 import sys
 from types import SimpleNamespace
-from bdiff_np.show import bits_pictures, curves
+from bdiff_np.show import bits_pictures, curves, figure
 assert not {"matplotlib", "PIL"} & set(sys.modules)
 curves.loss_curve(sys.argv[1] + "/a.png", [1, 2], [3.0, 2.0], floor_bits=1.0)
 bits_pictures.samples(sys.argv[1] + "/b.png", [[0, 1]], SimpleNamespace(shape=None))

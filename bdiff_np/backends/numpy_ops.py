@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bdiff_np import rng
+from bdiff_np import memory, rng
 from bdiff_np.kernels.dense.dense_codes import drop_threshold
 
 name, on_device = "numpy", False
@@ -36,7 +36,8 @@ def _controller():
 
 def reserve(need: int, what: str, fix: str) -> None:
     """Raises InputError, before anything is allocated, where `need` bytes for `what` are more than a GPU has free; on
-    the host nothing is checked."""
+    the host, where they are more than the machine has."""
+    memory.check(need, what, fix)
 
 
 def asarray(host: np.ndarray, dtype=None) -> np.ndarray:

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 from bdiff_np.config import yaml_lines
 from bdiff_np.config.yaml_lines import Path
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, short
 from bdiff_np.settings import NAME
 
 OPTION = float("inf")  # the line of a --set option: after all lines of the file
@@ -61,7 +61,8 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is Literal:
         return f"the word {args[0]}" if len(args) == 1 else "one of " + ", ".join(args)
     if origin is tuple:
-        return f"a list of {'one or more' if args[-1] is Ellipsis else len(args)} entries, each {expects(args[0])}"
+        most = next((f"one to {m.max_length}" for m in metadata if getattr(m, "max_length", None)), "one or more")
+        return f"a list of {most if args[-1] is Ellipsis else len(args)} entries, each {expects(args[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return (
             "{"
@@ -80,7 +81,7 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 def label(option: str) -> str:
     """What a message about a --set option begins with: the option, short and in one line."""
-    return f"--set {option if option.isprintable() and len(option) <= 120 else _shown(option)}"
+    return f"--set {short(option if option.isprintable() else json.dumps(option), 100)}"
 
 
 class _Reading:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bdiff_np.settings import Count, Disagreements, Name, Settings
+from bdiff_np.settings import MOST, Count, Disagreements, Name, Settings
 
 
 class ModelSettings(Settings):
@@ -16,7 +16,7 @@ class ModelSettings(Settings):
     """Diffusion family: the name of a file <family>_family.py in diffusion/."""
     net: Name = "mlp"
     """Network: the name of a file in nets/."""
-    num_sample_steps: Count = 1
+    num_sample_steps: int = Field(default=1, ge=1, le=1_000_000)
     """Timesteps drawn per example and optimiser step."""
 
 
@@ -33,9 +33,9 @@ class TrainingSettings(Settings):
     """Seed of all random words."""
     save_every_n_epochs: Count = 10
     """Epochs between checkpoints."""
-    num_examples: Count = 10
+    num_examples: int = Field(default=10, ge=1, le=10_000)
     """Rows in the fixed batch of samples drawn for the pictures."""
-    num_val_samples: int = Field(default=1024, ge=0)
+    num_val_samples: int = Field(default=1024, ge=0, le=MOST)
     """Rows sampled per epoch to be looked up in train and val; 0 draws none."""
     val_batch_size: Count = 1024
     """Rows per batch while these are drawn; fewer than 1024 count as 1024, which draws the same rows faster."""

@@ -42,7 +42,7 @@ class Multiples(settings.Settings):
 
     name: Literal["multiples"] = "multiples"
     """The rule."""
-    k: Count
+    k: int = Field(ge=1, le=1 << 62)
     """Divisor of the number that a row spells."""
 
 

@@ -15,12 +15,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bdiff_np import memory
 from bdiff_np.data.bits import Bits
 from bdiff_np.errors import InputError
 
 # Notation: B rows, D bits. A row's number runs from 0 to count(D) - 1 and can exceed 64 bits: numbers are Python
 # integers.
 
+LONGEST = 1 << 24  # bits of an example row
+COPIES = 4  # of rows that are in memory at once while they are made
 MOST_ROWS = 1 << 22  # what is listed or drawn at once; beyond it, a subset is drawn
 
 
@@ -64,6 +67,7 @@ class Rule(ABC):
                 "listed at once;"
                 " take a smaller length, or draw a part of them (--rows; num_rows in Python)"
             )
+        _fits(self.name, count, D)
         return self.rows_at(D, range(count))
 
 
@@ -203,6 +207,7 @@ def generate(
     InputError : an impossible length, share, number of rows or choice of rows; no row left to train on; too many rows
         to list.
     """
+    D = _whole(rule.name, "length", D, 1, LONGEST)
     count = rule.count(D)
     if hold_out is not None:
         if num_rows is not None:
@@ -222,6 +227,7 @@ def generate(
             bits = rule.rows(D)
         else:
             num_rows = _whole(rule.name, "num_rows", num_rows, 1, min(count, MOST_ROWS))
+            _fits(rule.name, num_rows, D)
             bits = rule.rows_at(D, _distinct(words, count, num_rows))
         order = _shuffled(words, len(bits))
         held = round(val_fraction * len(bits))
@@ -229,6 +235,13 @@ def generate(
         raise InputError(f"{rule.name}: all {held} rows would be held out; leave at least one to train on")
     rows = Bits.from_array(bits).packed[order]
     return Bits(rows[held:], D), Bits(rows[:held], D) if held else None
+
+
+def _fits(rule: str, rows: int, D: int) -> None:
+    """Raises InputError unless so many rows fit into memory."""
+    memory.check(
+        COPIES * rows * D, f"{rule}: {rows} rows of length {D}", "take a smaller length, or fewer rows (--rows)"
+    )
 
 
 def _shuffled(words: np.random.Philox, n: int) -> np.ndarray:

@@ -35,7 +35,7 @@ class Model(Settings):
 class Training(Settings):
     """The auxiliary loss."""
 
-    bce_weight: float | None = Field(default=None, ge=0)
+    bce_weight: float | None = Field(default=None, ge=0, le=1e6)
     """Weight of the auxiliary cross entropy of x_0, in nats per nat of the bound; null is 1 with predict x0, else 0."""
 
     @classmethod

@@ -17,6 +17,7 @@ from bdiff_np.diffusion.bernoulli import Chain, oracle_at, q_flip, q_marginal, s
 from bdiff_np.rng import Key
 
 BATCH = 2048
+LEAST = 1e-290  # a probability below which float64 loses digits
 
 
 def floor(chain: Chain, population: np.ndarray, seed: int = 0, evaluations: int | None = None) -> tuple[float, float]:
@@ -108,13 +109,20 @@ def _draw(
 
 
 def _kl_from_oracle(law, best: tuple[np.ndarray, np.ndarray], x_t: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """KL from the oracle's reverse step to that of logits of x_0 = 1, (B,) nats. best : the oracle's `_agreement`."""
+    """KL from the oracle's reverse step to that of logits of x_0 = 1, (B,) nats; infinite only beyond float64.
+    best : as `_agreement` gives it"""
     own = np.where(x_t != 0, 1.0, -1.0) * logits.astype(np.float64)
-    guess = (sigmoid(own), sigmoid(-own))
+    guess, log_guess = (sigmoid(own), sigmoid(-own)), (-softplus(-own), -softplus(own))
     total = np.zeros(len(x_t))
     for agree, disagree in ((law.agree, law.disagree), (law.not_agree, law.not_disagree)):
         q, p = best[0] * agree + best[1] * disagree, guess[0] * agree + guess[1] * disagree
-        total += np.where(q > 0, q * np.log(np.where(q > 0, q, 1) / np.where(q > 0, p, 1)), 0.0).sum(1)
+        with np.errstate(divide="ignore"):
+            # a network that is very sure leaves less than float64 can say; its logarithm can be said
+            log_p = np.where(
+                p > LEAST, np.log(p), np.logaddexp(log_guess[0] + np.log(agree), log_guess[1] + np.log(disagree))
+            )
+        used = q > 0
+        total += np.where(used, q * (np.log(np.where(used, q, 1)) - np.where(used, log_p, 0)), 0.0).sum(1)
     return total
 
 

@@ -10,7 +10,7 @@ network adds nothing to what the family knows without one (derivation, section 8
 from __future__ import annotations
 
 from itertools import count
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,19 +20,21 @@ from bdiff_np.nets import Net
 from bdiff_np.nets.layers import BumpReadout, Context, Dense, Dropout, LayerNorm, Residual, StepReadout
 from bdiff_np.params import Params
 from bdiff_np.rng import Key
-from bdiff_np.settings import Count, Disagreements, Settings
+from bdiff_np.settings import Disagreements, Settings
 
 
 class MLPSettings(Settings):
     """The perceptron's settings in the section `model`."""
 
-    hidden: tuple[Count, ...] = Field(default=(100,), min_length=1, strict=False)
+    hidden: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] = Field(
+        default=(100,), min_length=1, max_length=1000, strict=False
+    )
     """Widths of the hidden layers, in units, from the input to the output."""
     activation: Literal["relu", "silu", "gelu", "tanh", "sigmoid"] = "silu"
     """Non-linearity after each hidden layer."""
     time: Literal["fourier", "bumps", "readout"] = "fourier"
     """How t enters the net: Fourier features, Gaussian bumps in t, or one read-out per timestep."""
-    time_features: int = Field(default=16, ge=2, multiple_of=2)
+    time_features: int = Field(default=16, ge=2, le=1024, multiple_of=2)
     """Number of features of t, for fourier and bumps."""
     odds_input: bool = False
     """Whether the net also reads each element of x_t weighted by the log odds that it carries at t."""

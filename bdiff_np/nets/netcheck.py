@@ -1,5 +1,5 @@
 """Is a network's backward the derivative of its forward? Checked in float64, one parameter at a time, in random
-directions."""
+directions. And does a network of the user's own run at all? Rehearsed before anything rests on it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bdiff_np.errors import InputError
 from bdiff_np.nets import Net
 from bdiff_np.params import Params
 
@@ -14,6 +15,7 @@ STEP = 1e-5  # of the central difference, in units of a parameter's own size
 # relative; a central difference in float64 is good to about 1e-8, a wrong formula is off by more than 1e-3
 TOLERANCE = 1e-5
 DIRECTIONS = 3
+REHEARSED = 3  # rows
 
 
 class Check(NamedTuple):
@@ -69,3 +71,36 @@ def check(model, *, rows: int = 16, seed: int = 0, loss: str = "kl", net: Net | 
             worst = this if not this.error <= worst.error else worst  # so that a nan is the worst of all
         results.append(worst)
     return results
+
+
+def rehearse(model, kernels=None) -> None:
+    """One forward of a network of the user's own on a few rows, and with `kernels`, those of training, one backward.
+    Nothing is kept.
+
+    Raises InputError where the network fails, returns what it should not, or writes to its inputs.
+    """
+    ops, net = model.ops, model.net
+    x0, x_t = map(ops.asarray, model.family.check_batch(np.random.default_rng(0), REHEARSED, model.D))
+    t = ops.asarray(np.linspace(1, model.chain.T, REHEARSED).round().astype(np.int64))
+    inputs = {"params": model.params.flat, "x_t": x_t, "t": t}
+    before = {name: np.array(ops.to_host(array)) for name, array in inputs.items()}
+    finite = np.isfinite(before["params"]).all()  # of weights that are not, nothing is asked
+
+    def unchanged(method: str) -> None:
+        for name, array in inputs.items():
+            if not np.array_equal(ops.to_host(array), before[name], equal_nan=before[name].dtype.kind == "f"):
+                raise InputError(f"{net.path}: {method} writes to its input `{name}`; it must work on a copy of it")
+
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        out, tape = net.forward(ops, model.params, x_t, t)
+        unchanged("forward")
+        if kernels is None:
+            return
+        if finite and not np.isfinite(ops.to_host(out)).all():
+            raise InputError(f"{net.path}: forward returns values that are not finite for the first weights, of init")
+        dout = kernels.kl_grad(out, x0, x_t, t, True)[1]
+        inputs["dout"], before["dout"] = dout, np.array(ops.to_host(dout))
+        grads = net.backward(ops, model.params, tape, dout)
+        unchanged("backward")
+        if finite and not np.isfinite(ops.to_host(grads.flat)).all():
+            raise InputError(f"{net.path}: backward returns values that are not finite for the first weights, of init")

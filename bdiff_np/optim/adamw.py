@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from bdiff_np.params import Params
-from bdiff_np.settings import Settings
+from bdiff_np.settings import MOST, Settings
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 UNREAD = 32  # norms at most that a device has and the host has not looked at
@@ -19,17 +19,17 @@ UNREAD = 32  # norms at most that a device has and the host has not looked at
 class AdamWSettings(Settings):
     """The optimiser's settings in the section `training`."""
 
-    lr: float = Field(default=1e-3, gt=0)
+    lr: float = Field(default=1e-3, gt=0, le=1e30)
     """Peak learning rate of AdamW, per optimiser step."""
     lr_schedule: Literal["constant", "cosine"] = "cosine"
     """Course of the learning rate after the warm-up."""
-    warmup_steps: int = Field(default=100, ge=0)
+    warmup_steps: int = Field(default=100, ge=0, le=MOST)
     """Optimiser steps in which the learning rate rises linearly from 0."""
-    weight_decay: float = Field(default=0.02, ge=0)
+    weight_decay: float = Field(default=0.02, ge=0, le=1e6)
     """Decoupled weight decay of AdamW, as a share of the weights per unit of learning rate."""
     ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay per optimiser step of the running average of the weights; 0 switches it off."""
-    clip_thresh: float | None = Field(default=1.0, gt=0)
+    clip_thresh: float | None = Field(default=1.0, gt=0, le=1e30)
     """Largest global norm of the gradient of the loss in nats per element of an example; null does not clip."""
 
 

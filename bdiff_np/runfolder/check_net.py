@@ -25,6 +25,9 @@ def check_net(run: Path, seed: int) -> tuple[str, bool]:
     refuse_missing(family, rows)
     chain = family.make_chain(settings.model, rows)
     model = Model.build(settings, rows.D, chain, code=code if code.is_file() else None, dtype=np.float64)
+    if model.net.path is not None:
+        model.params.fill(model.net.init(seed))
+        netcheck.rehearse(model, model.kernels())
     results = netcheck.check(model, seed=seed)
     width = max(len(c.name) for c in results)
     lines = [f"{'parameter':{width}}  {'analytic':>13}  {'numeric':>13}  {'difference':>10}"]

@@ -20,7 +20,7 @@ from bdiff_np.runfolder.run import Run, Stopped
 QUIET = {"num_val_samples": 0, "num_examples": 1}  # samples on the way, which nobody looks at here
 
 
-def fit(X: Any, val: Any, *, seed: int, backend: str, settings: dict[str, Any]) -> Model:
+def fit(X: Any, val: Any, *, seed: int | None, backend: str, settings: dict[str, Any]) -> Model:
     """As bdiff_np.fit."""
     config = configuration.of({**QUIET, **settings, "seed": seed_of(seed)})
     kind = kind_of(family_of(config))

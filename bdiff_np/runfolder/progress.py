@@ -79,12 +79,15 @@ def pace(count: int, seconds: float) -> int:
 def compiling(what: str, function: str | None) -> Iterator[None]:
     """Around the first call of a compiled function, named file.function: tells why nothing happens for a while, if that
     is so; for None it is not."""
-    from bdiff_np.kernels.shared.compiled import is_compiled
+    from bdiff_np.kernels.shared.compiled import cache_folder, is_compiled
 
     if function is None or is_compiled(function):
         yield
         return
-    print(f"compiling the kernels of the {what}; they are kept for later runs", file=sys.stderr, flush=True)
+    kept = "they are kept for later runs"
+    if cache_folder() is None:
+        kept = "no folder to keep them in can be written to, so that each run compiles anew; set NUMBA_CACHE_DIR to one"
+    print(f"compiling the kernels of the {what}; {kept}", file=sys.stderr, flush=True)
     start = time.monotonic()
     yield
     print(f"compiled in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from bdiff_np import config as configuration
-from bdiff_np import evaluate, sample
+from bdiff_np import evaluate, memory, sample
 from bdiff_np.backends import auto
 from bdiff_np.backends.auto import AUTO
 from bdiff_np.data import Data, read_run, refuse_missing
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model, family_of, kind_of
 from bdiff_np.nets.custom import FILE as CODE
+from bdiff_np.nets.custom import NetFault
 from bdiff_np.optim.adamw import Diverged
 from bdiff_np.runfolder import rundir, saving
 from bdiff_np.runfolder.history import History
@@ -69,6 +70,8 @@ class Run:
             choice = auto.for_training(self.training)
             self.chosen_because = choice.reason
             self.use(choice.backend)
+        if not self.training.model.ops.on_device:
+            self.training.reserve()
         self.net_file = CODE if code else settings.model.net
         self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
@@ -88,6 +91,11 @@ class Run:
     def _disagreements(self) -> Iterator[tuple[str, str]]:
         """Settings that the data does not fit: name and reason."""
         yield from self.train_rows.misfits(self.settings.data)
+        for name in ("num_val_samples", "num_examples"):
+            n, rows = getattr(self.settings.training, name), self.train_rows
+            need = sample.COPIES * n * rows.D * rows.dtype.itemsize
+            if (fault := memory.fault(need, f"{n} rows of {rows.D} {rows.elements}", "take fewer")) is not None:
+                yield f"training.{name}", fault
         if self.settings.training.select == "best" and self.val_rows is None:
             yield (
                 "training.select",
@@ -140,12 +148,27 @@ class Run:
                 if self.stop:
                     return "interrupted"
             return "early stop" if self._exhausted() else "finished"
+        except NetFault as fault:
+            raise InputError(f"{fault}; {self._stopped_by_its_network()}") from None
         except Exception:
             saving.discard(self)
             raise
         finally:
             bar.close()
             signal.signal(signal.SIGINT, before)
+
+    def _stopped_by_its_network(self) -> str:
+        """Saves what was trained before the user's own network failed; says where, and how to go on."""
+        if self.training.optimizer.taken:
+            saving.save(self, self.epoch + 1)
+        saving.discard(self)
+        kept, at = rundir.checkpoints(self.results), f"epoch {self.epoch + 1}, after {self.training.optimizer.taken}"
+        if not kept:
+            return f"training stopped in {at} steps; there is no checkpoint yet, and nothing is left behind"
+        return (
+            f"training stopped in {at} steps; the last good checkpoint is {list(kept.values())[-1]}; mend "
+            f"{self.results / CODE} and go on with: python cli.py train {self.folder} --resume"
+        )
 
     def _on_interrupt(self, *_) -> None:
         if self.stop:  # the second time: at once

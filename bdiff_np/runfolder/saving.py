@@ -109,4 +109,4 @@ def restore(run: Run) -> None:
 def own_network(results: Path) -> Path | None:
     """The reverse_model.py of a results folder, None where it holds no code."""
     code = results / CODE
-    return code if code.is_file() and not code.read_text(encoding="utf-8").startswith(BUILT_IN_START) else None
+    return code if code.is_file() and not code.read_bytes().startswith(BUILT_IN_START.encode()) else None

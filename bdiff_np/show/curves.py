@@ -15,11 +15,13 @@ from bdiff_np.show.figure import (
     GREEN,
     GREY,
     INK,
+    LARGEST,
     OCHRE,
     ORANGE,
     PALE,
     VERMILION,
     dot,
+    drawable,
     figure,
     labels_at_right,
     log_axis,
@@ -45,7 +47,7 @@ def loss_curve(
 
     The upper axis is linear and cut above the part that matters: an untrained net may start ten or a thousand times
     higher, and then the picture says where it started. The thick training line, and the figure at its end, are a
-    running mean. Points that are not finite are left out.
+    running mean. Points that are not finite, or beyond 1e100, are left out.
 
     Parameters
     ----------
@@ -59,15 +61,15 @@ def loss_curve(
     ------
     ValueError : arrays of different lengths.
     """
-    step, loss = _finite_pairs(step, loss_bits, "step", "loss_bits")
-    val_x, val_y = _finite_pairs(
+    step, loss = _drawable_pairs(step, loss_bits, "step", "loss_bits")
+    val_x, val_y = _drawable_pairs(
         [] if val_step is None else val_step, [] if val_bits is None else val_bits, "val_step", "val_bits"
     )
     smooth = _running_mean(loss)
     curves = [("training", step, smooth, BLUE), ("validation", val_x, val_y, VERMILION)]
     curves = [curve for curve in curves if len(curve[1])]
     levels = [("exact floor", floor_bits, INK), (null_name, null_bits, GREY)]
-    rules = [(text, y, colour) for text, y, colour in levels if y is not None]
+    rules = [(text, y, colour) for text, y, colour in levels if y is not None and drawable(np.float64(y))]
     height, panels = (3.8, [1.0]) if floor_bits is None else (5.2, [2.2, 1.0])
 
     with figure(path, height, panels) as axes:
@@ -189,7 +191,8 @@ def kl_per_step(
     ----------
     t : (N,) int steps of the chain, increasing, within 1..T; normally all of 1..T. A step left out counts as its
         nearest neighbour.
-    kl_bits : (N,) mean KL of that step, bits per sequence
+    kl_bits : (N,) mean KL of that step, bits per sequence; what is not finite, or beyond 1e100, is left out, and the
+        shares with it
     floor_kl_bits : (N,) the same for the exact denoiser
     T : number of steps; the last entry of t if not given
 
@@ -214,14 +217,14 @@ def kl_per_step(
         ends, drawn = [], []
         for text, kl, colour in curves:
             x, y = _bin_mean(t, kl, width, last) if len(t) > 100 else (t, kl)
-            positive = y > 0
+            positive = drawable(y) & (y > 0)
             dashes: Any = "-" if text == "model" else (0, (4, 2.5))
             main.plot(x[positive], y[positive], color=colour, linestyle=dashes, **dot(x))
-            drawn.append(y)
+            drawn.append(y[positive])
             total = float(np.sum(kl * width))
             if positive.any():
                 ends.append((y[positive][-1], f"{text}, sum {number(total)}", colour))
-            if total > 0:
+            if 0 < total <= LARGEST:
                 part = 100 * np.cumsum(kl * width) / total
                 share.plot([0.0, *t], [0.0, *part], color=colour, linestyle=dashes)
                 if text == "model":
@@ -264,11 +267,11 @@ def _loss_limits(
     return bottom, high + max(min(up - high, 0.2 * span), (0.14 if cut else 0.06) * span), cut
 
 
-def _finite_pairs(x: ArrayLike, y: ArrayLike, x_name: str, y_name: str) -> tuple[np.ndarray, np.ndarray]:
+def _drawable_pairs(x: ArrayLike, y: ArrayLike, x_name: str, y_name: str) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"{x_name} has shape {x.shape}, {y_name} has {y.shape}: two lists of one length are needed")
-    kept = np.isfinite(x) & np.isfinite(y)
+    kept = drawable(x) & drawable(y)
     return x[kept], y[kept]
 
 

@@ -26,6 +26,7 @@ BLUE, VERMILION, ORANGE, GREEN, INK, GREY, PALE = (
     "#6E6E6E",
     "#DCDCDC",
 )
+LARGEST = 1e100
 OCHRE = "#A87000"  # orange, dark enough for letters
 
 STYLE: dict[Any, Any] = {
@@ -86,8 +87,9 @@ def x_axis(axes: Sequence[Any], x: np.ndarray, label: str, from_zero: bool = Fal
 
 
 def labels_at_right(ax: Any, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Write (y, text, colour) beside the right end of the axis, each at its y, moved apart where they would touch."""
-    labels = sorted(labels, key=lambda label: label[0])
+    """Write (y, text, colour) beside the right end of the axis, each at its y, moved apart where they would touch; one
+    whose y is not finite is left out."""
+    labels = sorted((label for label in labels if np.isfinite(label[0])), key=lambda label: label[0])
     low, high = ax.transAxes.transform([(0, 0), (0, 1)])[:, 1]
     y = np.array([ax.transData.transform((0, label[0]))[1] for label in labels])
     y = np.clip(y, low, high)
@@ -117,9 +119,10 @@ def log_axis(ax: Any, low: float, high: float) -> None:
 
 
 def log_limits(drawn: Sequence[np.ndarray], decades: int) -> tuple[float, float]:
-    """Limits of a log axis around the positive values, all but the lowest hundredth, at most `decades` below the
+    """Limits of a log axis around the positive finite values, all but the lowest hundredth, at most `decades` below the
     highest."""
-    drawn = [y[y > 0] for y in drawn if (y > 0).any()]
+    drawn = [y[(y > 0) & np.isfinite(y)] for y in drawn]
+    drawn = [y for y in drawn if len(y)]
     if not drawn:
         return 0.1, 1.0
     high = max(float(y.max()) for y in drawn)
@@ -130,8 +133,15 @@ def log_limits(drawn: Sequence[np.ndarray], decades: int) -> tuple[float, float]
     return low / 1.5, high * 1.5
 
 
+def drawable(y: np.ndarray) -> np.ndarray:
+    """Which values an axis can show: finite, and not so large that matplotlib's own sums overflow."""
+    return np.isfinite(y) & (np.abs(y) <= LARGEST)
+
+
 def number(value: float) -> str:
-    """About four digits, without an exponent, for a label."""
+    """About four digits for a label, without an exponent below ten million."""
+    if not abs(value) < 1e7:
+        return f"{value:.3g}"
     decimals = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
     return f"{value:,.{decimals}f}".replace(",", "\u2009")
 

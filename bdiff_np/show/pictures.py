@@ -3,8 +3,12 @@ show/<kind>_pictures.py."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -13,32 +17,63 @@ from bdiff_np.show import curves
 
 
 def draw(run, model, bound: evaluate.Bound, rows: np.ndarray) -> None:
-    """Draws all pictures of a run.Run into its results folder. bound : of the training rows. rows : samples, (n, D)"""
-    h, results, settings, low = run.history.columns, run.results, run.settings, bound.floor_bits
-    has_val, data = run.val_rows is not None, run.train_rows.with_file(settings.data)
+    """Draws all pictures of a run.Run into its results folder. bound : of the training rows. rows : samples, (n, D)
+
+    Each is drawn on its own: one that fails costs a line on stderr and neither the others nor the conclusion.
+    """
+    for name, paint in _pictures(run, model, bound, rows):
+        try:
+            with np.errstate(all="ignore"):  # what a model far off says may overflow: it is left out of the picture
+                paint(run.results / name)
+        except Exception as fault:
+            reason = str(fault).splitlines()[0] if str(fault) else "no reason given"
+            print(f"{run.results / name}: not drawn: {type(fault).__name__}: {reason}", file=sys.stderr, flush=True)
+
+
+def _pictures(run, model, bound: evaluate.Bound, rows: np.ndarray) -> Iterator[tuple[str, Callable[[Path], None]]]:
+    """The name of each picture, and what draws it to a path."""
+    h, data = run.history.columns, run.train_rows.with_file(run.settings.data)
     examples = of_examples(model.family.data)
-    name, nats = model.family.baseline(run.train_rows) or ("", None)
     if run.epoch:
-        curves.loss_curve(
-            results / "loss_curve.png", h["step"], h["loss_bits"], val_step=h["step"] if has_val else None,
-            val_bits=h["val_bound_bits"] if has_val else None, floor_bits=low,
-            null_bits=None if nats is None else nats / evaluate.LN2, null_name=name,
-        )  # fmt: skip
-        if run.history.census and settings.training.num_val_samples:
-            curves.validation(results / "validation.png", h["epoch"], run.history.census.stack(h))
+        yield "loss_curve.png", partial(_loss_curve, run, model, bound)
+        if run.history.census and run.settings.training.num_val_samples:
+            yield "validation.png", lambda path: curves.validation(path, h["epoch"], run.history.census.stack(h))
         if examples:
-            examples.sample_evolution(
-                results / "sample_evolution_throughout_training.gif", h["epoch"], np.stack(run.history.examples), data
+            evolution = run.history.examples
+            yield (
+                "sample_evolution_throughout_training.gif",
+                lambda path: examples.sample_evolution(path, h["epoch"], np.stack(evolution), data),
             )
     if examples:
-        times, states = sample.trajectory(model, settings.training.num_examples, seed=settings.training.seed)
-        examples.reverse_trajectory(results / "reverse_trajectory.gif", times, states, data)
-        examples.samples(results / "samples.png", rows[: examples.shown(data)], data)
-    population = None if low is None else model.kind.population(data, run.train_rows)
+        yield "reverse_trajectory.gif", partial(_reverse_trajectory, run, model, examples)
+        yield "samples.png", lambda path: examples.samples(path, rows[: examples.shown(data)], data)
+    yield "kl_per_step.png", partial(_kl_per_step, run, model, bound)
+
+
+def _loss_curve(run, model, bound: evaluate.Bound, path: Path) -> None:
+    h, has_val = run.history.columns, run.val_rows is not None
+    name, nats = model.family.baseline(run.train_rows) or ("", None)
+    curves.loss_curve(
+        path, h["step"], h["loss_bits"], val_step=h["step"] if has_val else None,
+        val_bits=h["val_bound_bits"] if has_val else None, floor_bits=bound.floor_bits,
+        null_bits=None if nats is None else nats / evaluate.LN2, null_name=name,
+    )  # fmt: skip
+
+
+def _reverse_trajectory(run, model, examples, path: Path) -> None:
+    t = run.settings.training
+    times, states = sample.trajectory(model, t.num_examples, seed=t.seed)
+    examples.reverse_trajectory(path, times, states, run.settings.data)
+
+
+def _kl_per_step(run, model, bound: evaluate.Bound, path: Path) -> None:
+    low = bound.floor_bits
+    population = None if low is None else model.kind.population(run.settings.data, run.train_rows)
     kl, least = evaluate.kl_per_step(model, run.train_rows, population)
-    if least is not None:  # the same draws for both; their chance is taken out by what the sum is known to be
+    # the same draws for both; their chance is taken out by what the sum is known to be, 0 for a single row
+    if least is not None and least.sum() > 0:
         kl, least = kl * (low / least.sum()), least * (low / least.sum())
-    curves.kl_per_step(results / "kl_per_step.png", np.arange(1, len(kl) + 1), kl, floor_kl_bits=least, T=len(kl))
+    curves.kl_per_step(path, np.arange(1, len(kl) + 1), kl, floor_kl_bits=least, T=len(kl))
 
 
 def of_examples(kind: str):

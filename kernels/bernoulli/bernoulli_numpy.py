@@ -12,7 +12,7 @@ import numpy as np
 from bdiff_np import diffusion, rng
 from bdiff_np.diffusion import bernoulli
 from bdiff_np.diffusion.bernoulli import Chain
-from bdiff_np.kernels.bernoulli.bernoulli_codes import LOW
+from bdiff_np.kernels.bernoulli.bernoulli_codes import LEAST, LOW
 from bdiff_np.kernels.bernoulli.bernoulli_tables import tables
 from bdiff_np.rng import Key
 
@@ -88,11 +88,15 @@ class Kernels(diffusion.Kernels):
             return None, dlogits
         with np.errstate(divide="ignore", invalid="ignore"):
             off = off.astype(np.float64)
-            kl = q * _phi(off / q, p / q) + not_q * _phi(-off / not_q, not_p / not_q)
-        if last.size:
+            ratio, not_ratio = (np.log(part / whole, dtype=np.float64) for part, whole in ((p, q), (not_p, not_q)))
+            if self.predict == "x_prev":  # there, the logits' own logarithm has more range than the probabilities
+                z = shown.astype(np.float64) * logits
+                ratio = np.where(p > LEAST, ratio, -np.logaddexp(0.0, z) - np.log(q))
+                not_ratio = np.where(not_p > LEAST, not_ratio, -np.logaddexp(0.0, -z) - np.log(not_q))
+            kl = q * _phi(off / q, ratio) + not_q * _phi(-off / not_q, not_ratio)
             sure = np.where(x0[last] != 0, logits[last], -logits[last])
             kl[last] = np.logaddexp(0.0, -sure.astype(np.float64))
-        return kl.sum(1), dlogits
+            return kl.sum(1), dlogits
 
     def p_flip(self, logits: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
         """p(x_{t-1} != x_t | x_t) of the learned reverse step, (B, D)."""
@@ -141,7 +145,6 @@ def _sigmoids(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(up, large, small), np.where(up, small, large)
 
 
-def _phi(y: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """y - log(1 + y) >= 0, float64, for y = ratio - 1: where y is nearly -1, the ratio has the digits that y has
-    lost."""
-    return y - np.where(y < LOW, np.log(ratio, dtype=np.float64), np.log1p(np.maximum(y, LOW)))
+def _phi(y: np.ndarray, log_ratio: np.ndarray) -> np.ndarray:
+    """y - log(1 + y) >= 0, float64. log_ratio : log(1 + y), wanted where y is nearly -1 and has lost its digits"""
+    return y - np.where(y < LOW, log_ratio, np.log1p(np.maximum(y, LOW)))

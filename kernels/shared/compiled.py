@@ -33,8 +33,7 @@ def cache_folder() -> Path | None:
     for path in [*sorted(FOLDER.glob("*/*_numba.py")), *constants]:
         every.update(path.name.encode() + b"\0" + path.read_bytes())
     asked = os.environ.get("NUMBA_CACHE_DIR")
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for folder in ([Path(asked)] if asked else []) + [FOLDER / "__pycache__", user]:
+    for folder in ([Path(asked)] if asked else []) + [FOLDER / "__pycache__", *_users_cache()]:
         try:
             candidate = folder / f"bdiff_np-{every.hexdigest()[:12]}"
             candidate.mkdir(parents=True, exist_ok=True)
@@ -43,6 +42,17 @@ def cache_folder() -> Path | None:
         except OSError:
             continue
     return None
+
+
+def _users_cache() -> list[Path]:
+    """The user's folder of caches; none for a user without a home, as a number without a name has none in a
+    container."""
+    if os.environ.get("XDG_CACHE_HOME"):
+        return [Path(os.environ["XDG_CACHE_HOME"])]
+    try:
+        return [Path.home() / ".cache"]
+    except RuntimeError:
+        return []
 
 
 def is_compiled(function: str) -> bool:
