@@ -87,6 +87,10 @@ class Data:
         """These, then the others, of as many elements."""
         raise NotImplementedError
 
+    def select(self, index: np.ndarray) -> Data:
+        """The examples at `index` as data of their own, with all that is known of them."""
+        return type(self).from_array(self.take(index))
+
     def resident(self, ops):
         """The data where a back end reads it: something with len and take(index (B,)) -> (B, D) on the back end.
 

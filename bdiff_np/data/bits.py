@@ -96,6 +96,9 @@ class Bits(data.Data):
     def join(self, other: Bits) -> Bits:
         return Bits(np.concatenate([self.packed, other.packed]), self.D)
 
+    def select(self, index: np.ndarray) -> Bits:
+        return Bits(self.packed[index], self.D)
+
     def mean(self) -> np.ndarray:
         """The share of ones in each column, (D,) float64. Exact sums, whatever the number of rows."""
         ones = np.zeros(self.D, dtype=np.int64)

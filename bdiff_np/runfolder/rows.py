@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bdiff_np.data import Data, read_file, read_run
+from bdiff_np.data import Data, read_file
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
-from bdiff_np.runfolder import rundir
+from bdiff_np.runfolder import rundir, split
 
 
 def rows_to_evaluate(
@@ -45,4 +45,5 @@ def rows_of_run(model: Model, source: rundir.Source) -> tuple[Data, Data | None]
             f"{source.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with "
             "--data"
         )
-    return read_run(model.kind, source.run)
+    rows = split.read(model.kind, source.run, model.config)
+    return rows.train, rows.val

@@ -24,12 +24,13 @@ def draw(run, model, bound: evaluate.Bound, rows: np.ndarray) -> None:
             val_bits=h["val_bound_bits"] if has_val else None, floor_bits=low,
             null_bits=None if nats is None else nats / evaluate.LN2, null_name=name,
         )  # fmt: skip
+    seen, frames = run.history.looked_at()
+    if frames:
         if run.history.census and settings.training.num_val_samples:
-            curves.validation(results / "validation.png", h["epoch"], run.history.census.stack(h))
+            curves.validation(results / "validation.png", seen["epoch"], run.history.census.stack(seen))
         if examples:
-            examples.sample_evolution(
-                results / "sample_evolution_throughout_training.gif", h["epoch"], np.stack(run.history.examples), data
-            )
+            file = results / "sample_evolution_throughout_training.gif"
+            examples.sample_evolution(file, seen["epoch"], np.stack(frames), data)
     if examples:
         times, states = sample.trajectory(model, settings.training.num_examples, seed=settings.training.seed)
         examples.reverse_trajectory(results / "reverse_trajectory.gif", times, states, data)
