@@ -112,9 +112,9 @@ CHANGES = {
     "integer weight": (tensor("ema/out/b", lambda a: a.astype(np.int32)), "ema/out/b holds int32"),
     "no averages": (
         lambda t, m: [t.pop(n) for n in list(t) if n.startswith("ema/")],
-        "it holds no weights",
+        "it holds no averaged weights",
     ),
-    "fewer weights": (tensor("params/out/b", None), "its weights and their averages differ"),
+    "fewer weights": (tensor("params/out/b", None), "m has shape (208,), expected (200,)"),
     "m of another shape": (tensor("m", lambda _: np.zeros(3, np.float32)), "m has shape (3,), expected (208,)"),
     "no v": (tensor("v", None), "it lacks v"),
     "epoch negative": (change(epoch=-1), "its epoch is -1"),
@@ -125,6 +125,10 @@ CHANGES = {
     "best a number": (change(best=3.0), "its best is 3.0"),
     "seconds negative": (change(wall_seconds=-1.0), "its wall_seconds is -1.0"),
 }
+
+
+# what a training needs to go on, and a model that is sampled does not
+ONLY_RESUME = ("no data", "no v")
 
 
 def damage(run: Path, case: str) -> str:
@@ -142,6 +146,9 @@ def test_right_checksum_wrong_content(run, case):
     before = checkpoint.read(last(run))[0]
     says = damage(run, case)
     for command in ("sample", "evaluate", "validate"):
+        if case in ONLY_RESUME:
+            assert invoke(command, run).exit_code == 0
+            continue
         said = sentence(command, run)
         assert said.startswith(f"{last(run)}: ") and says in said and "\n" not in said, said
     if "pi" in case or case in ("config of another family", "config unknown"):

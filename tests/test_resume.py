@@ -241,7 +241,7 @@ def test_interrupted_between_epochs(tmp_path, undisturbed, monkeypatch):
     def draw(model, n, **options):
         nonlocal calls
         calls += 1
-        if calls == 3:  # each epoch draws once
+        if calls == 5:  # each epoch draws twice
             os.kill(os.getpid(), signal.SIGINT)
         return original(model, n, **options)
 

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from bdiff_np.settings import Count, Disagreements, Name, Settings
 
-
 # Settings that --resume may change: what was computed before does not rest on them.
 CHANGEABLE = (
     "training.epochs",
@@ -47,18 +46,15 @@ class TrainingSettings(Settings):
     num_examples: Count = 10
     """Rows in the fixed batch of samples drawn for the pictures."""
     num_val_samples: int = Field(default=1024, ge=0)
-    """Rows sampled between epochs to be looked up in train and val, at most: fewer, or not after every epoch, where
-    that would take more than a tenth of the steps' time; 0 draws none."""
+    """Rows sampled after an epoch, at most, to be looked up in train and val; 0 draws none."""
     val_batch_size: Count = 1024
     """Rows per batch while these are drawn; fewer than 1024 count as 1024, which draws the same rows faster."""
     sample_steps: Count | None = 100
     """Steps of the chain for samples drawn during training, T at most; null takes all T."""
     select: Literal["last", "best"] | None = None
-    """Which checkpoint the run stands for; best has the least validation bound. null: best where 30 rows or more are
-    held out, else last, for the bound of a few rows says little of the others."""
+    """Which checkpoint the run stands for; best: of the least validation bound; null: best from 30 held-out rows on."""
     patience: Count | Literal["never"] | None = None
-    """Epochs without a better validation bound before training stops, with select best; never: it does not. null: a
-    quarter of the epochs, 10 at least, where 30 rows or more are held out, else never."""
+    """Epochs in which best is not beaten before training stops; null: a quarter, 10 at least, never under 30 rows."""
 
     @classmethod
     def disagreements(cls, model, training, data) -> Disagreements:
@@ -73,5 +69,4 @@ class DataSettings(Settings):
     batch_size: Count = 64
     """Rows per optimiser step."""
     val: Literal["auto", "none"] = "auto"
-    """Held-out rows where there is no val file: auto takes every twentieth row of train, drawn by the seed, 10000 at
-    most, where train has 600 or more; none takes none."""
+    """Held out where there is no val file; auto: a twentieth of 600 rows or more of train, by the seed; none: none."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-SHARE = 0.1
+SHARE = 0.08  # the first epochs, and the files, take the rest of the tenth
+FIRST = 4  # epochs that are looked at whatever it takes, so that a short training has its curves
 LEAST_ROWS = 64_000  # a shorter epoch counts as one of so many rows: looking then takes some hundredths of a second
 EVALUATION, SAMPLE_STEP = 3.0, 1 / 3  # a row of the bound, a row of a step of the sampler
-GROUP, DRAW_STEP = 75, 12  # what they cost beside, whatever the number of rows: of a group of the bound, of a step
+GROUP, DRAW_STEP = 75, 8  # what they cost beside, whatever the number of rows: of a group of the bound, of a step
 GROUPS = 8  # of the bound; no standard error is asked for here
-LEAST_EVALUATIONS, LEAST_SAMPLES = 768, 64
+LEAST_EVALUATIONS, LEAST_SAMPLES = 2048, 128
 
 
 class Amounts(NamedTuple):
@@ -26,23 +27,28 @@ class Amounts(NamedTuple):
     evaluations: int
     samples: int
 
+    def due(self, epoch: int) -> bool:
+        """Whether it is looked after an epoch, 1 being the first; it does not depend on how many there will be."""
+        return epoch <= FIRST or epoch % self.every == 0
+
 
 def between_epochs(rows: int, *, evaluations: int, samples: int, examples: int, steps: int) -> Amounts:
     """What is looked at after epochs of so many rows, each counted as often as a step shows it.
 
-    evaluations, samples : at most. examples : rows drawn for the pictures, which are among the samples
+    evaluations, samples : at most. examples : rows drawn for the pictures, all of them each time
     steps : of the chain for each row that is drawn
     """
-    budget = SHARE * max(rows, LEAST_ROWS)
-    few, drawn = min(evaluations, LEAST_EVALUATIONS), max(examples, min(samples, LEAST_SAMPLES))
-    least = steps * (DRAW_STEP + drawn * SAMPLE_STEP)
+    budget, each = SHARE * max(rows, LEAST_ROWS), steps * SAMPLE_STEP
+    few, drawn = min(evaluations, LEAST_EVALUATIONS), min(samples, LEAST_SAMPLES)
+    least = steps * DRAW_STEP + examples * each
+    if samples:
+        least += steps * DRAW_STEP + drawn * each
     if evaluations:
         least += GROUPS * GROUP + few * EVALUATION
     every = math.ceil(least / budget)
     left = every * budget - least
     more = min(evaluations - few, int(left / 2 / EVALUATION))
-    left -= more * EVALUATION
-    more_drawn = min(max(samples - drawn, 0), int(left / (steps * SAMPLE_STEP)))
-    left -= more_drawn * steps * SAMPLE_STEP
+    more_drawn = min(samples - drawn, int((left - more * EVALUATION) / each))
+    left -= more * EVALUATION + more_drawn * each
     more += min(evaluations - few - more, int(left / EVALUATION))  # what the samples leave over
-    return Amounts(every, few + more, min(samples, drawn + more_drawn))
+    return Amounts(every, few + more, drawn + more_drawn)

@@ -26,8 +26,8 @@ def load(results: Path, sets: Sequence[str] = ()) -> tuple[configuration.Config,
     wrong = [key for key in differences(begun, now) if key not in CHANGEABLE]
     if wrong:
         raise InputError(
-            f"--set {wrong[0]}: cannot change in a training that goes on, for what is trained rests on it (--resume can "
-            f"change {', '.join(CHANGEABLE)}); start anew, without --resume"
+            f"--set {wrong[0]}: cannot change in a training that goes on, for what is trained rests on it (--resume "
+            f"can change {', '.join(CHANGEABLE)}); start anew, without --resume"
         )
     return begun, now
 
@@ -77,8 +77,8 @@ def course(run: Run, begun: configuration.Config) -> Iterator[str]:
         yield f"the learning rate goes on as it would have, {optimizer.learning_rate(step):.6g} in step {step}"
         return
     yield (
-        f"the {begun.training.lr_schedule} of the learning rate ends with step {total} instead of {old}: in step {step} "
-        f"it is {optimizer.learning_rate(step):.6g} instead of {optimizer.learning_rate(step, old):.6g}"
+        f"the {begun.training.lr_schedule} of the learning rate ends with step {total} instead of {old}: in step "
+        f"{step} it is {optimizer.learning_rate(step):.6g} instead of {optimizer.learning_rate(step, old):.6g}"
     )
 
 

@@ -106,28 +106,30 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 
 def load(path: Path, *, training: bool = False) -> tuple[dict[str, np.ndarray], dict]:
     """As `read`, with everything checked that a model needs: which values the JSON text has, and of which types; that
-    the weights, moments and states are finite and of shapes that agree.
+    the weights, moments and states are finite, and the moments of the weights' size.
 
-    training : whether a training must be in it; where there is one, it is checked either way
+    training : whether a training must be in it; what there is of one is checked either way
 
     Raises InputError for a right checksum with a wrong content too. Whether it fits a network is for `Params.fill`.
     """
     tensors, meta = read(path)
-    training = training or "m" in tensors or "step" in meta
-    fault = _text_fault(meta, TrainingText if training else ModelText) or _tensor_fault(tensors, training)
+    fault = _text_fault(meta, training) or _tensor_fault(tensors, training)
     if fault:
         raise InputError(f"{path}: damaged ({fault}); use another checkpoint of the same run")
     return tensors, meta
 
 
-def _text_fault(meta: dict, text: type[BaseModel]) -> str | None:
+def _text_fault(meta: dict, training: bool) -> str | None:
     try:
-        text.model_validate(meta)
-    except ValidationError as fault:
-        error = fault.errors()[0]
-        if error["type"] == "missing":
-            return f"its description lacks {error['loc'][0]}"
-        return f"its {'.'.join(map(str, error['loc']))} is {repr(error['input'])[:60]}: {error['msg'].lower()}"
+        TrainingText.model_validate(meta)
+    except ValidationError as faults:
+        for fault in faults.errors():
+            field, missing = fault["loc"][0], fault["type"] == "missing"
+            if missing and not training and field not in ModelText.model_fields:
+                continue
+            if missing:
+                return f"its description lacks {field}"
+            return f"its {'.'.join(map(str, fault['loc']))} is {repr(fault['input'])[:60]}: {fault['msg'].lower()}"
     return None
 
 
@@ -137,17 +139,16 @@ def _tensor_fault(tensors: dict[str, np.ndarray], training: bool) -> str | None:
             return f"{name} holds values that are not finite numbers"
         if (name in ("m", "v") or name.startswith(("params/", "ema/"))) and array.dtype.kind != "f":
             return f"{name} holds {array.dtype}, not numbers with a fraction"
-    averaged = {name[4:]: array.shape for name, array in tensors.items() if name.startswith("ema/")}
+    shapes, averaged = (
+        {name.removeprefix(kind): array.shape for name, array in tensors.items() if name.startswith(kind)}
+        for kind in ("params/", "ema/")
+    )
     if not averaged:
-        return "it holds no weights"
-    if not training:
-        return None
-    if {name[7:]: array.shape for name, array in tensors.items() if name.startswith("params/")} != averaged:
-        return "its weights and their averages differ in name or shape"
-    size = sum(int(np.prod(shape)) for shape in averaged.values())
+        return "it holds no averaged weights"
+    size = (sum(int(np.prod(shape)) for shape in shapes.values()),)
     for name in ("m", "v"):
-        if name not in tensors:
+        if name in tensors and tensors[name].shape != size:
+            return f"{name} has shape {tensors[name].shape}, expected {size}"
+        if name not in tensors and training:
             return f"it lacks {name}"
-        if tensors[name].shape != (size,):
-            return f"{name} has shape {tensors[name].shape}, expected {(size,)}"
-    return None
+    return "its weights and their averages differ in name or shape" if training and shapes != averaged else None

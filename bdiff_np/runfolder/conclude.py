@@ -30,22 +30,20 @@ def conclude(run) -> dict:
     bar.close()
     census = run.history.census and run.history.census(kind.from_array(rows))
     results = {"bounds": {name: b.as_dict() for name, b in bounds.items()}, "samples": census, "version": __version__}
-    summary = run.summary()
-    rundir.write_json(run.results / "results.json", {**summary, **results})
-    pictures.draw(run, model, bounds["train"], rows)
+    try:
+        pictures.draw(run, model, bounds["train"], rows)
+    except Exception:  # a fault of a picture takes nothing of the rest
+        rundir.write_json(run.results / "results.json", {**run.summary(), **results})
+        raise
     # last, for it says that all is there
-    results["pictures"] = sorted(path.name for path in run.results.iterdir() if path.suffix in (".png", ".gif"))
-    rundir.write_json(run.results / "results.json", {**summary, **results})
+    rundir.write_json(run.results / "results.json", {**run.summary(), **results})
     return {**results, "rows": rows[: settings.training.num_examples]}
 
 
 def concluded(run) -> dict | None:
-    """What `conclude` left of a run that has ended; None where it has not come to its end, or a picture is gone."""
+    """What `conclude` left of a run that has come to its end, None where there is nothing yet."""
     results = rundir.read_results(run.results)
-    names = results.get("pictures")
-    if not run.finished or "bounds" not in results or not isinstance(names, list):
-        return None
-    return results if all((run.results / str(name)).is_file() for name in names) else None
+    return results if run.finished and {"bounds", "samples"} <= results.keys() else None
 
 
 def take_chosen_weights(run) -> Model:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import IO
 
 from bdiff_np.errors import InputError
-
-FILE = ".lock"
+from bdiff_np.nets.custom import FILE as CODE
 
 
 class Lock:
     """Held on a results folder from its making to `release`, or to the end of the process, however it ends: it is the
-    system's, and the file that it hangs on says nothing. Where the file system or the disk refuses one, all goes on
-    without.
+    system's, and leaves nothing behind. It hangs on the network's file, which is written once. Where the file system
+    refuses one, or the file is gone, all goes on without.
 
     Raises InputError where another holds it.
     """
@@ -21,7 +20,7 @@ class Lock:
     def __init__(self, results: Path) -> None:
         self._file: IO | None = None
         try:
-            file = open(results / FILE, "ab")
+            file = open(results / CODE, "r+b")
         except OSError:
             return
         try:
@@ -49,5 +48,6 @@ def _lock(file: IO) -> None:
     except ImportError:  # Windows
         import msvcrt
 
+        file.seek(1 << 30)  # behind its end: others may read what is not locked alone
         return msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

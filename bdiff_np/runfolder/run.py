@@ -250,7 +250,7 @@ class Run:
         optimizer = self.training.optimizer
         self.training.check_finite()
         figures, examples = {}, None
-        if (self.epoch + 1) % self.amounts.every == 0:
+        if self.amounts.due(self.epoch + 1):
             try:
                 figures, examples = self._look()
             except _Asked:
@@ -270,17 +270,18 @@ class Run:
     def _look(self) -> tuple[dict[str, float], np.ndarray]:
         """Figures of samples and the bound of the held-out rows, and the samples for the pictures. Raises _Asked where
         a signal comes meanwhile."""
-        t, model, much, figures = self.settings.training, self.training.averaged, self.amounts, {}
+        t, model, much = self.settings.training, self.training.averaged, self.amounts
+        figures: dict[str, float] = {}
 
         def heed(*_) -> None:
             if self.watch.number is not None:
                 raise _Asked
 
-        # a row depends on the seed and its number alone: the examples are the same however many are drawn
-        n, batch = max(much.samples, t.num_examples), max(t.val_batch_size, 1024)
-        rows = sample.draw(model, n, seed=t.seed, steps=self.sample_steps, batch=batch, progress=heed)
+        steps, batch = self.sample_steps, max(t.val_batch_size, 1024)
+        examples = sample.draw(model, t.num_examples, seed=t.seed, steps=steps, progress=heed)
         if self.history.census:
-            figures = self.history.census(model.kind.from_array(rows[: much.samples]))
+            rows = sample.draw(model, much.samples, seed=t.seed + 1, steps=steps, batch=batch, progress=heed)
+            figures = self.history.census(model.kind.from_array(rows))
         if self.val_rows is not None:
             self._exact = self._exact or evaluate.exact_terms(model, model.chain, self.val_rows)
             bound = evaluate.bound(
@@ -288,7 +289,7 @@ class Run:
                 groups=amounts.GROUPS, exact=self._exact,
             )  # fmt: skip
             figures["val_bound_bits"] = bound.bits_per_sequence
-        return figures, rows[: t.num_examples]
+        return figures, examples
 
     def line(self) -> str:
         """The newest epoch in one line."""

@@ -154,4 +154,4 @@ def resolve(target: str | Path | None) -> Source:
 def _chosen(results: Path) -> Path:
     """The checkpoint that the training stands for: the one it chose, else the last."""
     files = checkpoints(results)
-    return files.get(read_results(results).get("chosen_epoch"), list(files.values())[-1])
+    return files.get(read_results(results).get("chosen_epoch", 0), list(files.values())[-1])

@@ -36,9 +36,9 @@ from bdiff_np.nets.{net} import NET  # noqa: F401
 def begin(run: Run) -> None:
     """Makes the results folder, with the resolved configuration and the network's file in it."""
     run.results = rundir.new_results(run.folder)
-    run.lock = Lock(run.results)
     code = run.code.read_bytes() if run.code else BUILT_IN.format(net=run.settings.model.net).encode()
     write_whole(run.results / CODE, code)
+    run.lock = Lock(run.results)
     write_config(run)  # last: with it the folder can be resumed
 
 
@@ -110,8 +110,8 @@ def restore(run: Run) -> None:
             misfit = misfit or fault
     if misfit:
         raise misfit
-    for fault in passed:
-        print(f"{fault}; an earlier checkpoint is taken, or the start where there is none", file=sys.stderr)
+    for reason in passed:
+        print(f"{reason}; an earlier checkpoint is taken, or the start where there is none", file=sys.stderr)
 
 
 def _go_back(run: Run, path: Path, tensors: dict, meta: dict) -> None:

@@ -24,6 +24,7 @@ def train(folder: Path, sets: Sequence[str], *, backend: str, resume: bool, say:
         job = None
         try:
             job = _resume(folder, sets, backend, say) if resume else _prepare(folder, sets, backend)
+            say(report.plan(job), err=True)
             done = conclude.concluded(job) if resume else None
             if done is not None:
                 say(report.finished(job), err=True)
@@ -50,7 +51,6 @@ def _resume(folder: Path, sets: Sequence[str], backend: str, say) -> training.Ru
 
 
 def _run(job: training.Run, watch: Watch, resume: bool, say) -> int:
-    say(report.plan(job), err=True)
     if not job.finished:
         job.compile()  # before there is a results folder: who interrupts it leaves nothing behind
     if not resume:
@@ -61,7 +61,7 @@ def _run(job: training.Run, watch: Watch, resume: bool, say) -> int:
     except training.Stopped as fault:
         say(str(fault), err=True)
         return 1
-    for line in (report.ending(job, ending), report.overfitting(job)):
+    for line in (report.ending(job, ending), report.early_stop(job), report.overfitting(job)):
         if line:
             say(line, err=True)
     results = report.conclusion(job, conclude.conclude(job))

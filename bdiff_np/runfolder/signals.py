@@ -39,8 +39,8 @@ class Watch:
             return self
         sys.stderr = self._steady  # type: ignore[assignment]
         for name in NAMES:
-            number = getattr(signal, name, None)
-            before = None if number is None else signal.getsignal(number)
+            number = getattr(signal, name, 0)
+            before = signal.getsignal(number) if number else None  # None for a handler that is not Python's, too
             if before is None or before is signal.SIG_IGN and name == "SIGHUP":  # nohup wants it so
                 continue
             self._before[number] = before

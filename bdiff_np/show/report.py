@@ -9,6 +9,7 @@ from bdiff_np import evaluate
 from bdiff_np.diffusion import Family
 from bdiff_np.evaluate import Bound
 from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder.amounts import FIRST
 
 NOTEWORTHY = 0.02  # by which share the held-out rows' bound must have risen to be spoken of
 
@@ -40,15 +41,13 @@ def _looks(job: training.Run) -> str:
     if much.every == 1 and much.samples == asked:
         return ""
     bound = f"the bound of the held-out rows from {much.evaluations} steps of the chain, " if much.evaluations else ""
-    when = "each epoch" if much.every == 1 else f"every {much.every} epochs"
+    when = "each epoch" if much.every == 1 else f"the first {FIRST} epochs and every {much.every} epochs"
     return f"\nafter {when}, to take a tenth of the time at most: {bound}{much.samples} samples"
 
 
 def ending(job: training.Run, how: str) -> str:
     """How a training ended."""
     steps = job.training.optimizer.taken
-    if how == "early stop":
-        how += f", the bound of the held-out rows being no better for {job.patience} epochs (training.patience),"
     rate = steps / job.seconds if job.seconds else 0.0
     text = (
         f"{how} after {job.epoch} epochs, {steps} steps in {job.seconds:.1f} s ({rate:.0f} steps/s), "
@@ -59,13 +58,22 @@ def ending(job: training.Run, how: str) -> str:
 
 def finished(job: training.Run) -> str:
     """That there is no step left to take, and how to go on all the same."""
-    more = f"training.epochs={2 * job.settings.training.epochs}"
-    if job.exhausted:
-        more = "training.patience=never"
-        return (
-            f"stopped early, after {job.epoch} epochs; to go on: python cli.py train {job.folder} --resume --set {more}"
-        )
-    return f"finished already: {job.epoch} epochs; to go on: python cli.py train {job.folder} --resume --set {more}"
+    more, early = f"training.epochs={2 * job.settings.training.epochs}", ""
+    if job.epoch < job.settings.training.epochs:
+        more, early = "training.patience=never", " with an early stop"
+    return (
+        f"finished already{early}: {job.epoch} epochs; to go on: python cli.py train {job.folder} --resume --set {more}"
+    )
+
+
+def early_stop(job: training.Run) -> str:
+    """Why a training ended before its last epoch; empty for one that did not."""
+    if job.epoch >= job.settings.training.epochs or not job.exhausted:
+        return ""
+    return (
+        f"the bound of the held-out rows has not been better for {job.patience} epochs; to go on: python cli.py train "
+        f"{job.folder} --resume --set training.patience=never"
+    )
 
 
 def overfitting(job: training.Run) -> str:
@@ -99,7 +107,8 @@ def conclusion(job: training.Run, results: dict) -> str:
         lines.append(f"{train.text(rows)}\n{len(rows)} samples{f'; {summary}' if summary else ''}\n")
     lines += [bound(Bound(**b), f"{split} rows", job.family) for split, b in results["bounds"].items()]
     lines += ["\n" + census.words(results["samples"])] if census else []
-    lines.append(f"\nresults    {job.results}\npictures   {'  '.join(results['pictures'])}")
+    pictures = sorted(p.name for p in job.results.iterdir() if p.suffix in (".png", ".gif"))
+    lines.append(f"\nresults    {job.results}\npictures   {'  '.join(pictures)}")
     return "\n".join(lines)
 
 
