@@ -136,7 +136,8 @@ _backend = click.option(
     "sets",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Overrule config.yaml, e.g. --set training.lr=1e-3. May be repeated.",
+    help="Overrule config.yaml, e.g. --set training.lr=1e-3. May be repeated. With --resume: training.epochs and what "
+    "else does not change what was trained.",
 )
 @_seed(None)
 @click.option("--resume", is_flag=True, help="Go on with the newest results of the run, exactly where they stopped.")
@@ -144,60 +145,26 @@ _backend = click.option(
 def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resume: bool, dry_run: bool):
     """Train the model of a run folder: train.txt, and if you like val.txt, config.yaml, reverse_model.py.
 
-    Results go to RUN/results/d_MM_DD_YYYY_t_HH_MM_SS. Ctrl-C finishes the step, saves and draws the pictures; --resume
-    goes on from there.
+    Results go to RUN/results/d_MM_DD_YYYY_t_HH_MM_SS. Ctrl-C, SIGTERM and SIGHUP finish the step, save and draw the
+    pictures; --resume goes on from there.
 
     \b
     python cli.py train runs/heartbeat_paper
     python cli.py train runs/heartbeat_paper --set model.T=500 --set training.epochs=5 --seed 1
+    python cli.py train runs/heartbeat_paper --resume --set training.epochs=80
     """
-    from bdiff_np import config
-    from bdiff_np.runfolder import conclude, saving
-    from bdiff_np.runfolder import run as training
-    from bdiff_np.show import report
+    from bdiff_np.runfolder import session
 
-    if not run.is_dir():
-        raise InputError(
-            f"{run}: there is no such run folder; make one with a train.txt in it, or an example: python cli.py data "
-            "heartbeat --help"
-        )
-    if resume:
-        if sets or seed is not None or dry_run:
-            raise InputError(
-                "--resume goes on with the configuration it was begun with; leave out --set, --seed and --dry-run, or "
-                "start anew"
-            )
-        job = training.resume(run, backend=backend)
-    else:
-        if seed is not None:
-            sets = (*sets, f"training.seed={seed}")
-        settings = config.load(training.config_file(run), sets)
-        job = training.prepare(run, settings, backend=backend)
-        if dry_run:
-            click.echo(config.dump(settings), nl=False)
-            click.echo(report.plan(job), err=True)
-            return
-    click.echo(report.plan(job), err=True)
-    job.compile()  # before there is a results folder: who interrupts it leaves nothing behind
-    if not resume:
-        saving.begin(job)
-        click.echo(f"results: {job.results}", err=True)
-    try:
-        ending = job.train()
-    except training.Stopped as fault:
-        click.echo(str(fault), err=True)
-        sys.exit(1)
-    click.echo(said(report.ending(job, ending)), err=True)
-    try:
-        click.echo(said(report.conclusion(job, conclude.conclude(job))))
-    except KeyboardInterrupt:
-        click.echo(
-            said(f"\nthe model is saved in {job.results}; bounds and pictures: python cli.py train {run} --resume"),
-            err=True,
-        )
-        sys.exit(130)
-    if ending == "interrupted":
-        sys.exit(130)
+    session.check(run, seed=seed, resume=resume, dry_run=dry_run)
+    if seed is not None:
+        sets = (*sets, f"training.seed={seed}")
+    if dry_run:
+        configuration, plan = session.plan(run, sets, backend=backend)
+        click.echo(configuration, nl=False)
+        click.echo(plan, err=True)
+        return
+    say = lambda text, err=False: click.echo(said(text), err=err)  # noqa: E731
+    sys.exit(session.train(run, sets, backend=backend, resume=resume, say=say))
 
 
 # sample

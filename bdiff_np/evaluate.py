@@ -47,6 +47,8 @@ def bound(
     seed=0,
     population: np.ndarray | None = None,
     progress=None,
+    groups=GROUPS,
+    exact: dict[str, float] | None = None,
 ) -> Bound:
     """The bound of a model on rows.
 
@@ -56,27 +58,28 @@ def bound(
     evaluations : steps of the chain to look at, about. From GROUPS a row on, each group looks at every row equally
         often; with fewer it looks at a part of the rows, and the standard error is then that of a sample of rows
     population : (N, D) all rows that the data's law gives, equally likely: then the floor is worked out too
-    progress : called with nothing after each of GROUPS parts
+    progress : called with nothing after each of the groups
+    groups : independent estimates. exact : what `exact_terms` gave for these rows, which knows nothing of the weights
     """
     check_width(model, rows)
     if kind not in model.family.bounds:
         raise InputError(f"the bound is {' or '.join(map(repr, model.family.bounds))}, not {kind!r}")
     chain = model.steps(steps)
     kernels = model.kernels(chain)
-    wanted = max(1, round(evaluations / GROUPS))
+    wanted = max(1, round(evaluations / groups))
     count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
     memory.check(EVALUATION * count, f"{evaluations} evaluations", "take fewer (--evaluations)")
     estimates = []
     # whole on a GPU where each row is looked at
     source = rows.resident(model.ops) if len(rows) <= evaluations else rows
     with model.threads:
-        for group in range(GROUPS):
+        for group in range(groups):
             estimates.append(_estimate(model, chain, kernels, source, kind=kind, count=count, seed=seed, group=group))
             if progress:
                 progress()
     with np.errstate(over="ignore", invalid="ignore"):
-        nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / GROUPS**0.5)
-    exact = _exact_terms(model, chain, rows, kind)
+        nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / groups**0.5)
+    exact = exact or exact_terms(model, chain, rows, kind)
     nats += exact["added"]
     low = None if population is None else model.family.floor(chain, population, kind, seed)
     return Bound(
@@ -119,7 +122,7 @@ def _kl(model, chain, kernels, x0: np.ndarray, t: np.ndarray, key: Key, first_ro
     return kernels.kl_grad(model.output(x_t, model_time), x0, x_t, now)[0]
 
 
-def _exact_terms(model, chain, rows: Data, kind: str) -> dict[str, float]:
+def exact_terms(model, chain, rows: Data, kind: str = "learned") -> dict[str, float]:
     """The terms of the bound that need no network, in nats, averaged over the rows."""
     family = model.family
     added = null = 0.0

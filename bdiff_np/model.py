@@ -89,10 +89,10 @@ class Model:
         """As `load`, of a place that `rundir.resolve` found."""
         from bdiff_np import config as configuration
 
-        tensors, meta = checkpoint.read(source.checkpoint)
+        tensors, meta = checkpoint.load(source.checkpoint)
         try:
             config = configuration.validate(meta["config"])
-        except ValueError as fault:
+        except (ValueError, TypeError) as fault:
             reason = str(fault).splitlines()[1:2] or [str(fault)]
             raise InputError(
                 f"{source.checkpoint}: its configuration is not one of this version ({reason[0].strip()})"
@@ -103,15 +103,26 @@ class Model:
             raise InputError(
                 f"{source.checkpoint}: lacks {fault}, which a model of the family {config.model.family} needs"
             ) from None
+        except (ValueError, TypeError) as fault:
+            raise InputError(
+                f"{source.checkpoint}: damaged ({fault}); use another checkpoint of the same run"
+            ) from None
+        form = meta.get("form", {})
+        misfit = family_of(config).misfit(chain, meta["D"]) or kind_of(family_of(config)).check_form(form, meta["D"])
+        if misfit is not None:
+            raise InputError(f"{source.checkpoint}: damaged ({misfit}); use another checkpoint of the same run")
         code = source.trusted_code(meta["net"] == custom.FILE)
-        model = cls.build(config, meta["D"], chain, backend=backend, code=code)
+        try:
+            model = cls.build(config, meta["D"], chain, backend=backend, code=code)
+        except MemoryError as fault:
+            raise InputError(f"{source.checkpoint}: its network does not fit into the memory ({fault})") from None
         try:
             model.params.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
         except (KeyError, ValueError) as fault:
             raise InputError(
                 f"{source.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?"
             ) from None
-        model.form = meta.get("form", {})
+        model.form = form
         if code is not None:
             rehearse(model)
         return model

@@ -34,7 +34,8 @@ W0, W1 = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B  # and what is added to the key 
     FLOOR_EXCESS,
     FLOOR_STEPS,
     FLOOR_LAST,
-) = range(13)
+    SPLIT,
+) = range(14)
 
 
 class Key(NamedTuple):

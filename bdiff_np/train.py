@@ -17,7 +17,7 @@ from bdiff_np.data.orders import Orders
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
 from bdiff_np.nets.netcheck import rehearse
-from bdiff_np.optim.adamw import AdamW
+from bdiff_np.optim.adamw import AdamW, Diverged
 from bdiff_np.rng import Key
 from bdiff_np.runfolder.progress import compiling
 
@@ -168,9 +168,19 @@ class Training:
             self._orders = self.fused, Orders(lambda first, passes: orders(first, passes, N), empty, N)
         return self._orders[1].take((first - 1) * b, count * b)
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """All that a checkpoint holds of the arrays. Raises optim.Diverged where a step on a device did."""
+    def check_finite(self) -> None:
+        """Raises optim.Diverged where a step on a device did, and for values that are not finite, of which no gradient
+        told."""
         self.optimizer.settle()
+        optimizer = self.optimizer
+        arrays = {"weights": (self.model.params, optimizer.ema), "moments": (optimizer.m, optimizer.v)}
+        for what, params in arrays.items():
+            if not all(np.isfinite(self.model.ops.to_host(part.flat)).all() for part in params):
+                raise Diverged(f"the {what} after step {optimizer.taken} are not finite numbers")
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """All that a checkpoint holds of the arrays. Raises optim.Diverged as `check_finite`."""
+        self.check_finite()
         host = self.model.ops.to_host
         named = {f"params/{name}": host(array) for name, array in self.model.params.items()}
         named |= {f"ema/{name}": host(array) for name, array in self.optimizer.ema.items()}

@@ -198,9 +198,12 @@ def test_other_format(path):
 
 
 def test_missing(tmp_path, path):
-    """A missing file and a folder are no checkpoints."""
+    """A missing file, a folder and a pipe are no checkpoints; none is waited for."""
     assert fault(path) == "no such checkpoint"
-    assert fault(tmp_path) == "no such checkpoint"
+    assert fault(tmp_path) == "is a folder, not a file; remove it, or put the file in its place"
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path)
+        assert fault(path) == "is a pipe or a device, not a file; remove it, or put the file in its place"
 
 
 # Whole or not at all

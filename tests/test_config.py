@@ -167,7 +167,7 @@ ONE_FAULT = {
     "training:\n  LR: 1\n": "2:3: training.LR: unknown key; did you mean lr?",
     "training:\n  batch_size: 1\n": "2:3: training.batch_size: unknown key; it belongs to data",
     "training:\n  timefeatures: 4\n": "2:3: training.timefeatures: unknown key; did you mean model.time_features?",
-    "data:\n  zzz: 1\n": "2:3: data.zzz: unknown key; known here: batch_size, shape, rule",
+    "data:\n  zzz: 1\n": "2:3: data.zzz: unknown key; known here: batch_size, val, shape, rule",
     "lr: 1\n": "1:1: lr: unknown key; it belongs to training",
     "trainning:\n  lr: 1\n": "1:1: trainning: unknown key; did you mean training?",
     "1: 2\n": "1:1: 1: unknown key; known here: model, training, data",
@@ -185,7 +185,7 @@ ONE_FAULT = {
     "model:\n  predict: x_prev\ntraining:\n  bce_weight: .1\n": "4:15: training.bce_weight: must be 0 with "
     "model.predict: x_prev,"
     " for there is no x_0 to compare (got 0.1)",
-    "training:\n  patience: 3\n": "2:13: training.patience: needs training.select: best (it is last);"
+    "training:\n  patience: 3\n  select: last\n": "2:13: training.patience: needs training.select: best (it is last);"
     " without it, leave patience out or null",
     # not YAML
     "training:\n\tlr: 1\n": "2:1: a tab stands here; indent and separate with spaces",
@@ -257,11 +257,13 @@ trainning: {}
 
 
 def test_faults_of_two_fields_stand_beside_faults_of_others(write):
-    got = faults(write("training:\n  patience: 5\n  lr: 0\n  bce_weight: 1\nmodel:\n  predict: x_prev\n"))
+    got = faults(
+        write("training:\n  patience: 5\n  select: last\n  lr: 0\n  bce_weight: 1\nmodel:\n  predict: x_prev\n")
+    )
     assert [fault.split(": ")[:2] for fault in got] == [
         ["config.yaml:2:13", "training.patience"],
-        ["config.yaml:3:7", "training.lr"],
-        ["config.yaml:4:15", "training.bce_weight"],
+        ["config.yaml:4:7", "training.lr"],
+        ["config.yaml:5:15", "training.bce_weight"],
     ]
 
 
@@ -449,7 +451,7 @@ def test_a_damaged_file_is_read_or_explained(write, at, put, drop):
 
 def test_configs_from_python_are_held_to_the_same():
     with pytest.raises(ValidationError, match="training.patience: needs training.select: best"):
-        Config(training=Training(patience=3))
+        Config(training=Training(patience=3, select="last"))
     with pytest.raises(ValidationError, match="frozen"):
         Config().training.lr = 3
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from bdiff_np import config
 from bdiff_np.data import read_file
 from bdiff_np.data.bits import Bits
 from bdiff_np.errors import InputError
+from bdiff_np.model import Model
+from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import run as training
 
 ROOT = Path(__file__).resolve().parent.parent
 PIECES = [
@@ -90,10 +94,6 @@ def one_sentence(call, *names: str) -> None:
         assert all(any(line.startswith(name) for name in names) for line in message.splitlines()), message
 
 
-def tell(kind: str, number: int, record_property) -> None:
-    record_property(kind, number)
-
-
 # Tables
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ def test_tables(tmp_path, number, record_property):
         path = tmp_path / name
         path.write_bytes(mutated(rng, arrays.get(name) or rng.choice(bases)))
         one_sentence(lambda: read_file(Bits, path), f"{path}:")  # noqa: B023
-    tell("tables", number, record_property)
+    record_property("tables", number)
 
 
 # Configurations
@@ -129,7 +129,7 @@ def test_configurations(tmp_path, number, record_property):
         rng = random.Random(case)
         path.write_bytes(mutated(rng, rng.choice(texts)))
         one_sentence(lambda: config.load(path), f"{path}:")
-    tell("configurations", number, record_property)
+    record_property("configurations", number)
 
 
 def test_options(number, record_property):
@@ -140,4 +140,90 @@ def test_options(number, record_property):
         if rng.random() < 0.5:
             text = mutated(rng, text.encode()).decode("utf-8", "replace")
         one_sentence(lambda: config.load(os.devnull, [text]), "--set ", os.devnull)  # noqa: B023
-    tell("options", number // 2, record_property)
+    record_property("options", number // 2)
+
+
+# What a training left
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(trained, tmp_path) -> Path:
+    """A copy of a trained run folder, to be damaged."""
+    shutil.copytree(trained.run, tmp_path / "run")
+    return next((tmp_path / "run" / "results").iterdir())
+
+
+def damage(rng: random.Random, path: Path, whole: bytes) -> None:
+    """Another checkpoint in the place of one: bytes changed, or a wrong content under a right checksum."""
+    if rng.random() < 0.3:
+        path.write_bytes(mutated(rng, whole))
+        return
+    tensors, meta = checkpoint.read(path)
+    if rng.random() < 0.6:
+        meta = changed(rng, meta)
+    else:
+        name = rng.choice(sorted(tensors))
+        array = tensors[name].copy()
+        match rng.randrange(5):
+            case 0:
+                del tensors[name]
+            case 1:
+                array.reshape(-1)[:1] = rng.choice([np.nan, np.inf, -1e38, 1e38, 7])
+            case 2:
+                array = array.reshape(-1)[: rng.randint(0, array.size)]
+            case 3:
+                array = array.astype(rng.choice([np.float64, np.int8, np.float16]))
+            case 4:
+                array = np.zeros((2, 3, 1), np.float32)
+        if name in tensors:
+            tensors[name] = array
+    if isinstance(meta, dict):
+        meta.pop("crc32", None)
+        checkpoint.write(path, tensors, meta)
+
+
+def test_checkpoints(damaged, number, record_property):
+    """Loaded, and sampled from; or one sentence that names the file."""
+    path = rundir.checkpoint_path(damaged, 3)
+    whole = path.read_bytes()
+
+    def use() -> None:
+        model = Model.load(path)
+        with np.errstate(all="ignore"):
+            rows = model.data(model.sample(1, seed=0))
+        rows.write(damaged / "x.csv")
+
+    for case in range(number):
+        path.write_bytes(whole)
+        damage(random.Random(case), path, whole)
+        one_sentence(use, f"{path}:")
+    record_property("checkpoints", number)
+
+
+def test_what_a_training_goes_on_from(damaged, number, record_property, capfd):
+    """results.json, metrics.csv, config.yaml and checkpoints damaged: --resume goes on from what is good, saying so, or
+    refuses in one sentence; nothing of the folder changes."""
+    files = ["results.json", "metrics.csv", "config.yaml", "reverse_model.py", "checkpoints/model_epoch_3.safetensors"]
+    whole = {name: (damaged / name).read_bytes() for name in files}
+    run = damaged.parent.parent
+
+    def resume() -> None:
+        training.resume(run, backend="numpy").release()
+
+    for case in range(number):
+        rng = random.Random(case)
+        name = rng.choice(files)
+        path = damaged / name
+        if name.endswith(".safetensors"):
+            damage(rng, path, whole[name])
+        elif name == "results.json" and rng.random() < 0.7:
+            path.write_text(json.dumps(changed(rng, json.loads(whole[name]))))
+        else:
+            path.write_bytes(mutated(rng, whole[name]))
+        before = {file: (damaged / file).read_bytes() for file in files}
+        one_sentence(resume, str(run), "--set ")
+        assert {file: (damaged / file).read_bytes() for file in files} == before
+        path.write_bytes(whole[name])
+    assert "Traceback" not in capfd.readouterr().err
+    record_property("results", number)

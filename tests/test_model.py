@@ -120,7 +120,7 @@ def test_results_without_a_checkpoint_are_passed_over(tmp_path):
     assert rundir.resolve(tmp_path).results == older
 
 
-@pytest.mark.parametrize("chosen, epoch", [(2, 2), (None, 10), (10, 10), (7, 10), ("2", 10)])
+@pytest.mark.parametrize("chosen, epoch", [(2, 2), (None, 10), (10, 10), (7, 10)])
 def test_chosen_epoch(tmp_path, chosen, epoch):
     """results.json's chosen_epoch is the checkpoint that counts, if it is there; else the last."""
     folder = results(tmp_path, NAMES[0], chosen=chosen)
@@ -128,11 +128,16 @@ def test_chosen_epoch(tmp_path, chosen, epoch):
         assert rundir.resolve(target).checkpoint == rundir.checkpoint_path(folder, epoch)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", '"chosen_epoch"', "\x00"])
+@pytest.mark.parametrize("text", ["", "[1]", "{", '"chosen_epoch"', "\x00", '{"chosen_epoch": "2"}'])
 def test_damaged_results_do_not_hide_the_checkpoints(tmp_path, text):
-    """A results.json that cannot be read means: the last checkpoint."""
+    """With a results.json that cannot be read it is not known which epoch counts: a checkpoint must be named, or the
+    file removed."""
     folder = results(tmp_path, NAMES[0])
     (folder / "results.json").write_text(text)
+    with pytest.raises(InputError, match="results.json: damaged .* so remove it, or name a checkpoint"):
+        rundir.resolve(tmp_path)
+    assert rundir.resolve(rundir.checkpoint_path(folder, 2)).named == "checkpoint"
+    (folder / "results.json").unlink()
     assert rundir.resolve(tmp_path).checkpoint == rundir.checkpoint_path(folder, 10)
 
 

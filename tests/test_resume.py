@@ -231,8 +231,8 @@ def test_interrupted_and_resumed(tmp_path, undisturbed, monkeypatch, step, value
 
 
 def test_interrupted_between_epochs(tmp_path, undisturbed, monkeypatch):
-    """Ctrl-C while samples are drawn ends the epoch, with its line of metrics, and saves it though no checkpoint was
-    due."""
+    """Ctrl-C while samples are drawn does not wait for them: the steps are saved though no checkpoint was due, and the
+    epoch's line of metrics comes after --resume."""
     folder = make_run(tmp_path / "run", save_every_n_epochs=4)
     original = sample.draw
 
@@ -249,7 +249,8 @@ def test_interrupted_between_epochs(tmp_path, undisturbed, monkeypatch):
         patch.setattr(sample, "draw", draw)
         patch.setattr(conclude, "conclude", lambda run: sys.exit(130))
         assert invoke("train", folder).exit_code == 130
-    assert list(rundir.checkpoints(newest(folder))) == [3] and len(metrics(newest(folder))) == 3
+    assert list(rundir.checkpoints(newest(folder))) == [3] and len(metrics(newest(folder))) == 2
+    assert checkpoint.read(rundir.checkpoint_path(newest(folder), 3))[1]["step"] == 30
     assert invoke("train", folder, "--resume").exit_code == 0
     same_training(newest(folder), undisturbed(save_every_n_epochs=4))
 
@@ -438,10 +439,27 @@ def test_nothing_to_resume(tmp_path):
     assert "nothing to resume" in refused(make_run(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("options", [("--set", "training.lr=1"), ("--seed", "3"), ("--dry-run",)])
-def test_resume_takes_no_other_settings(half, options):
-    """--set, --seed and --dry-run contradict --resume."""
-    assert "leave out --set, --seed and --dry-run" in refused(half(), *options)
+@pytest.mark.parametrize("options", [("--seed", "3"), ("--dry-run",), ("--seed", "0", "--dry-run")])
+def test_resume_takes_no_seed(half, options):
+    """--seed and --dry-run contradict --resume."""
+    assert "leave out --seed and --dry-run" in refused(half(), *options)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "training.lr=1",
+        "training.seed=3",
+        "training.select=best",
+        "model.T=3",
+        "data.val=none",
+        "training.num_examples=2",
+    ],
+)
+def test_resume_changes_nothing_that_counts(half, option):
+    """A setting on which what is trained, or its history, rests is refused by name."""
+    name = option.partition("=")[0]
+    assert refused(half(), "--set", option).startswith(f"--set {name}: cannot change in a training that goes on")
 
 
 @pytest.mark.parametrize("file", ["metrics.csv", "results.json"])
@@ -467,8 +485,8 @@ def test_changed_network_is_refused(half):
 # ----------------------------------------------------------------------------------------------------------------------
 
 POISONED = NET.replace("x, h, inner = tape", "x, h, inner = tape; self.calls = getattr(self, 'calls', 0) + 1").replace(
-    "dlogits.sum(0)}", 'dlogits.sum(0) * (float("nan") if self.calls > LIMIT else 1)}'
-)
+    "dlogits.sum(0)}", 'dlogits.sum(0) * (float("nan") if self.calls > 1 + LIMIT else 1)}'
+)  # the first call is the trial step's
 
 
 @pytest.mark.parametrize("limit, good", [(5, None), (25, "model_epoch_2.safetensors")])

@@ -174,6 +174,8 @@ def _schema_of(model: Mapping[str, Any]) -> tuple[Schema, list[tuple[tuple[str, 
 def validate(raw: Mapping[str, Any]) -> Config:
     """The configuration that a checkpoint holds. Raises ValueError (pydantic's, or InputError for a family or a net
     that is not there)."""
+    # one that has no data.val is from before there was this setting: nothing was held out
+    raw = {**raw, "data": {"val": "none", **raw.get("data", {})}}
     model = raw.get("model", {})
     return schema(model.get("family"), model.get("net")).Config.model_validate(raw)
 
@@ -182,6 +184,8 @@ def place(path: str | os.PathLike[str], setting: str) -> str:
     """Where a setting such as "data.shape" stands in the file, as file:line:column; the file alone where it does not
     stand there."""
     try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            raise FileNotFoundError
         place = yaml_lines.parse(open(path, encoding="utf-8-sig").read()).values.get(tuple(setting.split(".")))
     except (OSError, ValueError):
         place = None

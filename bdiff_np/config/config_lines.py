@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
 from types import UnionType
@@ -20,6 +21,7 @@ from pydantic.fields import FieldInfo
 from bdiff_np.config import yaml_lines
 from bdiff_np.config.yaml_lines import Path
 from bdiff_np.errors import InputError, short
+from bdiff_np.runfolder.files import check_regular
 from bdiff_np.settings import NAME
 
 OPTION = float("inf")  # the line of a --set option: after all lines of the file
@@ -218,6 +220,8 @@ class _Reading:
         self.keys[path] = self.values[path] = place
 
     def _text(self) -> str:
+        if self.name != os.devnull and not os.path.isdir(self.name):
+            check_regular(self.name)
         try:
             content = FilePath(self.name).read_bytes()
         except FileNotFoundError:

@@ -8,6 +8,14 @@ from pydantic import Field
 
 from bdiff_np.settings import MOST, Count, Disagreements, Name, Settings
 
+# Settings that --resume may change: what was computed before does not rest on them.
+CHANGEABLE = (
+    "training.epochs",
+    "training.save_every_n_epochs",
+    "training.save_every_minutes",
+    "training.patience",
+)
+
 
 class ModelSettings(Settings):
     """The diffusion and its network."""
@@ -33,23 +41,25 @@ class TrainingSettings(Settings):
     """Seed of all random words."""
     save_every_n_epochs: Count = 10
     """Epochs between checkpoints."""
+    save_every_minutes: float | None = Field(default=10, gt=0, le=1e6)
+    """Minutes after which a checkpoint is written within an epoch too; null: at the ends of epochs alone."""
     num_examples: int = Field(default=10, ge=1, le=10_000)
     """Rows in the fixed batch of samples drawn for the pictures."""
     num_val_samples: int = Field(default=1024, ge=0, le=MOST)
-    """Rows sampled per epoch to be looked up in train and val; 0 draws none."""
+    """Rows sampled after an epoch, at most, to be looked up in train and val; 0 draws none."""
     val_batch_size: Count = 1024
     """Rows per batch while these are drawn; fewer than 1024 count as 1024, which draws the same rows faster."""
     sample_steps: Count | None = 100
     """Steps of the chain for samples drawn during training, T at most; null takes all T."""
-    select: Literal["last", "best"] = "last"
-    """Which checkpoint the run stands for; best has the least validation bound."""
-    patience: Count | None = None
-    """Epochs without a better validation bound before training stops; null: never. Only with select best."""
+    select: Literal["last", "best"] | None = None
+    """Which checkpoint the run stands for; best: of the least validation bound; null: best from 30 held-out rows on."""
+    patience: Count | Literal["never"] | None = None
+    """Epochs in which best is not beaten before training stops; null: a quarter, 10 at least, never under 30 rows."""
 
     @classmethod
     def disagreements(cls, model, training, data) -> Disagreements:
-        if training.patience is not None and training.select != "best":
-            reason = f"needs training.select: best (it is {training.select}); without it, leave patience out or null"
+        if isinstance(training.patience, int) and training.select == "last":
+            reason = "needs training.select: best (it is last); without it, leave patience out or null"
             yield (("training", "patience"), ("training", "select")), reason
 
 
@@ -58,3 +68,5 @@ class DataSettings(Settings):
 
     batch_size: Count = 64
     """Rows per optimiser step."""
+    val: Literal["auto", "none"] = "auto"
+    """Held out where there is no val file; auto: a twentieth of 600 rows or more of train, by the seed; none: none."""

@@ -96,6 +96,12 @@ class Data:
         """These, then the others, of as many elements."""
         raise NotImplementedError
 
+    def select(self, index: np.ndarray) -> Data:
+        """The examples at `index` as data of their own, with all that is known of them."""
+        rows = type(self).from_array(self.take(index))
+        rows.form = self.form
+        return rows
+
     def resident(self, ops):
         """The data where a back end reads it: something with len and take(index (B,)) -> (B, D) on the back end.
 
@@ -121,6 +127,11 @@ class Data:
         """These examples as others of the form of the training data stand: columns of the same names in its order.
         Raises InputError, beginning with `name`, where they are others."""
         return self
+
+    @classmethod
+    def check_form(cls, form: Any, D: int) -> str | None:
+        """What is wrong with a form that stands in a checkpoint of examples of D elements; None for a good one."""
+        return None
 
     def with_file(self, settings):
         """The section `data` with what the file itself says where the settings leave it open, for the pictures."""

@@ -105,6 +105,12 @@ class Bits(data.Data):
     def join(self, other: Bits) -> Bits:
         return Bits(np.concatenate([self.packed, other.packed]), self.D)
 
+    def select(self, index: np.ndarray) -> Bits:
+        rows = Bits(self.packed[index], self.D)
+        rows.missing = None if self.missing is None else self.missing[index]
+        rows.form, rows.first_missing = self.form, self.first_missing
+        return rows
+
     def mean(self) -> np.ndarray:
         """The share of ones in each column, (D,) float64. Exact sums, whatever the number of rows."""
         ones = np.zeros(self.D, dtype=np.int64)
@@ -151,6 +157,10 @@ class Bits(data.Data):
         rows.form, rows.understood = {**self.form, "names": names}, f"{self.understood}; columns put in order by name"
         rows.first_missing = self.first_missing
         return rows
+
+    @classmethod
+    def check_form(cls, form: Any, D: int) -> str | None:
+        return bits_arrays.form_fault(form, D)
 
     def with_file(self, settings: BitsSettings) -> BitsSettings:
         shape = self.form.get("shape")

@@ -4,12 +4,13 @@ tensors, sparse matrices."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bdiff_np.data import bits_words
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, short
 
 CHUNK = 1 << 22  # bits unpacked or checked at a time: few enough to stay in cache, many enough to hide Python
 
@@ -106,6 +107,31 @@ def form_of(names: Sequence[str] | None, pairs: Sequence[tuple[str, str]], **oth
     if set(pairs) - {("0", "1")}:
         form["words"] = [list(pair) for pair in (pairs if len(set(pairs)) > 1 else pairs[:1])]
     return form | {key: value for key, value in others.items() if value is not None}
+
+
+class Form(BaseModel):
+    """`form_of` as it must stand in a checkpoint."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    names: list[str] = []
+    words: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    index: str = ""
+    separator: Literal[",", ";", "\t", "|"] = ","
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] | None = None
+
+
+def form_fault(form: Any, D: int) -> str | None:
+    """What is wrong with a form for rows of D bits, in a few words; None for a good one."""
+    try:
+        read = Form.model_validate(form)
+    except ValidationError as faults:
+        fault = faults.errors()[0]
+        return f"its form {short('.'.join(map(str, fault['loc'])), 40)}: {fault['msg'].lower()}"
+    if len(read.names) not in (0, D) or len(read.words) not in (0, 1, D):
+        return f"its form has {len(read.names)} names and {len(read.words)} pairs of words for {D} bits"
+    if read.shape and read.shape[0] * read.shape[1] != D:
+        return f"its form has the shape {read.shape} for {D} bits"
+    return None
 
 
 class _Misfit(Exception):

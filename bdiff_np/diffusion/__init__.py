@@ -135,6 +135,10 @@ class Family:
         """The process of a checkpoint, from what `state` gave. Raises KeyError where something is missing."""
         raise NotImplementedError
 
+    def misfit(self, chain, D: int) -> str | None:
+        """Why a process that `restore` gave is none of examples of D elements, in half a sentence; None where it is."""
+        return None
+
     def kernel_options(self, settings, training=None) -> dict[str, Any]:
         """Keywords for `Kernels`. settings : section `model`. training : section `training` when the gradient is to be
         followed, else None"""

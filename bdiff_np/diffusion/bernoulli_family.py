@@ -70,6 +70,11 @@ class Bernoulli(diffusion.Family):
     def restore(self, settings, state: Mapping[str, np.ndarray]) -> Chain:
         return bernoulli.make_chain(settings.schedule, settings.T, state["pi"])
 
+    def misfit(self, chain, D: int) -> str | None:
+        if chain.pi.shape not in ((), (D,)):
+            return f"pi has shape {chain.pi.shape}, expected () or {(D,)}"
+        return None
+
     def kernel_options(self, settings, training=None) -> dict[str, Any]:
         weight = 0.0 if training is None else training.bce_weight
         weight = float(settings.predict == "x0") if weight is None else weight

@@ -59,12 +59,13 @@ class AdamW:
         self._norm, self.halted = math.nan, ops.zeros(1, np.int32)
         self._unread: list = []  # norms of the newest steps, as ops.norm gave them
 
-    def learning_rate(self, step):
-        """Of step 1..total_steps, a number or an array: linear warm-up, then constant or half a cosine down to 0."""
-        s = self.settings
+    def learning_rate(self, step, total: int | None = None):
+        """Of step 1..total, a number or an array: linear warm-up, then constant or half a cosine down to 0. total :
+        None for total_steps"""
+        s, total = self.settings, total or self.total_steps
         rate = s.lr * np.minimum(1.0, step / max(1, s.warmup_steps))
         if s.lr_schedule == "cosine":
-            rate = rate * (0.5 * (1 + np.cos(math.pi * np.minimum(1.0, step / self.total_steps))))
+            rate = rate * (0.5 * (1 + np.cos(math.pi * np.minimum(1.0, step / total))))
         return rate
 
     def numbers(self, step) -> dict:

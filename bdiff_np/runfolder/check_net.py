@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from bdiff_np import config
-from bdiff_np.data import read_run, refuse_missing
 from bdiff_np.errors import InputError
-from bdiff_np.model import Model, family_of, kind_of
+from bdiff_np.model import Model, family_of
 from bdiff_np.nets import netcheck
-from bdiff_np.nets.custom import FILE as CODE
-from bdiff_np.runfolder.run import config_file
+from bdiff_np.runfolder import split
+from bdiff_np.runfolder.run import config_file, own_code
 
 
 def check_net(run: Path, seed: int) -> tuple[str, bool]:
@@ -20,11 +19,10 @@ def check_net(run: Path, seed: int) -> tuple[str, bool]:
     if not run.is_dir():
         raise InputError(f"{run}: there is no such run folder")
     settings = config.load(config_file(run))
-    family, code = family_of(settings), run / CODE
-    rows, _ = read_run(kind_of(family), run)
-    refuse_missing(family, rows)
+    family, code = family_of(settings), own_code(run)
+    rows = split.read(family, run, settings).train
     chain = family.make_chain(settings.model, rows)
-    model = Model.build(settings, rows.D, chain, code=code if code.is_file() else None, dtype=np.float64)
+    model = Model.build(settings, rows.D, chain, code=code, dtype=np.float64)
     if model.net.path is not None:
         model.params.fill(model.net.init(seed))
         netcheck.rehearse(model, model.kernels())
@@ -36,7 +34,7 @@ def check_net(run: Path, seed: int) -> tuple[str, bool]:
         for c in results
     ]
     wrong = [c.name for c in results if not c.good]
-    where = str(code) if code.is_file() else f"the network {settings.model.net}"
+    where = str(code) if code else f"the network {settings.model.net}"
     lines.append(
         f"{where}: "
         + (f"the gradient is wrong for {', '.join(wrong)}" if wrong else f"all {len(results)} gradients are right")

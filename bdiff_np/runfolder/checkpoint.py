@@ -10,13 +10,42 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bdiff_np.errors import InputError
-from bdiff_np.runfolder.files import write_whole
+from bdiff_np.runfolder.files import check_regular, write_whole
 
 KEY, FORMAT = "bdiff_np", 1
+Number = Annotated[int, Field(ge=0, lt=2**53)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ModelText(BaseModel):
+    """What the JSON text says of a model."""
+
+    model_config = ConfigDict(strict=True)
+    D: Annotated[int, Field(ge=1, lt=2**31)]
+    net: str
+    config: dict[str, dict[str, Any]]
+    form: dict[str, Any] = {}  # of the training rows (Data.form, Data.check_form)
+
+
+class TrainingText(ModelText):
+    """What it says of a training beside: all that `saving.restore` reads."""
+
+    step: Number
+    epoch: Number
+    data: list[Number]  # fingerprints
+    loss_sum: float
+    loss_count: Number
+    seconds: Seconds
+    wall_seconds: Seconds
+    best: Annotated[tuple[float, Number], Field(strict=False)] | None
+    grad_norm: float
+    backend: str = "numpy"
 
 
 def checksum(tensors: dict[str, np.ndarray], meta: dict) -> int:
@@ -45,8 +74,9 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     format."""
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such checkpoint")
+    check_regular(path)
     try:
         with safe_open(str(path), "np") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -66,8 +96,60 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
             )
         if meta.pop("crc32") != checksum(tensors, meta):
             raise InputError(f"{path}: damaged (its checksum differs); use another checkpoint of the same run")
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError):  # no JSON, lists too deep, numbers too long
         raise InputError(
             f"{path}: damaged (its description cannot be read); use another checkpoint of the same run"
         ) from None
     return tensors, meta
+
+
+def load(path: Path, *, training: bool = False) -> tuple[dict[str, np.ndarray], dict]:
+    """As `read`, with everything checked that a model needs: which values the JSON text has, and of which types; that
+    the weights, moments and states are finite, and the moments of the weights' size.
+
+    training : whether a training must be in it; what there is of one is checked either way
+
+    Raises InputError for a right checksum with a wrong content too. Whether it fits a network is for `Params.fill`.
+    """
+    tensors, meta = read(path)
+    fault = _text_fault(meta, training) or _tensor_fault(tensors, training)
+    if fault:
+        raise InputError(f"{path}: damaged ({fault}); use another checkpoint of the same run")
+    return tensors, meta
+
+
+def _text_fault(meta: dict, training: bool) -> str | None:
+    try:
+        TrainingText.model_validate(meta)
+    except ValidationError as faults:
+        for fault in faults.errors():
+            field, missing = fault["loc"][0], fault["type"] == "missing"
+            if missing and not training and field not in ModelText.model_fields:
+                continue
+            if missing:
+                return f"its description lacks {field}"
+            return f"its {'.'.join(map(str, fault['loc']))} is {repr(fault['input'])[:60]}: {fault['msg'].lower()}"
+    return None
+
+
+def _tensor_fault(tensors: dict[str, np.ndarray], training: bool) -> str | None:
+    for name, array in tensors.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"{name} holds values that are not finite numbers"
+        if (name in ("m", "v") or name.startswith(("params/", "ema/"))) and array.dtype.kind != "f":
+            return f"{name} holds {array.dtype}, not numbers with a fraction"
+    shapes, averaged = (
+        {name.removeprefix(kind): array.shape for name, array in tensors.items() if name.startswith(kind)}
+        for kind in ("params/", "ema/")
+    )
+    if not averaged:
+        return "it holds no averaged weights"
+    size = (sum(int(np.prod(shape)) for shape in shapes.values()),)
+    for name in ("m", "v"):
+        if name in tensors and tensors[name].shape != size:
+            return f"{name} has shape {tensors[name].shape}, expected {size}"
+        if name not in tensors and training:
+            return f"it lacks {name}"
+    return "its weights and their averages differ in name or shape" if training and shapes != averaged else None

@@ -30,9 +30,20 @@ def conclude(run) -> dict:
     bar.close()
     census = run.history.census and run.history.census(kind.from_array(rows))
     results = {"bounds": {name: b.as_dict() for name, b in bounds.items()}, "samples": census, "version": __version__}
+    try:
+        pictures.draw(run, model, bounds["train"], rows)
+    except Exception:  # a fault of a picture takes nothing of the rest
+        rundir.write_json(run.results / "results.json", {**run.summary(), **results})
+        raise
+    # last, for it says that all is there
     rundir.write_json(run.results / "results.json", {**run.summary(), **results})
-    pictures.draw(run, model, bounds["train"], rows)
     return {**results, "rows": rows[: settings.training.num_examples]}
+
+
+def concluded(run) -> dict | None:
+    """What `conclude` left of a run that has come to its end, None where there is nothing yet."""
+    results = rundir.read_results(run.results)
+    return results if run.finished and {"bounds", "samples"} <= results.keys() else None
 
 
 def take_chosen_weights(run) -> Model:
@@ -40,8 +51,8 @@ def take_chosen_weights(run) -> Model:
     take the place of the others."""
     training, best = run.training, run.history.best
     at_its_end = best is not None and best[1] == run.epoch and not run.loss_count  # of the best epoch
-    if run.settings.training.select == "last" or best is None or at_its_end:
+    if run.select == "last" or best is None or at_its_end:
         return training.averaged
-    tensors, _ = checkpoint.read(rundir.checkpoint_path(run.results, best[1]))
+    tensors, _ = checkpoint.load(rundir.checkpoint_path(run.results, best[1]))
     training.optimizer.ema.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
     return training.averaged

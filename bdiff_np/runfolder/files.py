@@ -55,6 +55,13 @@ def write_whole(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
                 os.close(folder)
 
 
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raises InputError for a path that is there and is no file, nor a link to one: who opens a pipe waits for ever."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "a pipe or a device"
+        raise InputError(f"{path}: is {what}, not a file; remove it, or put the file in its place")
+
+
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Raises InputError if `path` is a folder, or has none to lie in: better before hours of work than after."""
     if os.path.isdir(path):

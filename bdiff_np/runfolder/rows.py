@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bdiff_np.data import Data, read_file, read_run, refuse_missing
+from bdiff_np.data import Data, read_file, refuse_missing
 from bdiff_np.data.source import shown
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
-from bdiff_np.runfolder import rundir
+from bdiff_np.runfolder import rundir, split
 
 
 def rows_to_evaluate(
@@ -47,6 +47,5 @@ def rows_of_run(model: Model, source: rundir.Source) -> tuple[Data, Data | None]
             f"{source.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with "
             "--data"
         )
-    rows = read_run(model.kind, source.run)
-    refuse_missing(model.family, *rows)
-    return rows
+    rows = split.read(model.family, source.run, model.config)
+    return rows.train, rows.val

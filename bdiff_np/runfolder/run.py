@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +15,24 @@ from bdiff_np import config as configuration
 from bdiff_np import evaluate, memory, sample
 from bdiff_np.backends import auto
 from bdiff_np.backends.auto import AUTO
-from bdiff_np.data import Data, read_run, refuse_missing
+from bdiff_np.data import Data
 from bdiff_np.errors import InputError
-from bdiff_np.model import Model, family_of, kind_of
+from bdiff_np.model import Model, family_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.nets.custom import NetFault
 from bdiff_np.optim.adamw import Diverged
-from bdiff_np.runfolder import rundir, saving
+from bdiff_np.runfolder import amounts, changes, rundir, saving, split
+from bdiff_np.runfolder.files import check_regular
 from bdiff_np.runfolder.history import History
+from bdiff_np.runfolder.lock import Lock
 from bdiff_np.runfolder.progress import QUIET_SECONDS, Lines, pace, progress
+from bdiff_np.runfolder.signals import Watch
 from bdiff_np.train import Training
 
-VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after each epoch
+VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after an epoch, at most
+SPEAKING = 30  # held-out rows from which their bound chooses an epoch, and ends a training, unasked
+PATIENCE = 10  # epochs at least before a training ends unasked
+clock = time.monotonic  # for what is saved by the clock
 
 
 class Run:
@@ -36,8 +40,8 @@ class Run:
 
     folder : the run folder. settings : its configuration, read from the file `source`. code : its own network's file,
         if any
-    results : the results folder, once there is one. rows : training data and held-out data, where they do not lie in
-        the folder
+    results : the results folder, once there is one, and `lock` on it. said : lines for a user, once it is resumed
+    rows : training data and held-out data, where they do not lie in the folder
     """
 
     def __init__(
@@ -51,10 +55,10 @@ class Run:
         rows: tuple[Data, Data | None] | None = None,
     ):
         self.folder, self.settings, self.code = folder, settings, code
-        self.results = Path()
+        self.results, self.lock, self.said = Path(), None, ()  # type: Path, Lock | None, Sequence[str]
         self.family = family_of(settings)
-        self.train_rows, self.val_rows = rows or read_run(kind_of(self.family), folder)
-        refuse_missing(self.family, self.train_rows, self.val_rows)
+        given = split.read(self.family, folder, settings) if rows is None else split.of(*rows, settings)
+        self.train_rows, self.val_rows, self.val_taken = given
         faults = list(self._disagreements())
         if faults:
             raise InputError(
@@ -75,18 +79,74 @@ class Run:
         self.net_file = CODE if code else settings.model.net
         self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
-        self.stop = False
-        self._at_once = 1  # steps between two looks at Ctrl-C and the progress bar
+        self.watch = Watch()
+        self.saved_at = clock()
+        self._exact: dict[str, float] | None = None  # terms of the held-out rows' bound that know no weights
+        self._at_once = 1  # steps between two looks at the signals and the progress bar
 
     def use(self, backend: str) -> None:
         """Another back end, before the first step."""
         if backend != self.training.model.ops.name:
             self.training = self._build(backend)
 
+    def release(self) -> None:
+        """Lets others train the results folder."""
+        if self.lock is not None:
+            self.lock.release()
+
     @property
     def epoch(self) -> int:
         """Completed epochs."""
         return self.history.epoch
+
+    @property
+    def speaking(self) -> bool:
+        """Whether enough rows are held out for their bound to decide something unasked."""
+        return self.val_rows is not None and len(self.val_rows) >= SPEAKING
+
+    @property
+    def select(self) -> str:
+        """Which epoch the run stands for, "last" or "best"."""
+        return self.settings.training.select or ("best" if self.speaking else "last")
+
+    @property
+    def patience(self) -> int | None:
+        """Epochs without a better bound of the held-out rows before training stops; None: it does not."""
+        patience, epochs = self.settings.training.patience, self.settings.training.epochs
+        if patience is None and self.speaking:
+            patience = max(PATIENCE, -(-epochs // 4))
+        return patience if isinstance(patience, int) and self.select == "best" else None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the newest bound of the held-out rows ended the training early."""
+        best, bounds = self.history.best, self.history.columns["val_bound_bits"]
+        if self.patience is None or best is None or math.isnan(bounds[-1]):
+            return False
+        return self.epoch - best[1] >= self.patience
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no step left to take."""
+        return self.epoch >= self.settings.training.epochs or self.exhausted
+
+    @property
+    def amounts(self) -> amounts.Amounts:
+        """How much is looked at between epochs."""
+        t, training = self.settings.training, self.training
+        return amounts.between_epochs(
+            training.steps_per_epoch * training.batch_rows * training.repeats,
+            evaluations=VAL_EVALUATIONS if self.val_rows is not None else 0,
+            samples=t.num_val_samples if self.history.census else 0,
+            examples=t.num_examples,
+            steps=self.sample_steps or training.T,
+        )
+
+    @property
+    def sample_steps(self) -> int | None:
+        """Steps of the chain for samples between epochs; None for all."""
+        wanted, model = self.settings.training.sample_steps, self.settings.model
+        return None if wanted is None or wanted >= self.training.T or self.family.all_steps(model) else wanted
 
     def _disagreements(self) -> Iterator[tuple[str, str]]:
         """Settings that the data does not fit: name and reason."""
@@ -96,11 +156,17 @@ class Run:
             need = sample.COPIES * n * rows.D * rows.dtype.itemsize
             if (fault := memory.fault(need, f"{n} rows of {rows.D} {rows.elements}", "take fewer")) is not None:
                 yield f"training.{name}", fault
+        ending = self.train_rows.ENDINGS[0]
         if self.settings.training.select == "best" and self.val_rows is None:
             yield (
                 "training.select",
-                f"best needs held-out rows: put a val{self.train_rows.ENDINGS[0]} into {self.folder}, or say select: "
-                "last",
+                f"best needs held-out rows: put a val{ending} into {self.folder}, or say select: last",
+            )
+        elif isinstance(self.settings.training.patience, int) and self.select == "last":
+            yield (
+                "training.patience",
+                f"needs {SPEAKING} held-out rows, or training.select: best (there are "
+                f"{0 if self.val_rows is None else len(self.val_rows)}); without it, leave patience out or null",
             )
 
     def compile(self) -> None:
@@ -113,41 +179,34 @@ class Run:
     # The loop
     # ------------------------------------------------------------------------------------------------------------------
 
-    def train(self) -> str:
-        """Runs to the end, to an early stop or to Ctrl-C; returns which: "finished", "early stop" or "interrupted"."""
-        total = self.training.total_steps
-        before = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, self._on_interrupt)
+    def train(self, watch: Watch | None = None) -> str:
+        """Runs to the end, to an early stop or to a signal; returns which: "finished", "early stop" or "interrupted".
+
+        watch : one that stands already; else one of its own. Raises Stopped for a training that cannot go on.
+        """
+        if watch is None:
+            with Watch() as watch:
+                return self.train(watch)
+        self.watch = watch
         # lines of the epochs come first
-        bar = progress(total, "training", self.training.optimizer.taken, quiet=3 * QUIET_SECONDS)
-        self._clock = time.monotonic()
+        bar = progress(self.training.total_steps, "training", self.training.optimizer.taken, quiet=3 * QUIET_SECONDS)
+        self.saved_at = clock()
         try:
-            while self.epoch < self.settings.training.epochs and not self._exhausted():
-                self._steps_of_epoch(bar)
-                if self.stop:
-                    saving.save(self, self.epoch + 1)
-                    return "interrupted"
-                self._end_epoch()
-                due = (
-                    self.epoch % self.settings.training.save_every_n_epochs == 0
-                    or self.epoch == self.settings.training.epochs
-                )
-                best = (
-                    self.settings.training.select == "best"
-                    and self.history.best is not None
-                    and self.history.best[1] == self.epoch
-                )
-                # of this epoch, interrupted and since completed
-                stale = rundir.checkpoint_path(self.results, self.epoch).exists()
-                if due or best or stale or self.stop or self._exhausted():
-                    saving.save(self, self.epoch)
-                if isinstance(bar, Lines) and (
-                    self.epoch == self.settings.training.epochs or bar.silence() > QUIET_SECONDS
-                ):
-                    bar.say(self.line())
-                if self.stop:
-                    return "interrupted"
-            return "early stop" if self._exhausted() else "finished"
+            with watch.patient():
+                while not self.finished:
+                    if not (self._steps_of_epoch(bar) and self._end_epoch()):
+                        saving.save(self, self.epoch + 1)
+                        return "interrupted"
+                    if self._due():
+                        saving.save(self, self.epoch)
+                    if isinstance(bar, Lines) and (self.finished or bar.silence() > QUIET_SECONDS):
+                        bar.say(self.line())
+                    if watch.number is not None:
+                        return "interrupted"
+            return "early stop" if self.epoch < self.settings.training.epochs else "finished"
+        except Diverged as fault:
+            saving.discard(self)
+            raise self._stopped(fault) from None
         except NetFault as fault:
             raise InputError(f"{fault}; {self._stopped_by_its_network()}") from None
         except Exception:
@@ -155,7 +214,6 @@ class Run:
             raise
         finally:
             bar.close()
-            signal.signal(signal.SIGINT, before)
 
     def _stopped_by_its_network(self) -> str:
         """Saves what was trained before the user's own network failed; says where, and how to go on."""
@@ -170,96 +228,133 @@ class Run:
             f"{self.results / CODE} and go on with: python cli.py train {self.folder} --resume"
         )
 
-    def _on_interrupt(self, *_) -> None:
-        if self.stop:  # the second time: at once
-            raise KeyboardInterrupt
-        self.stop = True
-        print("\nCtrl-C: finishing the step, saving, drawing the pictures (again to leave at once)", file=sys.stderr)
+    def _due(self) -> bool:
+        """Whether the epoch that has just ended is to be saved."""
+        best, every = self.history.best, self.settings.training.save_every_n_epochs
+        return (
+            self.epoch % every == 0
+            or self.finished
+            or self.watch.number is not None
+            or self._overdue()
+            or (self.select == "best" and best is not None and best[1] == self.epoch)
+            # of this epoch, saved within it and since completed
+            or rundir.checkpoint_path(self.results, self.epoch).exists()
+        )
 
-    def _steps_of_epoch(self, bar) -> None:
+    def _overdue(self) -> bool:
+        """Whether the last checkpoint is too long ago."""
+        minutes = self.settings.training.save_every_minutes
+        return minutes is not None and clock() - self.saved_at >= 60 * minutes
+
+    def _stopped(self, fault: Diverged) -> Stopped:
+        kept = rundir.checkpoints(self.results)
+        good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
+        good += "" if kept or self.epoch else ", and nothing is left behind"
+        rate = self.training.optimizer.learning_rate(self.training.optimizer.taken + 1)
+        return Stopped(
+            f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {good}. "
+            f"Start anew with a lower training.lr, a longer training.warmup_steps or a smaller training.clip_thresh"
+        )
+
+    def _steps_of_epoch(self, bar) -> bool:
+        """The steps that the epoch still lacks; False where a signal came meanwhile."""
         training, end = self.training, (self.epoch + 1) * self.training.steps_per_epoch
-        start = time.perf_counter()
-        try:
-            # the norm tells, in a sentence
-            with training.model.threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                while training.optimizer.taken < end and not self.stop:
-                    before, count = time.perf_counter(), min(self._at_once, end - training.optimizer.taken)
-                    for loss in training.advance(count):
-                        self.loss_sum += loss
-                        self.loss_count += 1
-                    bar.update(count)
-                    if self.loss_count and training.optimizer.taken % 64 < count:
-                        loss = self.loss_sum / self.loss_count / evaluate.LN2
-                        bar.set_postfix_str(f"epoch {self.epoch + 1}, {loss:.3f} bits", refresh=False)
-                    if training.fused is not None:
-                        self._at_once = min(training.most_at_once, pace(count, time.perf_counter() - before))
-        except Diverged as fault:
-            kept = rundir.checkpoints(self.results)
-            good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
-            good += "" if kept or self.epoch else ", and nothing is left behind"
-            rate = training.optimizer.learning_rate(training.optimizer.taken + 1)
-            raise Stopped(
-                f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {good}. "
-                f"Start anew with a lower training.lr, a longer training.warmup_steps or a smaller training.clip_thresh"
-            ) from None
-        finally:
-            self.seconds += time.perf_counter() - start
+        # the norm tells of numbers that are none, in a sentence
+        with training.model.threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            while training.optimizer.taken < end and self.watch.number is None:
+                before, count = time.perf_counter(), min(self._at_once, end - training.optimizer.taken)
+                losses = training.advance(count)
+                seconds = time.perf_counter() - before
+                self.seconds += seconds
+                for loss in losses:
+                    self.loss_sum += loss
+                    self.loss_count += 1
+                bar.update(count)
+                if self.loss_count and training.optimizer.taken % 64 < count:
+                    loss = self.loss_sum / self.loss_count / evaluate.LN2
+                    bar.set_postfix_str(f"epoch {self.epoch + 1}, {loss:.3f} bits", refresh=False)
+                if training.fused is not None:
+                    self._at_once = min(training.most_at_once, pace(count, seconds))
+                if self._overdue():
+                    saving.save(self, self.epoch + 1)
+        return self.watch.number is None
 
-    def _end_epoch(self) -> None:
-        """Loss, validation bound, samples: one line of metrics, one frame of the animation."""
-        t, model, optimizer = self.settings.training, self.training.averaged, self.training.optimizer
-        steps, census = self._sample_steps(), self.history.census
-        examples = sample.draw(model, t.num_examples, seed=t.seed, steps=steps)
-        figures = {}
-        if census:
-            drawn = sample.draw(
-                model, t.num_val_samples, seed=t.seed + 1, steps=steps, batch=max(t.val_batch_size, 1024)
-            )
-            figures = census(model.kind.from_array(drawn))
-        val_bound = math.nan
-        if self.val_rows is not None:
-            val_bound = evaluate.bound(model, self.val_rows, evaluations=VAL_EVALUATIONS, seed=t.seed).bits_per_sequence
+    def _end_epoch(self) -> bool:
+        """Loss, validation bound, samples: one line of metrics, one frame of the animation. False where a signal came
+        meanwhile: what is looked at is looked at after --resume then."""
+        optimizer = self.training.optimizer
+        self.training.check_finite()
+        figures: dict[str, float] = {}
+        examples = None
+        if self.amounts.due(self.epoch + 1):
+            try:
+                figures, examples = self._look()
+            except _Asked:
+                return False
         self.history.add(
             {
                 **figures, "epoch": self.epoch + 1, "step": optimizer.taken, "seconds": round(self.seconds, 3),
-                "loss_bits": self.loss_sum / max(1, self.loss_count) / evaluate.LN2, "val_bound_bits": val_bound,
+                "loss_bits": self.loss_sum / max(1, self.loss_count) / evaluate.LN2,
                 "learning_rate": optimizer.learning_rate(optimizer.taken), "gradient_norm": optimizer.grad_norm,
             },
             examples,
         )  # fmt: skip
         self.loss_sum, self.loss_count = 0.0, 0
         self.history.write_metrics(self.results)
+        return True
 
-    def _sample_steps(self) -> int | None:
-        wanted, model = self.settings.training.sample_steps, self.settings.model
-        return None if wanted is None or wanted >= self.training.T or self.family.all_steps(model) else wanted
+    def _look(self) -> tuple[dict[str, float], np.ndarray]:
+        """Figures of samples and the bound of the held-out rows, and the samples for the pictures. Raises _Asked where
+        a signal comes meanwhile."""
+        t, model, much = self.settings.training, self.training.averaged, self.amounts
+        figures: dict[str, float] = {}
 
-    def _exhausted(self) -> bool:
-        patience, best = self.settings.training.patience, self.history.best
-        return patience is not None and best is not None and self.epoch - best[1] >= patience
+        def heed(*_) -> None:
+            if self.watch.number is not None:
+                raise _Asked
+
+        steps, batch = self.sample_steps, max(t.val_batch_size, 1024)
+        examples = sample.draw(model, t.num_examples, seed=t.seed, steps=steps, progress=heed)
+        if self.history.census:
+            rows = sample.draw(model, much.samples, seed=t.seed + 1, steps=steps, batch=batch, progress=heed)
+            figures = self.history.census(model.kind.from_array(rows))
+        if self.val_rows is not None:
+            self._exact = self._exact or evaluate.exact_terms(model, model.chain, self.val_rows)
+            bound = evaluate.bound(
+                model, self.val_rows, evaluations=much.evaluations, seed=t.seed, progress=heed,
+                groups=amounts.GROUPS, exact=self._exact,
+            )  # fmt: skip
+            figures["val_bound_bits"] = bound.bits_per_sequence
+        return figures, examples
 
     def line(self) -> str:
         """The newest epoch in one line."""
         h, census = self.history.newest(), self.history.census
         val = "" if math.isnan(h["val_bound_bits"]) else f", val bound {h['val_bound_bits']:.4f}"
-        shares = f", samples of {self._sample_steps() or self.training.T} steps: {census.shares(h)}" if census else ""
+        shares = f", samples of {self.sample_steps or self.training.T} steps: {census.shares(h)}" if census else ""
+        if self.history.examples[-1] is None:
+            shares = ""
         done = f"epoch {h['epoch']}/{self.settings.training.epochs}, step {h['step']}, {h['seconds']:.0f} s"
         return f"{done}: loss {h['loss_bits']:.4f} bits{val}{shares}"
 
     def tick(self) -> None:
-        """Counts the time since the last look at the clock."""
-        now = time.monotonic()
-        self.wall_seconds, self._clock = self.wall_seconds + now - self._clock, now
+        """Counts the time since the last checkpoint; saving.save calls it."""
+        now = clock()
+        self.wall_seconds, self.saved_at = self.wall_seconds + now - self.saved_at, now
 
     def summary(self) -> dict:
         """What results.json holds after each checkpoint."""
         best = self.history.best
         return {
             **self.history.summary(),
-            "chosen_epoch": best[1] if self.settings.training.select == "best" and best else None,
+            "chosen_epoch": best[1] if self.select == "best" and best else None,
             "training_seconds": round(self.seconds, 3),  # in optimiser steps
             "wall_seconds": round(self.wall_seconds, 3),  # with samples, bounds and files on the way
         }
+
+
+class _Asked(Exception):
+    """A signal asks to leave what is being looked at."""
 
 
 class Stopped(RuntimeError):
@@ -271,27 +366,39 @@ def config_file(folder: Path) -> Path:
     return folder / "config.yaml" if (folder / "config.yaml").exists() else Path(os.devnull)
 
 
+def own_code(folder: Path) -> Path | None:
+    """The run's reverse_model.py, if it has one."""
+    check_regular(folder / CODE)
+    return folder / CODE if (folder / CODE).exists() else None
+
+
 def prepare(folder: Path, settings: configuration.Config, *, backend: str) -> Run:
     """A new training, with nothing on disk yet. Raises InputError if an input is at fault."""
-    return Run(
-        folder,
-        settings,
-        backend=backend,
-        code=folder / CODE if (folder / CODE).is_file() else None,
-        source=config_file(folder),
-    )
+    return Run(folder, settings, backend=backend, code=own_code(folder), source=config_file(folder))
 
 
-def resume(folder: Path, *, backend: str) -> Run:
+def resume(folder: Path, *, backend: str, sets: Sequence[str] = ()) -> Run:
     """The newest training of a run folder, where it stopped, with the configuration and the network that it was begun
-    with."""
-    every = [results for results in rundir.all_results(folder) if (results / "config.yaml").is_file()]
+    with; `sets` changes what can be changed. What a user should know of it is in `said`.
+
+    Raises InputError where there is none, where another process trains it, and for a change that cannot be.
+    """
+    every = [results for results in rundir.all_results(folder) if (results / "config.yaml").exists()]
     if not every:
         raise InputError(f"{folder}: nothing to resume, there are no results; leave --resume out")
     results = every[-1]
-    settings = configuration.load(results / "config.yaml")
-    code, source = saving.own_network(results), results / "config.yaml"
-    run = Run(folder, settings, backend=backend, code=code, source=source)
-    run.results = results
-    saving.restore(run)
+    lock = Lock(results)
+    try:
+        begun, settings = changes.load(results, sets)
+        code, source = saving.own_network(results), results / "config.yaml"
+        run = Run(folder, settings, backend=backend, code=code, source=source)
+        run.results, run.lock = results, lock
+        saving.restore(run)
+        changes.check(run, begun)
+        run.said = [*changes.edited(run, config_file(folder), begun), *changes.course(run, begun)]
+        if settings != begun:
+            saving.write_config(run)
+    except BaseException:
+        lock.release()
+        raise
     return run

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from bdiff_np.errors import InputError
 from bdiff_np.nets.custom import FILE as CODE
-from bdiff_np.runfolder.files import write_whole
+from bdiff_np.runfolder.files import check_regular, write_whole
 
 _RESULTS = re.compile(r"d_(\d\d)_(\d\d)_(\d{4})_t_(\d\d)_(\d\d)_(\d\d)(?:_(\d+))?")
-_CHECKPOINT = re.compile(r"model_epoch_(\d+)\.safetensors")
+_CHECKPOINT = re.compile(r"model_epoch_([0-9]{1,15})\.safetensors")
 
 
 def new_results(run: Path, now: datetime | None = None) -> Path:
@@ -71,12 +71,24 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def read_results(results: Path) -> dict:
-    """results.json, or {} where it is missing or damaged: what stands in it can be made again from the checkpoints."""
+    """results.json, or {} where there is none. Raises InputError for one that cannot be read, or that chooses no
+    epoch."""
+    path = results / "results.json"
+    check_regular(path)
+    fix = "without it the newest checkpoint counts, so remove it, or name a checkpoint"
     try:
-        content = json.loads((results / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be read: {fault.strerror or fault}; {fix}") from None
+    except (ValueError, RecursionError) as fault:  # no JSON or no text, a number too long, lists too deep
+        raise InputError(f"{path}: damaged ({str(fault)[:100]}); {fix}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged (no object of keys); {fix}")
+    if not isinstance(content.get("chosen_epoch"), int | None):
+        raise InputError(f"{path}: damaged (chosen_epoch is {str(content['chosen_epoch'])[:60]}); {fix}")
+    return content
 
 
 @dataclass(frozen=True)
@@ -128,6 +140,7 @@ def resolve(target: str | Path | None) -> Source:
         run = results.parent.parent if results is not None and results.parent.name == "results" else None
         return Source(path, results, run, "checkpoint")
     if not path.is_dir():
+        check_regular(path)
         raise InputError(f"{path}: there is no such checkpoint, results folder or run folder")
     if checkpoints(path):
         run = path.resolve().parent.parent if path.resolve().parent.name == "results" else None
@@ -141,4 +154,4 @@ def resolve(target: str | Path | None) -> Source:
 def _chosen(results: Path) -> Path:
     """The checkpoint that the training stands for: the one it chose, else the last."""
     files = checkpoints(results)
-    return files.get(read_results(results).get("chosen_epoch"), list(files.values())[-1])  # type: ignore[arg-type]
+    return files.get(read_results(results).get("chosen_epoch", 0), list(files.values())[-1])

@@ -12,7 +12,8 @@ from bdiff_np import config as configuration
 from bdiff_np.errors import InputError
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.runfolder import checkpoint, rundir
-from bdiff_np.runfolder.files import write_whole
+from bdiff_np.runfolder.files import check_regular, write_whole
+from bdiff_np.runfolder.lock import Lock
 
 if TYPE_CHECKING:
     from bdiff_np.runfolder.run import Run
@@ -37,13 +38,19 @@ def begin(run: Run) -> None:
     run.results = rundir.new_results(run.folder)
     code = run.code.read_bytes() if run.code else BUILT_IN.format(net=run.settings.model.net).encode()
     write_whole(run.results / CODE, code)
-    # last: with it the folder can be resumed
+    run.lock = Lock(run.results)
+    write_config(run)  # last: with it the folder can be resumed
+
+
+def write_config(run: Run) -> None:
+    """The resolved configuration, in the results folder."""
     write_whole(run.results / "config.yaml", configuration.dump(run.settings).encode())
 
 
 def discard(run: Run) -> None:
     """Removes the results folder of a training that fails before its first epoch has ended."""
     if run.results.parent == run.folder / "results" and not run.epoch and not rundir.checkpoints(run.results):
+        run.release()  # Windows removes no file that is open
         shutil.rmtree(run.results)
         if not any(run.results.parent.iterdir()):
             run.results.parent.rmdir()
@@ -51,6 +58,7 @@ def discard(run: Run) -> None:
 
 def save(run: Run, epoch: int) -> None:
     """Metrics, results and a checkpoint, as of now, under the number of an epoch."""
+    tensors = run.training.tensors()  # raises Diverged where they are no good: then nothing is written over
     # The histories first: a kill between the two leaves more history than checkpoint, which resume cuts off; never
     # less.
     run.tick()
@@ -65,7 +73,7 @@ def save(run: Run, epoch: int) -> None:
         "best": run.history.best, "grad_norm": run.training.optimizer.grad_norm,
         "wall_seconds": run.wall_seconds,
     }  # fmt: skip
-    checkpoint.write(rundir.checkpoint_path(run.results, epoch), run.training.tensors(), meta)
+    checkpoint.write(rundir.checkpoint_path(run.results, epoch), tensors, meta)
 
 
 def _fingerprints(run: Run) -> list[int]:
@@ -73,24 +81,46 @@ def _fingerprints(run: Run) -> list[int]:
 
 
 def restore(run: Run) -> None:
-    """Goes on from the newest checkpoint of the results folder that can be read, or from the start if there is
-    none."""
+    """Goes on from the newest checkpoint of the results folder that is whole and fits, or from the start where none is
+    whole.
+
+    Raises InputError where some are whole and none of them fits: its network or its history is gone, and to begin again
+    in this folder would lose what was trained.
+    """
     # of a write that a kill cut off
     for left in [*run.results.glob(".*.tmp"), *run.results.glob("checkpoints/.*.tmp")]:
         left.unlink()
+    passed, misfit = [], None
     for path in reversed(rundir.checkpoints(run.results).values()):
         try:
-            tensors, meta = checkpoint.read(path)
+            tensors, meta = checkpoint.load(path, training=True)
+        except InputError as fault:
+            passed.append(fault)
+            continue
+        if meta["data"] != _fingerprints(run):
+            raise InputError(
+                f"{run.folder}: the rows of train or val have changed since {path.name} was saved; start anew, "
+                "without --resume"
+            )
+        try:
+            _go_back(run, path, tensors, meta)
+            misfit = None
             break
         except InputError as fault:
-            print(f"{fault}; an earlier checkpoint is taken, or the start where there is none", file=sys.stderr)
-    else:
-        return
-    if meta["data"] != _fingerprints(run):
-        raise InputError(
-            f"{run.folder}: the rows of train or val have changed since {path.name} was saved; start anew, "
-            "without --resume"
-        )
+            passed.append(fault)
+            misfit = misfit or fault
+    if misfit:
+        raise misfit
+    for reason in passed:
+        print(f"{reason}; an earlier checkpoint is taken, or the start where there is none", file=sys.stderr)
+
+
+def _go_back(run: Run, path: Path, tensors: dict, meta: dict) -> None:
+    """Puts a run where it was when a checkpoint was saved."""
+    length = run.training.steps_per_epoch
+    if not 0 <= meta["step"] - meta["epoch"] * length <= length:
+        raise InputError(f"{path}: damaged (step {meta['step']} is none of epoch {meta['epoch'] + 1})")
+    run.history.load(run.results, meta["epoch"], (run.settings.training.num_examples, run.train_rows.D))
     begun_on = meta.get("backend", "numpy")
     # another one rounds differently: to go on exactly takes the same
     if run.auto and begun_on != run.training.model.ops.name:
@@ -103,10 +133,10 @@ def restore(run: Run) -> None:
     run.training.optimizer.grad_norm, run.wall_seconds = meta["grad_norm"], meta["wall_seconds"]
     run.loss_sum, run.loss_count, run.seconds = meta["loss_sum"], meta["loss_count"], meta["seconds"]
     run.history.best = tuple(meta["best"]) if meta["best"] else None
-    run.history.load(run.results, meta["epoch"])
 
 
 def own_network(results: Path) -> Path | None:
     """The reverse_model.py of a results folder, None where it holds no code."""
     code = results / CODE
+    check_regular(code)
     return code if code.is_file() and not code.read_bytes().startswith(BUILT_IN_START.encode()) else None

@@ -32,17 +32,18 @@ def draw(run, model, bound: evaluate.Bound, rows: np.ndarray) -> None:
 
 def _pictures(run, model, bound: evaluate.Bound, rows: np.ndarray) -> Iterator[tuple[str, Callable[[Path], None]]]:
     """The name of each picture, and what draws it to a path."""
-    h, data = run.history.columns, run.train_rows.with_file(run.settings.data)
+    data = run.train_rows.with_file(run.settings.data)
     examples = of_examples(model.family.data)
     if run.epoch:
         yield "loss_curve.png", partial(_loss_curve, run, model, bound)
+    seen, frames = run.history.looked_at()
+    if frames:
         if run.history.census and run.settings.training.num_val_samples:
-            yield "validation.png", lambda path: curves.validation(path, h["epoch"], run.history.census.stack(h))
+            yield "validation.png", lambda path: curves.validation(path, seen["epoch"], run.history.census.stack(seen))
         if examples:
-            evolution = run.history.examples
             yield (
                 "sample_evolution_throughout_training.gif",
-                lambda path: examples.sample_evolution(path, h["epoch"], np.stack(evolution), data),
+                lambda path: examples.sample_evolution(path, seen["epoch"], np.stack(frames), data),
             )
     if examples:
         yield "reverse_trajectory.gif", partial(_reverse_trajectory, run, model, examples)

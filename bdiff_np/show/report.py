@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+from bdiff_np import evaluate
 from bdiff_np.diffusion import Family
 from bdiff_np.evaluate import Bound
 from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder.amounts import FIRST
+
+NOTEWORTHY = 0.02  # by which share the held-out rows' bound must have risen to be spoken of
 
 # Training
 # ----------------------------------------------------------------------------------------------------------------------
@@ -16,6 +21,8 @@ def plan(job: training.Run) -> str:
     """What a training is going to do."""
     t, settings = job.training, job.settings
     val = f", {len(job.val_rows)} held out" if job.val_rows is not None else ""
+    if job.val_taken:
+        val += " of them by the seed, for there is no val file (data.val: none keeps them)"
     return (
         f"{job.folder}: {len(job.train_rows)} rows of {job.train_rows.D} {job.train_rows.elements}{val}; "
         f"T = {t.T}, {t.model.params.flat.size} parameters, "
@@ -23,8 +30,19 @@ def plan(job: training.Run) -> str:
         f"{settings.training.epochs} epochs of {t.steps_per_epoch} steps, {t.batch_rows} rows x {t.repeats} timesteps "
         "each"
         + (f", from step {t.optimizer.taken}" if t.optimizer.taken else "")
+        + _looks(job)
         + (f"\nresults: {job.results}" if job.results != Path() else "")
     )
+
+
+def _looks(job: training.Run) -> str:
+    """What is looked at between epochs, where that is less than could be."""
+    much, asked = job.amounts, job.settings.training.num_val_samples if job.history.census else 0
+    if much.every == 1 and much.samples == asked:
+        return ""
+    bound = f"the bound of the held-out rows from {much.evaluations} steps of the chain, " if much.evaluations else ""
+    when = "each epoch" if much.every == 1 else f"the first {FIRST} epochs and every {much.every} epochs"
+    return f"\nafter {when}, to take a tenth of the time at most: {bound}{much.samples} samples"
 
 
 def ending(job: training.Run, how: str) -> str:
@@ -38,11 +56,55 @@ def ending(job: training.Run, how: str) -> str:
     return text + (f"; go on with: python cli.py train {job.folder} --resume" if how == "interrupted" else "")
 
 
+def finished(job: training.Run) -> str:
+    """That there is no step left to take, and how to go on all the same."""
+    more, early = f"training.epochs={2 * job.settings.training.epochs}", ""
+    if job.epoch < job.settings.training.epochs:
+        more, early = "training.patience=never", " with an early stop"
+    return (
+        f"finished already{early}: {job.epoch} epochs; to go on: python cli.py train {job.folder} --resume --set {more}"
+    )
+
+
+def early_stop(job: training.Run) -> str:
+    """Why a training ended before its last epoch; empty for one that did not."""
+    if job.epoch >= job.settings.training.epochs or not job.exhausted:
+        return ""
+    return (
+        f"the bound of the held-out rows has not been better for {job.patience} epochs; to go on: python cli.py train "
+        f"{job.folder} --resume --set training.patience=never"
+    )
+
+
+def overfitting(job: training.Run) -> str:
+    """What the held-out rows say against the model, in a sentence; empty where they say nothing."""
+    bounds = [bits for bits in job.history.columns["val_bound_bits"] if not math.isnan(bits)]
+    if not bounds or not job.speaking or job.history.best is None:
+        return ""
+    least, epoch = job.history.best
+    stands = f"the run stands for epoch {epoch}" if job.select == "best" else f"select: best would take epoch {epoch}"
+    help = "more rows, dropout or a smaller network help"
+    name, nats = job.family.baseline(job.train_rows) or ("", math.inf)
+    if least > nats / evaluate.LN2:
+        return (
+            f"overfitting: the held-out rows cost {least:.2f} bits at best, in epoch {epoch}, which is more than the "
+            f"{nats / evaluate.LN2:.2f} bits of {name}; {stands}; {help}"
+        )
+    if bounds[-1] > least * (1 + NOTEWORTHY):
+        return (
+            f"overfitting: the bound of the held-out rows was least in epoch {epoch}, {least:.2f} bits, and is "
+            f"{bounds[-1]:.2f} bits in the last; {stands}; {help}"
+        )
+    return ""
+
+
 def conclusion(job: training.Run, results: dict) -> str:
-    """Samples, bounds and where the pictures are."""
-    rows, train, census = results["rows"], job.train_rows, job.history.census
-    summary = train.summary(rows)
-    lines = [f"{train.text(rows)}\n{len(rows)} samples{f'; {summary}' if summary else ''}\n"]
+    """Samples, bounds and where the pictures are. results : what conclude.conclude gave, or results.json"""
+    train, census, lines = job.train_rows, job.history.census, []
+    if "rows" in results:
+        rows = results["rows"]
+        summary = train.summary(rows)
+        lines.append(f"{train.text(rows)}\n{len(rows)} samples{f'; {summary}' if summary else ''}\n")
     lines += [bound(Bound(**b), f"{split} rows", job.family) for split, b in results["bounds"].items()]
     lines += ["\n" + census.words(results["samples"])] if census else []
     pictures = sorted(p.name for p in job.results.iterdir() if p.suffix in (".png", ".gif"))

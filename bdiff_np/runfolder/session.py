@@ -1,0 +1,103 @@
+"""One `train` on the command line, from the checks to the last word."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bdiff_np import config
+from bdiff_np.errors import InputError
+from bdiff_np.runfolder import conclude, saving
+from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder.signals import Watch, release
+from bdiff_np.show import report
+
+
+def train(folder: Path, sets: Sequence[str], *, backend: str, resume: bool, say: Callable[..., None]) -> int:
+    """Trains a run folder, or goes on with its newest results; returns the exit code: 0, 1 for a training that cannot
+    go on, 128 + the number of a signal that ended it.
+
+    sets : changes of the configuration. say(text, err=True) : prints a line. Raises InputError.
+    """
+    with Watch() as watch:
+        job = None
+        try:
+            job = _resume(folder, sets, backend, say) if resume else _prepare(folder, sets, backend)
+            say(report.plan(job), err=True)
+            done = conclude.concluded(job) if resume else None
+            if done is not None:
+                say(report.finished(job), err=True)
+                say(report.conclusion(job, done))
+                return 0
+            return _run(job, watch, resume, say)
+        except KeyboardInterrupt:
+            say(_where_it_stands(folder, job), err=True)
+            return watch.exit_code
+        finally:
+            if job is not None:
+                job.release()
+
+
+def _prepare(folder: Path, sets: Sequence[str], backend: str) -> training.Run:
+    return training.prepare(folder, config.load(training.config_file(folder), sets), backend=backend)
+
+
+def _resume(folder: Path, sets: Sequence[str], backend: str, say) -> training.Run:
+    job = training.resume(folder, backend=backend, sets=sets)
+    for line in job.said:
+        say(line, err=True)
+    return job
+
+
+def _run(job: training.Run, watch: Watch, resume: bool, say) -> int:
+    if not job.finished:
+        job.compile()  # before there is a results folder: who interrupts it leaves nothing behind
+    if not resume:
+        saving.begin(job)
+        say(f"results: {job.results}", err=True)
+    try:
+        ending = job.train(watch)
+    except training.Stopped as fault:
+        say(str(fault), err=True)
+        return 1
+    for line in (report.ending(job, ending), report.early_stop(job), report.overfitting(job)):
+        if line:
+            say(line, err=True)
+    results = report.conclusion(job, conclude.conclude(job))
+    try:
+        say(results)
+    except OSError:
+        if watch.number is None:
+            raise
+        release(sys.stdout)  # the terminal is gone, as SIGHUP tells
+    return watch.exit_code if ending == "interrupted" else 0
+
+
+def _where_it_stands(folder: Path, job: training.Run | None) -> str:
+    """After a signal that was not waited for."""
+    if job is None or job.results == Path():
+        return "\ninterrupted before the training began; nothing is left behind"
+    if job.finished:
+        return f"\nthe model is saved in {job.results}; bounds and pictures: python cli.py train {folder} --resume"
+    return f"\ninterrupted; go on from the last checkpoint in {job.results}: python cli.py train {folder} --resume"
+
+
+def plan(folder: Path, sets: Sequence[str], *, backend: str) -> tuple[str, str]:
+    """The resolved configuration of a training that is not to begin, and what it would do. Raises InputError."""
+    job = _prepare(folder, sets, backend)
+    return config.dump(job.settings), report.plan(job)
+
+
+def check(folder: Path, *, seed: int | None, resume: bool, dry_run: bool) -> None:
+    """Raises InputError for a folder that is not there, and for options that contradict one another."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: there is no such run folder; make one with a train.txt in it, or an example: python cli.py "
+            "data heartbeat --help"
+        )
+    if resume and (seed is not None or dry_run):
+        raise InputError(
+            "--resume goes on with the seed it was begun with, and takes steps; leave out --seed and --dry-run, or "
+            "start anew"
+        )

@@ -1,0 +1,106 @@
+"""Ctrl-C, and what queues and containers send before they kill, TERM and HUP: a training ends in good order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}  # Windows has no SIGHUP
+
+
+class Watch:
+    """From `with` on, notes the first of these signals and raises KeyboardInterrupt; after it stderr and the handlers
+    are what they were.
+
+    While `patient`, the first signal is noted alone: who works looks at `number`. A second one always raises. In
+    another thread than the main one Python has no handlers: there none is set, and nothing is noted.
+
+    number : of the first signal, None before it
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._patient = False
+        self._before: dict[int, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell gives it for a process that a signal ended."""
+        return 128 + (self.number or signal.SIGINT)
+
+    def __enter__(self) -> Watch:
+        self._stderr, self._steady = sys.stderr, Steady(sys.stderr)
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        sys.stderr = self._steady  # type: ignore[assignment]
+        for name in NAMES:
+            number = getattr(signal, name, 0)
+            before = signal.getsignal(number) if number else None  # None for a handler that is not Python's, too
+            if before is None or before is signal.SIG_IGN and name == "SIGHUP":  # nohup wants it so
+                continue
+            self._before[number] = before
+            signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        if sys.stderr is self._steady:
+            sys.stderr = self._stderr
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Around work that looks at `number` itself."""
+        self._patient = True
+        try:
+            yield
+        finally:
+            self._patient = False
+
+    def _on_signal(self, number: int, _) -> None:
+        first, self.number = self.number is None, self.number or number
+        if not (first and self._patient):
+            raise KeyboardInterrupt
+        name = NAMES[signal.Signals(number).name]
+        print(f"\n{name}: finishing the step, saving, drawing the pictures (again to leave at once)", file=sys.stderr)
+
+
+class Steady:
+    """A text stream that loses what cannot be written, where the work that it tells of must go on: a closed terminal, a
+    pipe without a reader, a signal in the midst of another write."""
+
+    def __init__(self, stream) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            release(self._stream)
+        except (ValueError, RuntimeError):  # closed; a signal handler's line while another is being written
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            release(self._stream)
+        except (ValueError, RuntimeError):
+            pass
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+def release(stream) -> None:
+    """Sends a stream that cannot be written, and what it still holds, nowhere: else Python fails at its exit."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

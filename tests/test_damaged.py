@@ -1,0 +1,316 @@
+"""Files of a results folder that are not what they should be: each is a sentence that names the file and the fault,
+with exit code 2, and --resume goes on from the newest good checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+from tiny import NET, invoke, make_run, newest
+
+from bdiff_np.diffusion.bernoulli_family import Bernoulli
+from bdiff_np.runfolder import checkpoint, conclude, files, rundir
+from bdiff_np.runfolder import run as training
+from bdiff_np.show import pictures
+
+DEEP = "[" * 50_000
+HUGE = "9" * 5_000
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run folder with three checkpoints."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw", lambda *_: None)
+        patch.setattr(conclude, "EVALUATIONS", 1 << 7)
+        folder = make_run(tmp_path_factory.mktemp("finished") / "run", epochs=3)
+        assert invoke("train", folder).exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def last(run: Path) -> Path:
+    return rundir.checkpoint_path(newest(run), 3)
+
+
+def sentence(*arguments) -> str:
+    """What a command says that is refused."""
+    found = invoke(*arguments)
+    assert found.exit_code == 2 and found.stdout == "" and "Traceback" not in found.stderr, found.stderr
+    lines = found.stderr.strip().splitlines()
+    return lines[-1] if lines[0].startswith("using ") else found.stderr.strip()
+
+
+def change(**values):
+    """A change of the description; None removes."""
+
+    def apply(tensors, meta):
+        meta.update(values)
+        for name in [name for name, value in values.items() if value is None]:
+            del meta[name]
+
+    return apply
+
+
+def tensor(name, value):
+    def apply(tensors, meta):
+        tensors[name] = value(tensors[name]) if value else None
+        if tensors[name] is None:
+            del tensors[name]
+
+    return apply
+
+
+def filled(value):
+    def put(array):
+        array = np.array(array)
+        array.flat[0] = value
+        return array
+
+    return put
+
+
+CHANGES = {
+    "D negative": (change(D=-1), "its D is -1"),
+    "D text": (change(D="8"), "its D is '8'"),
+    "D fraction": (change(D=8.5), "its D is 8.5"),
+    "D huge": (change(D=2**40), "its D is"),
+    "no D": (change(D=None), "its description lacks D"),
+    "no net": (change(net=None), "its description lacks net"),
+    "net a list": (change(net=[1]), "its net is [1]"),
+    "no config": (change(config=None), "its description lacks config"),
+    "config a list": (change(config=[]), "its config is []"),
+    "config of numbers": (change(config={"model": 3}), "its config.model is 3"),
+    "config of another family": (change(config={"model": {"family": [1]}}), "its configuration is not one of this"),
+    "config unknown": (change(config={"model": {"T": -3}}), "its configuration is not one of this version"),
+    "no pi": (tensor("pi", None), "lacks 'pi'"),
+    "pi of another shape": (tensor("pi", lambda _: np.full(3, 0.5)), "pi has shape (3,), expected () or (8,)"),
+    "pi of two axes": (tensor("pi", lambda _: np.full((1, 8), 0.5)), "pi has shape (1, 8)"),
+    "pi above 1": (tensor("pi", lambda _: np.asarray(1.5)), "pi must lie between"),
+    "nan weight": (tensor("ema/out/W", filled(np.nan)), "ema/out/W holds values that are not finite"),
+    "infinite weight": (tensor("params/out/b", filled(np.inf)), "params/out/b holds values that are not finite"),
+    "nan moment": (tensor("v", filled(np.nan)), "v holds values that are not finite"),
+    "integer weight": (tensor("ema/out/b", lambda a: a.astype(np.int32)), "ema/out/b holds int32"),
+    "no averages": (
+        lambda t, m: [t.pop(n) for n in list(t) if n.startswith("ema/")],
+        "it holds no averaged weights",
+    ),
+    "fewer weights": (tensor("params/out/b", None), "m has shape (208,), expected (200,)"),
+    "m of another shape": (tensor("m", lambda _: np.zeros(3, np.float32)), "m has shape (3,), expected (208,)"),
+    "no v": (tensor("v", None), "it lacks v"),
+    "epoch negative": (change(epoch=-1), "its epoch is -1"),
+    "step text": (change(step="15"), "its step is '15'"),
+    "step huge": (change(step=10**30), "its step is"),
+    "no data": (change(data=None), "its description lacks data"),
+    "data of texts": (change(data=["a"]), "its data.0 is 'a'"),
+    "best a number": (change(best=3.0), "its best is 3.0"),
+    "seconds negative": (change(wall_seconds=-1.0), "its wall_seconds is -1.0"),
+}
+
+
+# what a training needs to go on, and a model that is sampled does not
+ONLY_RESUME = ("no data", "no v")
+
+
+def damage(run: Path, case: str) -> str:
+    change, says = CHANGES[case]
+    tensors, meta = checkpoint.read(last(run))
+    change(tensors, meta)
+    checkpoint.write(last(run), tensors, meta)
+    return says
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_right_checksum_wrong_content(run, case):
+    """A sentence with the file and what is wrong with it, from all commands that take a model; --resume takes the
+    checkpoint before, says so, and comes to the same end."""
+    before = checkpoint.read(last(run))[0]
+    says = damage(run, case)
+    for command in ("sample", "evaluate", "validate"):
+        if case in ONLY_RESUME:
+            assert invoke(command, run).exit_code == 0
+            continue
+        said = sentence(command, run)
+        assert said.startswith(f"{last(run)}: ") and says in said and "\n" not in said, said
+    if "pi" in case or case in ("config of another family", "config unknown"):
+        return  # --resume reads neither: pi and the configuration are those of the run folder and of config.yaml
+    resumed = invoke("train", run, "--resume")
+    assert resumed.exit_code == 0 and f"{last(run)}: " in resumed.stderr and says in resumed.stderr
+    assert "an earlier checkpoint is taken" in resumed.stderr and "from step 20" in resumed.stderr
+    after = checkpoint.read(last(run))[0]
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+@pytest.mark.parametrize("text", [DEEP, f'{{"format": {HUGE}}}', '{"format": [1], "crc32": 0}', "[[1]]"])
+def test_description_of_another_kind(run, text):
+    """Lists too deep to read, a number too long, no object."""
+    last(run).write_bytes(save({"x": np.zeros(3)}, metadata={checkpoint.KEY: text}))
+    said = sentence("sample", run)
+    assert said.startswith(f"{last(run)}: ") and "\n" not in said
+    resumed = invoke("train", run, "--resume")
+    assert resumed.exit_code == 0 and "an earlier checkpoint is taken" in resumed.stderr
+
+
+def test_step_of_another_epoch(run):
+    """A checkpoint whose step is none of its epoch is passed over, though each is right on its own."""
+    tensors, meta = checkpoint.read(last(run))
+    checkpoint.write(last(run), tensors, {**meta, "step": 12})
+    resumed = invoke("train", run, "--resume")
+    assert resumed.exit_code == 0 and "step 12 is none of epoch 4" in resumed.stderr and "step 20" in resumed.stderr
+
+
+RESULTS = {
+    "deep": DEEP,
+    "a huge number": f'{{"chosen_epoch": {HUGE}}}',
+    "chosen a list": '{"chosen_epoch": [1]}',
+    "chosen a text": '{"chosen_epoch": "1"}',
+    "no object": "[]",
+    "no JSON": "{",
+}
+
+
+@pytest.mark.parametrize("case", RESULTS)
+def test_damaged_results(run, case):
+    """results.json says which epoch a run stands for: one that cannot be read is a sentence."""
+    path = newest(run) / "results.json"
+    path.write_text(RESULTS[case])
+    for command in ("sample", "evaluate", "validate"):
+        said = sentence(command, run)
+        assert said.startswith(f"{path}: damaged (") and "name a checkpoint" in said and "\n" not in said
+    assert sentence("train", run, "--resume").startswith(f"{path}: is missing or damaged")
+    assert invoke("sample", last(run)).exit_code == 0
+    path.unlink()
+    assert invoke("sample", run).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda saved: saved["examples_per_epoch"][2].pop(),
+        lambda saved: saved["examples_per_epoch"][2][0].pop(),
+        lambda saved: saved["examples_per_epoch"].__setitem__(2, 3),
+        lambda saved: saved["examples_per_epoch"][2][0].__setitem__(0, 10**30),
+    ],
+)
+def test_examples_of_another_shape(run, change):
+    """An earlier checkpoint is taken whose history is whole."""
+    path = newest(run) / "results.json"
+    saved = json.loads(path.read_text())
+    change(saved)
+    path.write_text(json.dumps(saved))
+    resumed = invoke("train", run, "--resume")
+    assert resumed.exit_code == 0 and f"{path}: is missing or damaged" in resumed.stderr
+    assert "an earlier checkpoint is taken" in resumed.stderr and "from step 20" in resumed.stderr
+
+
+@pytest.mark.parametrize("content", ['epoch,step\n"' + "x" * 140_000, "epoch,step\n1," + HUGE, "\xff\n", "epoch\n2\n"])
+def test_damaged_metrics(run, content):
+    """A field too large for Python's csv, a number too long, no text, other epochs."""
+    path = newest(run) / "metrics.csv"
+    path.write_text(content, encoding="latin-1")
+    assert sentence("train", run, "--resume").startswith(f"{path}: is missing or damaged")
+    assert invoke("sample", run).exit_code == 0
+
+
+def test_metrics_that_end_early(run):
+    """The history of two epochs is enough for the checkpoint of the second."""
+    path = newest(run) / "metrics.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3]))
+    resumed = invoke("train", run, "--resume")
+    assert resumed.exit_code == 0 and "from step 20" in resumed.stderr
+    assert [line.split(",")[0] for line in path.read_text().splitlines()] == ["epoch", "1", "2", "3"]
+
+
+def test_a_network_in_latin_1_is_resumed(run, tmp_path):
+    """Python reads it by its coding line; nothing else needs its text."""
+    code = "# coding: latin-1\n# r\xe9seau\n" + NET
+    folder = make_run(tmp_path / "latin", epochs=1)
+    (folder / "reverse_model.py").write_bytes(code.encode("latin-1"))
+    assert invoke("train", folder).exit_code == 0
+    assert invoke("train", folder, "--resume").exit_code == 0
+    assert invoke("sample", folder).exit_code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", None)])
+@pytest.mark.parametrize("name", ["results.json", "metrics.csv", "config.yaml", "checkpoint", "reverse_model.py"])
+def test_no_file_is_not_waited_for(run, name, make):
+    """A pipe or a folder where a file of the results should be: at once a sentence with its name, from the commands
+    that read it."""
+    path = last(run) if name == "checkpoint" else newest(run) / name
+    path.unlink()
+    make(path)
+    # ends the wait of who waits, who then says something else
+    watch = threading.Timer(9, lambda: os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK)))
+    watch.start()
+    try:
+        if name in ("results.json", "checkpoint"):
+            assert sentence("sample", run).startswith(f"{path}: ")
+        if name == "checkpoint":
+            assert f"{path}: is a" in invoke("train", run, "--resume").stderr
+        else:
+            assert f"{path}: " in sentence("train", run, "--resume")
+    finally:
+        watch.cancel()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("name", ["config.yaml", "reverse_model.py"])
+@pytest.mark.parametrize("command", ["train", "check-net"])
+def test_a_pipe_in_the_run_folder(tmp_path, name, command):
+    folder = make_run(tmp_path / "run")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    assert sentence(command, folder).startswith(f"{folder / name}: is a pipe or a device, not a file")
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    """A training whose weights overflow, though no gradient was at fault, stops with the cause and leaves the
+    checkpoint before."""
+    folder = make_run(tmp_path / "run")
+    step = training.Training.step
+
+    def poisoned(self):
+        loss = step(self)
+        if self.optimizer.taken == 27:
+            self.optimizer.ema.flat[3] = np.inf
+        return loss
+
+    monkeypatch.setattr(training.Training, "step", poisoned)
+    found = invoke("train", folder)
+    assert found.exit_code == 1 and "Traceback" not in found.stderr
+    said = found.stderr.strip().splitlines()[-1]
+    assert "training stopped in epoch 3: the weights after step 30 are not finite numbers" in said
+    assert f"the last good checkpoint is {rundir.checkpoint_path(newest(folder), 2)}" in said
+    assert list(rundir.checkpoints(newest(folder))) == [1, 2]
+    assert len((newest(folder) / "metrics.csv").read_text().splitlines()) == 3
+    monkeypatch.undo()
+    assert invoke("sample", folder).exit_code == 0
+
+
+def test_check_regular(tmp_path):
+    """What is missing, a file and a link to a file pass."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("none", "file", "link"):
+        files.check_regular(tmp_path / name)
