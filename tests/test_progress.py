@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 from bdiff_np.runfolder import progress
 
 
@@ -27,3 +30,15 @@ def test_short_work_is_silent(capsys):
         for _ in range(3):
             bar.update()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_gets_a_bar(monkeypatch):
+    """Where there is no terminal and no need of lines: the kernel of a notebook."""
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert progress.in_notebook()
+    with progress.progress(3, "training") as bar:
+        bar.update(3)
+    assert not isinstance(bar, progress.Lines) and bar.n == 3
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))  # imported, no notebook
+    assert not progress.in_notebook()

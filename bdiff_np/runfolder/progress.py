@@ -15,9 +15,12 @@ QUIET_SECONDS = 5.0  # between two lines where there is no terminal
 def progress(total: int, desc: str, initial: int = 0, leave: bool = True, quiet: float = QUIET_SECONDS):
     """Something with update(n), set_postfix_str(text), close(), that can stand in a `with`: tqdm's bar, or `Lines`
     where stderr is no terminal."""
-    if not sys.stderr.isatty():
+    if in_notebook():
+        from tqdm.auto import tqdm  # a widget where ipywidgets is installed, else a line that is written anew
+    elif not sys.stderr.isatty():
         return Lines(total, desc, initial, quiet)
-    from tqdm import tqdm
+    else:
+        from tqdm import tqdm
 
     # some terminals have no width to tell, and a bar of width 0 would be none
     known = shutil.get_terminal_size((0, 0)).columns > 0
@@ -30,6 +33,12 @@ def progress(total: int, desc: str, initial: int = 0, leave: bool = True, quiet:
         dynamic_ncols=known,
         ncols=None if known else 80,
     )
+
+
+def in_notebook() -> bool:
+    """Whether this process works for a notebook (Jupyter and what is built on it)."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return type(get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 class Lines:
