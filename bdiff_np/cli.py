@@ -215,7 +215,7 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
 @click.option("--data", "file", type=RUN, help="File of rows to evaluate; - is stdin. [default: those of --split]")
 @click.option(
     "--split",
-    type=click.Choice(["train", "val", "all"]),
+    type=click.Choice(["train", "val", "test", "all"]),
     help="Rows of the run folder. [default: val if there is one, else train]",
 )
 @click.option(

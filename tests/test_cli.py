@@ -625,6 +625,16 @@ def test_evaluate_json(trained):
     )
 
 
+def test_evaluate_of_test_rows(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    assert "has no test.txt to evaluate" in refused(run, "evaluate", run, "--split", "test")
+    (run / "test.txt").write_bytes((run / "train.txt").read_bytes())
+    train_rows, test_rows = (evaluated(run, "--split", split, evaluations=1 << 8) for split in ("train", "test"))
+    assert test_rows["data"] == "test rows" and test_rows["n_sequences"] == 4
+    assert test_rows["bits_per_sequence"] == train_rows["bits_per_sequence"]
+
+
 def test_evaluate_of_each_split(trained):
     """train has 4 rows, val 1, all 5; the bound of all is the mean over the rows; without a word it is val."""
     found = {split: evaluated(trained.run, "--split", split, evaluations=1 << 17) for split in ("train", "val", "all")}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bdiff_np.data import Data, read_file, refuse_missing
+from bdiff_np.data import Data, find_file, read_file, refuse_missing
 from bdiff_np.data.source import shown
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
@@ -19,9 +19,13 @@ def rows_to_evaluate(
     """Name and rows to evaluate, and all rows of their law where the model's configuration names one."""
     if file is not None and split is not None:
         raise InputError("give --data or --split, not both")
-    population, settings = model.kind.population, model.config.data
+    population, settings, named = model.kind.population, model.config.data, f"rows of {file and shown(file)}"
+    if split == "test":
+        if source.run is None or (file := find_file(model.kind, source.run, "test")) is None:
+            raise InputError(f"{source.run or source.checkpoint}: has no test{model.kind.ENDINGS[0]} to evaluate")
+        named = "test rows"
     if file is not None:
-        name, rows = f"rows of {shown(file)}", read_file(model.kind, file, model.form)
+        name, rows = named, read_file(model.kind, file, model.form)
         refuse_missing(model.family, rows)
         if rows.D != model.D:
             raise InputError(
