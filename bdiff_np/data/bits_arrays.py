@@ -47,14 +47,16 @@ def read(given: Any, name: str) -> Reading:
     if hasattr(given, "tocsr"):  # a sparse matrix or array of SciPy
         rows = given.tocsr()
         return _sliced(given.shape, lambda part: rows[part].toarray(), name)
-    if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # a data frame
+    if hasattr(given, "column_names"):  # a table of pyarrow
+        names = [column for column in given.column_names if not column.startswith("__index_level_")]  # pandas's index
+        reading = columns([given.column(column).to_numpy() for column in names], names, name)
+        left_out = ["the index left out"] * (len(names) < len(given.column_names))
+        return reading._replace(notes=[*reading.notes, *left_out])
+    if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # a data frame of pandas or polars
         names = [str(column) for column in given.columns]
-        if names == [str(k) for k in range(len(names))]:
-            names = []
-        series = [
-            given.iloc[:, k] if hasattr(given, "iloc") else given[column] for k, column in enumerate(given.columns)
-        ]
-        return columns([column.to_numpy() for column in series], names, name)
+        series = [given.iloc[:, k] if hasattr(given, "iloc") else given[column] for k, column in enumerate(names)]
+        numbered = names == [str(k) for k in range(len(names))]
+        return columns([column.to_numpy() for column in series], [] if numbered else names, name)
     try:
         array = given if isinstance(given, np.ndarray) else np.asarray(given)
     except ValueError:

@@ -96,11 +96,7 @@ def parquet(file: BinaryIO, path: str, name: str) -> Reading:
         table = reader.read_table(file)
     except Exception as fault:
         raise InputError(f"{name}: is not a whole Parquet file ({short(fault)}); save it again") from fault
-    names = [column for column in table.column_names if not column.startswith("__index_level_")]
-    arrays = [table.column(column).to_numpy() for column in names]
-    index = len(table.column_names) - len(names)
-    reading = bits_arrays.columns(arrays, names, name)
-    return reading._replace(notes=[*reading.notes, *["the index left out"] * bool(index)])
+    return bits_arrays.read(table, name)
 
 
 def bed(file: BinaryIO, path: str, name: str) -> Reading:
