@@ -1,7 +1,7 @@
 """bdiff_np: diffusion models for binary data, from scratch.
 
     import bdiff_np
-    model = bdiff_np.fit(X)             # rows of 0 and 1; or bdiff_np.load("runs/heartbeat_paper")
+    model = bdiff_np.load("runs/heartbeat_paper")  # or bdiff_np.fit(X), of rows of 0 and 1
     rows = model.sample(10, seed=0)     # (10, D) uint8
     bits = model.score(rows)            # (10,) upper bounds on -log2 p(row)
     model.save("model.safetensors")
@@ -17,9 +17,8 @@ from importlib.util import module_from_spec as _module_from_spec
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
 
-from bdiff_np.errors import InputError
-
 if TYPE_CHECKING:
+    from bdiff_np.errors import InputError
     from bdiff_np.model import Model
 
 __version__ = "0.1.0"
@@ -45,6 +44,10 @@ def __getattr__(name: str) -> Any:
         from bdiff_np.model import Model
 
         return Model
+    if name == "InputError":
+        from bdiff_np.errors import InputError
+
+        return InputError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

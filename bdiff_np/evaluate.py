@@ -134,8 +134,10 @@ def exact_terms(model, chain, rows: Data, kind: str = "learned") -> dict[str, fl
     return {"added": float(added) / len(rows), "null": float(null) / len(rows)}
 
 
-def score(model, data: Data, *, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
-    """The bound of each row on its own, (N,) bits. Every row meets the same steps and the same noise."""
+def score(model, rows: Data | np.ndarray, *, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
+    """The bound of each row on its own, (N,) bits, for rows (N, D). Every row meets the same steps and the same
+    noise."""
+    data = rows if isinstance(rows, Data) else model.kind.from_array(rows)
     check_width(model, data)
     family, chain, kernels = model.family, model.chain, model.kernels()
     memory.check(8 * evaluations * model.D, f"{evaluations} evaluations of each row", "take fewer (evaluations)")

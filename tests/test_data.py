@@ -163,7 +163,7 @@ def test_groups_of_bits_and_empty_text(tmp_path):
         (b"0,1,1\n0,1 1,0\n", "2:3", "'1 1' is not a bit"),
         (b"0,1,10\n", "1:5", "10 is not a bit"),
         (b"0,1,1\n0,1,0.5\n", "2:5", "the value 0.5 is not a bit"),
-        (b"011\n0,1,1\n", "2:3", "3 cells, but line 1 has 1"),
+        (b"011\n0,1,1\n", "2:2", "',' is here, but line 1 has none"),
     ],
 )
 @pytest.mark.parametrize("ending", [".txt", ".csv.gz"])

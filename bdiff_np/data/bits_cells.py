@@ -29,7 +29,7 @@ def separator_of(head: list[str]) -> str:
         return max((counts.count(count) for count in set(counts) - {0}), default=0)
 
     best = max(SEPARATORS, key=agreeing)  # the first of several
-    return best if agreeing(best) else ""
+    return best if 2 * sum(best in line for line in lines) > len(lines) else ""
 
 
 def _bare(line: str) -> str:

@@ -66,6 +66,8 @@ def _read_text(file: BinaryIO, name: str) -> Reading:
     skipped = next((k for k, line in enumerate(head) if not line.startswith("#")), 0)
     first = head[skipped].strip("\r ") if len(head) > skipped else ""
     separator = bits_cells.separator_of([line.rstrip("\r") for line in head[skipped:]])
+    if skipped and separator not in ("", " ") and head[skipped - 1].count(separator) == head[skipped].count(separator):
+        skipped -= 1  # a header that begins with #
     found = None if skipped else bits_text.equal_lines(source.blocks(file, name), separator)
     tokens = first.split()
     several = any(len(token) > 1 for token in tokens)

@@ -70,7 +70,7 @@ class _Table:
         head = next(rows, None)
         if head is None:
             raise self.cells.fault(1, 1, "the file is empty; write one row of 0 and 1 per line into it")
-        self.head = head
+        self.head = [head[0].lstrip("# ") if head[0].startswith("#") else head[0], *head[1:]]
         if (plain := self._plain_below()) is not None:
             return plain
         first, codes, width = self._body(rows)
@@ -216,7 +216,7 @@ class _Table:
         perhaps, are no bits."""
         if len(head) < 2 or not len(first):
             return False
-        header = not any(self._fits(head[1:], columns))
+        header = not self._some_fit(head[1:], columns)
         every = [*first] if header else [head[0], *first]
         if "" in every or len(set(every)) < len(every):
             return False
@@ -234,6 +234,11 @@ class _Table:
             fits.append(word in bits_words.MISSING or words <= set(bits_words.pair_of(words)))
         return fits
 
+    def _some_fit(self, head: list[str], columns: list[set[str]]) -> bool:
+        """Whether a cell of the first line that holds something could be a value of its column."""
+        named = [self.cells.plain(text) not in bits_words.MISSING for text in head]
+        return any(fit and there for fit, there in zip(self._fits(head, columns), named))
+
     def _is_header(self, head: list[str], columns: list[set[str]]) -> bool:
         """Whether the first line names the columns. Raises InputError where it could be either."""
         fits = self._fits(head, columns)
@@ -242,10 +247,9 @@ class _Table:
         texts = [text.strip() for text in head]
         if len(head) > 3 and texts in ([str(k) for k in range(len(head))], [str(k + 1) for k in range(len(head))]):
             return True  # as pandas numbers columns
-        filled = [fit for fit, text in zip(fits, texts) if self.cells.plain(text) not in bits_words.MISSING]
         if all(fits):
             return False
-        if not any(filled):
+        if not self._some_fit(head, columns):
             return True
         cell = fits.index(False)
         line, column = self.cells.place(0, cell + len(self.head) - len(head))
