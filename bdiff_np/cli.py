@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bdiff_np import __version__
+from bdiff_np import __version__, streams
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder.progress import progress
 
@@ -46,9 +46,15 @@ class Commands(click.Group):
     def get_help(self, ctx):
         return said(super().get_help(ctx))
 
+    def main(self, *args, **extra):
+        with streams.guarded():
+            return super().main(*args, **extra)
+
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # of a file such as /dev/stdout
+            sys.exit(streams.READER_LEFT)
         except InputError as fault:
             raise Fault(str(fault)) from None
         except NotImplementedError as fault:
