@@ -178,7 +178,7 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
         if seed is not None:
             sets = (*sets, f"training.seed={seed}")
         settings = config.load(training.config_file(run), sets)
-        job = training.prepare(run, settings, backend=backend)
+        job = training.prepare(run, settings, backend=backend, sets=sets)
         if dry_run:
             click.echo(config.dump(settings), nl=False)
             click.echo(report.plan(job), err=True)

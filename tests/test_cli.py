@@ -982,6 +982,40 @@ def test_settings_that_do_not_fit_the_rows(run, settings, says, dry):
     assert says in refused(run, "train", run, *dry, *(word for s in settings for word in ("--set", s)))
 
 
+@pytest.mark.parametrize(
+    "settings, blamed",
+    [
+        (["data.shape=[3, 3]"], 0),
+        (["data.shape=[3, 3]", "training.lr=1"], 0),
+        (["data.shape=[2, 2]", "data.shape=[3, 3]"], 1),
+        (["data.rule={name: heartbeat, period: 11}"], 0),
+        (["data.rule.name=heartbeat", "data.rule.period=11"], 1),
+        (["model.family=os"], 0),
+        (["model.net=os"], 0),
+        (["training.num_val_samples=1000000000"], 0),
+        (["training.patience=3"], 0),
+    ],
+)
+@pytest.mark.parametrize("file", ["", "data:\n  shape: [2, 5]\nmodel:\n  family: bernoulli\n  net: mlp\n", None])
+def test_a_fault_of_an_option_is_the_options(run, monkeypatch, settings, blamed, file):
+    """Whenever it is found, and whether or not there is a config.yaml that has the setting too, the last option that
+    gives it is named."""
+    monkeypatch.setattr(memory, "total", lambda: 8.0 * 2**30)
+    if file is not None:
+        (run / "config.yaml").write_text(file)
+    said = refused(run, "train", run, *(word for s in settings for word in ("--set", s))).splitlines()
+    assert len(said) == 1 and said[0].startswith(f"--set {settings[blamed]}: {settings[blamed].split('=')[0][:9]}"), (
+        said
+    )
+
+
+def test_a_fault_of_the_file_is_the_files(run):
+    """Options that give other settings are not blamed for what the file says."""
+    (run / "config.yaml").write_text("data:\n  shape: [3, 3]\n")
+    said = refused(run, "train", run, "--set", "data.batch_size=2", "--set", "training.seed=1")
+    assert said.startswith(f"{run / 'config.yaml'}:2:10: data.shape: 3 x 3 is not 10")
+
+
 def test_best_needs_held_out_rows(run):
     (run / "val.txt").unlink()
     said = refused(run, "train", run, "--set", "training.select=best")

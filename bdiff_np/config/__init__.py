@@ -141,9 +141,13 @@ def validate(raw: Mapping[str, Any]) -> Config:
     return schema(model.get("family"), model.get("net")).Config.model_validate(raw)
 
 
-def place(path: str | os.PathLike[str], setting: str) -> str:
-    """Where a setting such as "data.shape" stands in the file, as file:line:column; the file alone where it does not
-    stand there."""
+def place(path: str | os.PathLike[str], setting: str, sets: Sequence[str] = ()) -> str:
+    """Where a setting such as "data.shape" was given: the last of the options `sets` that gives it, or a part of it,
+    else the file as file:line:column; the file alone where it does not stand there."""
+    for text in reversed(sets):
+        key = text.partition("=")[0].strip()
+        if f"{setting}.".startswith(f"{key}.") or key.startswith(f"{setting}."):
+            return config_lines.option(text)
     try:
         place = yaml_lines.parse(open(path, encoding="utf-8-sig").read()).values.get(tuple(setting.split(".")))
     except (OSError, ValueError):

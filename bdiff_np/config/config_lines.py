@@ -79,6 +79,11 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     return ", ".join([text, " and ".join(limits)] if limits else [text])
 
 
+def option(text: str) -> str:
+    """What a message about a --set option begins with."""
+    return f"--set {text if len(text) <= 100 else text[:97] + '...'}"
+
+
 class _Reading:
     """One reading of a file and its options: the raw values, where each was given, and the faults so far."""
 
@@ -108,7 +113,7 @@ class _Reading:
                 )
             self.raw[section] = value if isinstance(value, dict) else {}
         for order, text in enumerate(sets):
-            self._set(text, Place(OPTION, order, f"--set {text if len(text) <= 100 else text[:97] + '...'}"))
+            self._set(text, Place(OPTION, order, option(text)))
         self.schema, faults = schema(self.raw["model"] if isinstance(self.raw["model"], dict) else {})
         self.sections: Mapping[str, type[BaseModel]] = self.schema.sections
         self.misnamed = bool(faults)

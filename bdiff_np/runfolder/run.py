@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,21 @@ VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after each epo
 class Run:
     """One training of a run folder, new or resumed.
 
-    folder : the run folder. settings : its configuration, read from the file `source`. code : its own network's file,
-        if any
+    folder : the run folder. settings : its configuration, read from the file `source` and the options `sets`. code :
+        its own network's file, if any
     results : the results folder, once there is one
     """
 
-    def __init__(self, folder: Path, settings: configuration.Config, *, backend: str, code: Path | None, source: Path):
+    def __init__(
+        self,
+        folder: Path,
+        settings: configuration.Config,
+        *,
+        backend: str,
+        code: Path | None,
+        source: Path,
+        sets: Sequence[str] = (),
+    ):
         self.folder, self.settings, self.code = folder, settings, code
         self.results = Path()
         self.family = family_of(settings)
@@ -47,7 +56,7 @@ class Run:
         faults = list(self._disagreements())
         if faults:
             raise InputError(
-                "\n".join(f"{configuration.place(source, path)}: {path}: {reason}" for path, reason in faults)
+                "\n".join(f"{configuration.place(source, path, sets)}: {path}: {reason}" for path, reason in faults)
             )
         chain = self.family.make_chain(settings.model, self.train_rows)
         self._build = lambda name: Training(
@@ -260,14 +269,18 @@ def config_file(folder: Path) -> Path:
     return folder / "config.yaml" if (folder / "config.yaml").exists() else Path(os.devnull)
 
 
-def prepare(folder: Path, settings: configuration.Config, *, backend: str) -> Run:
-    """A new training, with nothing on disk yet. Raises InputError if an input is at fault."""
+def prepare(folder: Path, settings: configuration.Config, *, backend: str, sets: Sequence[str] = ()) -> Run:
+    """A new training, with nothing on disk yet. Raises InputError if an input is at fault.
+
+    sets : the options among what `settings` was read from, which a fault may be of
+    """
     return Run(
         folder,
         settings,
         backend=backend,
         code=folder / CODE if (folder / CODE).is_file() else None,
         source=config_file(folder),
+        sets=sets,
     )
 
 
