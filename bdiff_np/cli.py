@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import click
@@ -216,26 +217,62 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
 @_seed()
 @_steps
 @click.option("--out", type=RUN, help="Write to this file (.txt, .csv, .npy, each text also .gz) instead of stdout.")
+@click.option(
+    "--known",
+    metavar="TEXT",
+    help="What is known of each row: 0, 1 or ? for each bit. Only rows that agree are drawn.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["rejection", "clamp"]),
+    help="With --known: rejection draws until rows enough agree, exact; clamp is a quick heuristic.  "
+    "[default: rejection]",
+)
+@click.option("--limit", type=click.IntRange(1), help="Rows that rejection draws at most.  [default: 1048576]")
 @_backend
-def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path | None, backend: str):
+def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, known, method, limit, backend: str):
     """Draw rows of 0 and 1 from a trained model, one a line.
 
     \b
     python cli.py sample runs/heartbeat_paper -n 5 --seed 1
     python cli.py sample -n 100000 --steps 200 --out rows.npy
+    python cli.py sample runs/heartbeat_paper -n 5 --known 1???????????????????
     """
     from bdiff_np import sample as sampler
     from bdiff_np.backends import auto
     from bdiff_np.runfolder import files
 
+    if known is None and (method or limit):
+        raise InputError(f"--{'method' if method else 'limit'} is for rows of which something is known; give --known")
+    if method == "clamp" and limit:
+        raise InputError("--limit is for --method rejection; clamp draws each row once")
     if out is not None:
         files.check_folder(out)
-    model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
+    exact = known is not None and method != "clamp"
+    # how many draws it takes is not known yet; ten for a row is a guess that only the choice of a back end rests on
+    model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n * (10 if exact else 1), m.steps(steps).T))
+    held = None if known is None else model.kind.read_known(known, model.D)
     if out is not None:
         model.kind.check_out(out)
     sampler.check_number(model, n, sampler.COPIES)
-    with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
-        rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
+    if exact:
+        limit = limit or sampler.LIMIT
+        with progress(limit, f"drawing until {n} agree, at most {limit}", leave=False) as bar:
+
+            def tell(drawn: int, found: int) -> None:
+                bar.set_postfix_str(f"{found} found", refresh=False)
+                bar.update(drawn)
+
+            rows = sampler.draw(
+                model, n, seed=seed, steps=steps, known=held, method="rejection", limit=limit, progress=tell
+            )
+    else:
+        if held is not None:
+            click.echo(sampler.HEURISTIC, err=True)
+        batches = -(-n // sampler.rows_at_once(model))
+        with progress(model.steps(steps).T * batches, "sampling", leave=False) as bar, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # said above, as a line
+            rows = sampler.draw(model, n, seed=seed, steps=steps, known=held, progress=bar.update)
     if out is None:
         click.echo(model.kind.text(rows), nl=False)
     else:

@@ -175,15 +175,26 @@ class Model:
         with np.errstate(over="ignore", invalid="ignore"):
             return self.net.forward(self.ops, self.params, x_t, t)[0]
 
-    def sample(self, n: int, seed: int = 0, steps: int | None = None, known: np.ndarray | None = None) -> np.ndarray:
+    def sample(
+        self,
+        n: int,
+        seed: int = 0,
+        steps: int | None = None,
+        known: np.ndarray | None = None,
+        method: str = "clamp",
+        limit: int | None = None,
+    ) -> np.ndarray:
         """n new rows, (n, D) of the data's dtype. A row depends on the seed and its number alone, not on n.
 
         steps : fewer steps of the chain. known : (D,) or (n, D), what is known of a row and stays, as the kind of data
             has it (`Data.check_known`)
+        method : "rejection", rows of the model's law given what is known, found among at most `limit` draws (2**20 by
+            default); "clamp", quick whatever is known, but a heuristic, as a UserWarning says
         """
         from bdiff_np import sample
 
-        return sample.draw(self, n, seed=seed, steps=steps, known=known)
+        more = {} if limit is None else {"limit": limit}
+        return sample.draw(self, n, seed=seed, steps=steps, known=known, method=method, **more)
 
     def score(self, rows: np.ndarray, seed: int = 0, evaluations: int = 2000) -> np.ndarray:
         """Upper bounds on -log2 p(row), (N,) bits, unbiased estimates from `evaluations` steps of the chain a row, for

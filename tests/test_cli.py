@@ -193,6 +193,51 @@ def test_memory_of_a_container(tmp_path, monkeypatch):
     assert memory.total.__wrapped__() > 2**30
 
 
+# Rows of which something is known
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_known_rows_are_the_free_ones_that_agree(trained, tmp_path):
+    """--known draws by rejection: the first of the free rows that agree; blanks and commas count nothing; --out too."""
+    free = good("sample", trained.run, "-n", 3000).stdout.splitlines()
+    expected = [row for row in free if row[1] == "1" and row[2] == "0"][:5]
+    found = good("sample", trained.run, "-n", 5, "--known", "?10???????")
+    assert found.stdout.splitlines() == expected
+    model, known = Model.load(trained.run), np.array([-1, 1, 0, *[-1] * 7])
+    assert found.stdout == data.Bits.text(model.sample(5, known=known, method="rejection"))
+    assert good("sample", trained.run, "-n", 5, "--known", "?,1,0, ??? ????").stdout == found.stdout
+    assert good("sample", trained.run, "-n", 5, "--known", "?10???????", "--method", "rejection").stdout == found.stdout
+    good("sample", trained.run, "-n", 5, "--known", "?10???????", "--out", tmp_path / "rows.txt")
+    assert (tmp_path / "rows.txt").read_text() == found.stdout
+
+
+def test_known_rows_by_clamping(trained):
+    """As in Python, with one line that says what it is and no other warning."""
+    found = good("sample", trained.run, "-n", 5, "--known", "?10???????", "--method", "clamp")
+    with pytest.warns(UserWarning):
+        rows = Model.load(trained.run).sample(5, known=np.array([-1, 1, 0, *[-1] * 7]))
+    assert found.stdout == data.Bits.text(rows)
+    assert found.stderr.count("heuristic") == 1 and "Warning" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--known", "01"], "--known: is of 2 bits, the rows have 10; give 0, 1 or ? for each bit"),
+        (["--known", "01x???????"], "--known: character 3 is 'x'; give 0, 1 or ? for each bit"),
+        (["--known", ""], "--known: is of 0 bits, the rows have 10"),
+        (["--method", "clamp"], "--method is for rows of which something is known; give --known"),
+        (["--limit", 5], "--limit is for rows of which something is known; give --known"),
+        (["--known", "?" * 10, "--method", "clamp", "--limit", 5], "--limit is for --method rejection"),
+        (["--known", "1111111111", "--limit", 200], "0 of 10 rows that agree with what is known were found in 200 dra"),
+    ],
+)
+def test_faults_of_what_is_known(trained, tmp_path, words, says):
+    """A sentence, exit code 2, and no file."""
+    found = invoke("sample", trained.run, *words, "--out", tmp_path / "rows.txt")
+    assert found.exit_code == 2 and says in found.stderr.splitlines()[-1] and not list(tmp_path.iterdir())
+
+
 # Help
 # ----------------------------------------------------------------------------------------------------------------------
 
