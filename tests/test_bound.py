@@ -288,6 +288,72 @@ def test_kl_of_each_step_is_its_enumeration(predict):
     assert np.all(np.abs(found.mean(0) - exact) < 4 * error)
 
 
+@pytest.mark.parametrize("tolerance", [0.05, 0.02])
+def test_tolerance_is_kept(tolerance):
+    """The standard error is at most that, in as few rounds as it takes; the bound is the enumerated one, within 4 of
+    it."""
+    model = table_model("x0")
+    exact = enumerated(model, model.chain, "learned")[number(DATA)].mean() / LN2
+    found = evaluate.bound(model, Bits.from_array(DATA), tolerance=tolerance, seed=1)
+    assert found.standard_error_bits <= tolerance and abs(found.bits_per_sequence - exact) < 4 * tolerance
+    again = evaluate.bound(model, Bits.from_array(DATA), tolerance=tolerance, seed=1)
+    assert again == found != evaluate.bound(model, Bits.from_array(DATA), tolerance=tolerance, seed=2)
+
+
+def test_rounds_are_groups_of_their_own(monkeypatch):
+    """Two rounds are what their groups are one by one, weighted by size: the first is that of so many evaluations, the
+    second has other random numbers."""
+    model, rows = table_model("x0"), Bits.from_array(DATA)
+    monkeypatch.setattr(evaluate, "FIRST", 3200)
+    found = evaluate.bound(model, rows, tolerance=1e9, seed=4)
+    first = evaluate.bound(model, rows, evaluations=3200, seed=4)
+    kernels = model.kernels(model.chain)
+    second = [
+        evaluate._estimate(model, model.chain, kernels, rows, kind="learned", count=200, seed=4, group=64 + g) / LN2
+        for g in range(32)
+    ]
+    added = bernoulli.exact_terms(model.chain, DATA).mean() / LN2
+    expected = (first.bits_per_sequence + 2 * (np.mean(second) + added)) / 3
+    np.testing.assert_allclose(found.bits_per_sequence, expected, rtol=1e-12)
+    error = np.hypot(first.standard_error_bits, 2 * np.std(second, ddof=1) / 32**0.5) / 3
+    np.testing.assert_allclose(found.standard_error_bits, error, rtol=1e-12)
+    assert found.evaluations == 3 * 3200 and first.evaluations == 3200
+
+
+def test_tolerance_without_bias(monkeypatch):
+    """Over 300 seeds the estimates that stop by their own error have no bias that shows, and about the variance that
+    they report."""
+    model, seeds = table_model("x0"), 300
+    monkeypatch.setattr(evaluate, "FIRST", 32 * 5)
+    exact = enumerated(model, model.chain, "learned")[number(DATA)].mean()
+    found = [evaluate.bound(model, Bits.from_array(DATA), tolerance=0.08, seed=seed) for seed in range(seeds)]
+    assert len({f.evaluations for f in found}) > 1
+    off = np.array([f.nats_per_sequence - exact for f in found])
+    assert abs(off.mean()) < 4 * off.std() / seeds**0.5
+    assert abs(off.var() / np.mean([(f.standard_error_bits * LN2) ** 2 for f in found]) - 1) < 4 * (2 / seeds) ** 0.5
+
+
+def test_tolerance_ends(monkeypatch):
+    """After MOST evaluations at the latest; a share of the bound counts where it is more; progress adds up to what it
+    says it will be."""
+    model, rows, calls = table_model("x0"), Bits.from_array(DATA), []
+    monkeypatch.setattr(evaluate, "FIRST", 3200)
+    monkeypatch.setattr(evaluate, "MOST", 30_000)
+    found = evaluate.bound(model, rows, tolerance=1e-9, progress=lambda done, total: calls.append((done, total)))
+    assert found.evaluations == 7 * 3200 and found.standard_error_bits > 1e-9
+    assert sum(done for done, _ in calls) == calls[-1][1] == 7 * 3200
+    assert evaluate.bound(model, rows, tolerance=1e-9, relative=10.0).evaluations == 3 * 3200
+
+
+def test_evaluations_and_tolerance_exclude_each_other():
+    model, rows = table_model("x0"), Bits.from_array(DATA)
+    with pytest.raises(InputError, match="a tolerance or a number of evaluations, not both"):
+        evaluate.bound(model, rows, tolerance=0.1, evaluations=100)
+    for tolerance in (0.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="it must be above 0"):
+            evaluate.bound(model, rows, tolerance=tolerance)
+
+
 def test_bound_refuses_rows_of_another_length_and_unknown_kinds():
     """InputError says both lengths, or what the bound can be."""
     model = table_model("x0")

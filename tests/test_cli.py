@@ -193,6 +193,40 @@ def test_memory_of_a_container(tmp_path, monkeypatch):
     assert memory.total.__wrapped__() > 2**30
 
 
+# How exact a bound is
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_stops_at_a_tolerance(trained):
+    """By default at 0.02 bits; with --tolerance at that; the evaluations and, on stderr, the seconds are said."""
+    for words, most in (([], 0.02), (["--tolerance", 0.05], 0.05)):
+        found = json.loads(good("evaluate", trained.run, *words, "--json").stdout)
+        assert 0 < found["standard_error_bits"] <= most and found["evaluations"] >= 3 << 16
+    shown = good("evaluate", trained.run, "--tolerance", 0.05)
+    assert re.search(rf"^evaluated {found['evaluations']} steps of the chain in [0-9.]+ s$", shown.stderr, re.M)
+    exact = evaluate.bound(Model.load(trained.run), data.Bits.read(trained.run / "val.txt"), tolerance=0.05)
+    assert found["bits_per_sequence"] == exact.bits_per_sequence
+
+
+def test_evaluate_says_where_a_tolerance_is_not_reached(trained, monkeypatch):
+    """A sentence on stderr, the result on stdout, exit code 0: it is a result."""
+    monkeypatch.setattr(evaluate, "MOST", 1 << 16)
+    found = good("evaluate", trained.run, "--tolerance", 1e-6)
+    assert found.stdout.startswith("bound ")
+    assert re.search(
+        r"^the standard error is 0\.\d{4} bits after 65536 evaluations, the most that are made for a tolerance, here "
+        r"0\.0000 bits; ask for more with --evaluations, or take a larger --tolerance$",
+        found.stderr,
+        re.M,
+    )
+
+
+def test_evaluate_takes_one_of_the_two(trained):
+    found = invoke("evaluate", trained.run, "--tolerance", 0.1, "--evaluations", 100)
+    assert found.exit_code == 2 and "give one of them" in found.stderr and found.stdout == ""
+    assert invoke("evaluate", trained.run, "--tolerance", 0).exit_code == 2
+
+
 # Rows of which something is known
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -652,7 +686,7 @@ def test_evaluate_json(trained):
     found = evaluated(trained.run)
     assert set(found) == {
         "bits_per_sequence", "nats_per_sequence", "standard_error_bits", "k_minus_null_bits", "n_sequences",
-        "floor_bits", "floor_standard_error_bits", "bound", "steps", "data", "checkpoint",
+        "floor_bits", "floor_standard_error_bits", "bound", "steps", "evaluations", "data", "checkpoint",
     }  # fmt: skip
     assert found["nats_per_sequence"] == pytest.approx(found["bits_per_sequence"] * math.log(2), rel=1e-14)
     assert found["k_minus_null_bits"] == pytest.approx(10 - found["bits_per_sequence"], rel=1e-12)
