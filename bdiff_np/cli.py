@@ -237,7 +237,7 @@ def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, know
     \b
     python cli.py sample runs/heartbeat_paper -n 5 --seed 1
     python cli.py sample -n 100000 --steps 200 --out rows.npy
-    python cli.py sample runs/heartbeat_paper -n 5 --known 1???????????????????
+    python cli.py sample runs/heartbeat_paper -n 5 --known "1???????????????????"
     """
     from bdiff_np import sample as sampler
     from bdiff_np.backends import auto

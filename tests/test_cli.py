@@ -154,7 +154,7 @@ def test_settings_that_do_not_fit_into_memory(run, monkeypatch, setting, backend
     "words, expected",
     [
         (["sample", "-n", 10**18], "1000000000000000000 rows of 10 bits: "),
-        (["sample", "-n", 10**400], " rows of 10 bits: far too much of memory needed, "),
+        (["sample", "-n", 10**400], " rows of 10 bits: over 1e+289 GiB of memory needed, "),
         (["validate", "-n", 10**18], "1000000000000000000 rows of 10 bits: "),
         (["evaluate", "--evaluations", 10**18], "1000000000000000000 evaluations: "),
         (["evaluate", "--steps", 10**30], "--steps 1" + "0" * 30 + ": the model has 20 steps, choose 1 to 20"),
