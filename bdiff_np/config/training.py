@@ -23,7 +23,7 @@ class ModelSettings(Settings):
 class TrainingSettings(Settings):
     """The optimiser, and what is recorded on the way."""
 
-    epochs: Count = 100
+    epochs: int = Field(default=100, ge=1, le=10**12)
     """Number of epochs."""
     steps_per_epoch: Count | None = None
     """Optimiser steps per epoch; null: ceil(rows / batch_size) * ceil(T / num_sample_steps), 1000 at most."""
@@ -48,6 +48,9 @@ class TrainingSettings(Settings):
 
     @classmethod
     def disagreements(cls, model, training, data) -> Disagreements:
+        if training.epochs * (training.steps_per_epoch or 1) > 2**62:
+            reason = f"are more than 2^62 steps with training.steps_per_epoch: {training.steps_per_epoch}; take fewer"
+            yield (("training", "epochs"), ("training", "steps_per_epoch")), reason
         if training.patience is not None and training.select != "best":
             reason = f"needs training.select: best (it is {training.select}); without it, leave patience out or null"
             yield (("training", "patience"), ("training", "select")), reason
