@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import traceback
+import warnings
 from pathlib import Path
 
 import click
 
-from bdiff_np import __version__
+from bdiff_np import __version__, streams
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder.progress import progress
 
@@ -46,9 +48,15 @@ class Commands(click.Group):
     def get_help(self, ctx):
         return said(super().get_help(ctx))
 
+    def main(self, *args, **extra):
+        with streams.guarded():
+            return super().main(*args, **extra)
+
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # of a file such as /dev/stdout
+            sys.exit(streams.READER_LEFT)
         except InputError as fault:
             raise Fault(str(fault)) from None
         except NotImplementedError as fault:
@@ -179,27 +187,63 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
 @click.option(
     "--out", type=RUN, help="Write to this file (.txt, .csv, .npy, each text also .gz) instead of stdout; - is stdout."
 )
+@click.option(
+    "--known",
+    metavar="TEXT",
+    help="What is known of each row: 0, 1 or ? for each bit. Only rows that agree are drawn.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["rejection", "clamp"]),
+    help="With --known: rejection draws until rows enough agree, exact; clamp is a quick heuristic.  "
+    "[default: rejection]",
+)
+@click.option("--limit", type=click.IntRange(1), help="Rows that rejection draws at most.  [default: 1048576]")
 @_backend
-def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path | None, backend: str):
+def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, known, method, limit, backend: str):
     """Draw rows of 0 and 1 from a trained model, one a line.
 
     \b
     python cli.py sample runs/heartbeat_paper -n 5 --seed 1
     python cli.py sample -n 100000 --steps 200 --out rows.npy
+    python cli.py sample runs/heartbeat_paper -n 5 --known "1???????????????????"
     """
     from bdiff_np import sample as sampler
     from bdiff_np.backends import auto
     from bdiff_np.runfolder import files
 
     out = None if out == Path("-") else out
+    if known is None and (method or limit):
+        raise InputError(f"--{'method' if method else 'limit'} is for rows of which something is known; give --known")
+    if method == "clamp" and limit:
+        raise InputError("--limit is for --method rejection; clamp draws each row once")
     if out is not None:
         files.check_folder(out)
-    model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n, m.steps(steps).T))
+    exact = known is not None and method != "clamp"
+    # how many draws it takes is not known yet; ten for a row is a guess that only the choice of a back end rests on
+    model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n * (10 if exact else 1), m.steps(steps).T))
+    held = None if known is None else model.kind.read_known(known, model.D)
     if out is not None:
         model.kind.check_out(out)
     sampler.check_number(model, n, sampler.COPIES)
-    with progress(model.steps(steps).T * -(-n // sampler.rows_at_once(model)), "sampling", leave=False) as bar:
-        rows = sampler.draw(model, n, seed=seed, steps=steps, progress=bar.update)
+    if exact:
+        limit = limit or sampler.LIMIT
+        with progress(limit, f"drawing until {n} agree, at most {limit}", leave=False) as bar:
+
+            def tell(drawn: int, found: int) -> None:
+                bar.set_postfix_str(f"{found} found", refresh=False)
+                bar.update(drawn)
+
+            rows = sampler.draw(
+                model, n, seed=seed, steps=steps, known=held, method="rejection", limit=limit, progress=tell
+            )
+    else:
+        if held is not None:
+            click.echo(sampler.HEURISTIC, err=True)
+        batches = -(-n // sampler.rows_at_once(model))
+        with progress(model.steps(steps).T * batches, "sampling", leave=False) as bar, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # said above, as a line
+            rows = sampler.draw(model, n, seed=seed, steps=steps, known=held, progress=bar.update)
     if out is None:
         click.echo(model.kind.text(rows), nl=False)
     else:
@@ -228,18 +272,24 @@ def sample(target: Path | None, n: int, seed: int, steps: int | None, out: Path 
 )
 @_steps
 @click.option(
-    "--evaluations", type=click.IntRange(1), default=1 << 19, show_default=True, help="Steps of the chain to look at."
+    "--tolerance",
+    type=click.FloatRange(0, min_open=True),
+    metavar="BITS",
+    help="Look at steps of the chain until the standard error is at most this.  "
+    "[default: 0.02, or 0.05 % of the bound if that is more]",
 )
+@click.option("--evaluations", type=click.IntRange(1), help="Look at so many steps of the chain instead.")
 @_seed()
 @_json
 @_backend
-def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backend):
+def evaluate(target, file, split, kind, steps, tolerance, evaluations, seed, as_json, backend):
     """The bound on the negative log likelihood of rows, in bits per row, with its standard error.
 
-    Four times the evaluations halve the error.
+    Half the error takes four times the evaluations; 8 million, some minutes for a wide network, are the end.
     Where the configuration names the rule that the data obeys, the exact floor of the bound stands beside it.
 
     \b
+    python cli.py evaluate runs/heartbeat_paper --tolerance 0.005
     python cli.py evaluate runs/heartbeat_paper --evaluations 4000000
     python cli.py evaluate runs/heartbeat_paper --bound paper --json
     """
@@ -248,24 +298,33 @@ def evaluate(target, file, split, kind, steps, evaluations, seed, as_json, backe
     from bdiff_np.runfolder.rows import rows_to_evaluate
     from bdiff_np.show import report
 
+    if tolerance is not None and evaluations is not None:
+        raise InputError("--tolerance says when to stop, --evaluations how far to go; give one of them")
     source = _target(target)
-    model = _open(source, backend, lambda m: auto.for_evaluation(m, evaluations))
+    model = _open(source, backend, lambda m: auto.for_evaluation(m, evaluations or evaluation.EVALUATIONS))
     name, rows, population = rows_to_evaluate(model, source, file, split)
+    if evaluations is None and tolerance is None:
+        wanted = {"tolerance": evaluation.TOLERANCE, "relative": evaluation.RELATIVE}
+    else:
+        wanted = {"tolerance": tolerance, "evaluations": evaluations}
+    start = time.monotonic()
     with progress(evaluation.GROUPS, "evaluating", leave=False) as bar:
+
+        def tell(done: int = 1, total: int = evaluation.GROUPS) -> None:
+            bar.total = total
+            bar.update(done)
+
         bound = evaluation.bound(
-            model,
-            rows,
-            kind=kind,
-            steps=steps,
-            evaluations=evaluations,
-            seed=seed,
-            population=population,
-            progress=bar.update,
+            model, rows, kind=kind, steps=steps, seed=seed, population=population, progress=tell, **wanted
         )
     if as_json:
         click.echo(json.dumps({**bound.as_dict(), "data": name, "checkpoint": str(source.checkpoint)}, indent=1))
     else:
         click.echo(report.bound(bound, name, model.family))
+    # on stderr: the same seed gives the same output
+    click.echo(report.effort(bound, time.monotonic() - start), err=True)
+    if evaluations is None and (sentence := report.not_reached(bound, **wanted)):
+        click.echo(sentence, err=True)
 
 
 # validate

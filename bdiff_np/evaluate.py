@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +17,11 @@ from bdiff_np.sample import rows_at_once
 
 LN2 = float(np.log(2.0))  # nats per bit
 EVALUATION = 40  # bytes that one takes in its group: its step, its number and the sums of both
+EVALUATIONS = 1 << 19  # unless told otherwise
+# of a bound within a tolerance: what the commands ask for, in bits and as a share of the bound; the first round; and
+# the evaluations that all rounds together do not exceed
+TOLERANCE, RELATIVE, FIRST, MOST = 0.02, 0.0005, 1 << 16, 1 << 23
+ROUND = 64  # addresses between two rounds: those of GROUPS groups, and the one of `kl_per_step` behind them
 GROUPS = 32  # independent estimates, whose spread gives the standard error
 
 
@@ -32,6 +39,7 @@ class Bound:
     floor_standard_error_bits: float | None
     bound: str  # its kind, one of Family.bounds
     steps: int
+    evaluations: int = 0  # steps of the chain that were looked at
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -43,7 +51,9 @@ def bound(
     *,
     kind="learned",
     steps=None,
-    evaluations=1 << 19,
+    evaluations: int | None = None,
+    tolerance: float | None = None,
+    relative: float = 0.0,
     seed=0,
     population: np.ndarray | None = None,
     progress=None,
@@ -55,31 +65,39 @@ def bound(
     kind : one of Family.bounds: "learned", all reverse steps are the network's; "paper", the last is the forward kernel
         (Sohl-Dickstein et al. 2015)
     steps : evaluate a chain with fewer steps, as `sample` would draw from it
-    evaluations : steps of the chain to look at, about. From GROUPS a row on, each group looks at every row equally
-        often; with fewer it looks at a part of the rows, and the standard error is then that of a sample of rows
+    evaluations : steps of the chain to look at, about; EVALUATIONS unless a tolerance is given. From GROUPS a row on,
+        each group looks at every row equally often; with fewer it looks at a part of the rows, and the standard error
+        is then that of a sample of rows
+    tolerance : in place of a number of evaluations: look at more and more, in rounds that double and have random
+        numbers of their own, until the standard error is at most so many bits, or `relative` times the bound if that
+        is more; MOST evaluations are the end. Rounds are weighted by their sizes, which chance has no say in: for each
+        number of rounds the estimate has no bias. That their number depends on the error seen adds one far below the
+        error itself
     population : (N, D) all rows that the data's law gives, equally likely: then the floor is worked out too
-    progress : called with nothing after each of the groups
-    groups : independent estimates. exact : what `exact_terms` gave for these rows, which knows nothing of the weights
+    progress : called with nothing after each of the groups; with a tolerance, with the evaluations done and how many it
+        will be in all, as it looks
+    groups : independent estimates of a round. exact : what `exact_terms` gave for these rows, which knows nothing of
+        the weights
     """
     check_width(model, rows)
     if kind not in model.family.bounds:
         raise InputError(f"the bound is {' or '.join(map(repr, model.family.bounds))}, not {kind!r}")
+    if tolerance is not None and evaluations is not None:
+        raise InputError("give a tolerance or a number of evaluations, not both")
+    if tolerance is not None and not tolerance > 0:
+        raise InputError(f"the tolerance is {tolerance} bits; it must be above 0")
     chain = model.steps(steps)
-    kernels = model.kernels(chain)
-    wanted = max(1, round(evaluations / groups))
-    count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
-    memory.check(EVALUATION * count, f"{evaluations} evaluations", "take fewer (--evaluations)")
-    estimates = []
-    # whole on a GPU where each row is looked at
-    source = rows.resident(model.ops) if len(rows) <= evaluations else rows
-    with model.threads:
-        for group in range(groups):
-            estimates.append(_estimate(model, chain, kernels, source, kind=kind, count=count, seed=seed, group=group))
-            if progress:
-                progress()
-    with np.errstate(over="ignore", invalid="ignore"):
-        nats, error = float(np.mean(estimates)), float(np.std(estimates, ddof=1) / groups**0.5)
+    estimate = partial(_groups, model, chain, model.kernels(chain), rows, kind, seed, groups)
     exact = exact or exact_terms(model, chain, rows, kind)
+    if tolerance is None:
+        wanted = EVALUATIONS if evaluations is None else evaluations
+        nats, error, looked = estimate(0, wanted, None if progress is None else lambda _: progress())
+    else:
+
+        def enough(nats: float) -> float:
+            return max(tolerance * LN2, relative * abs(nats + exact["added"]))
+
+        nats, error, looked = _until(enough, estimate, progress)
     nats += exact["added"]
     low = None if population is None else model.family.floor(chain, population, kind, seed)
     return Bound(
@@ -92,7 +110,52 @@ def bound(
         floor_standard_error_bits=low and low[1] / LN2,
         bound=kind,
         steps=chain.T,
+        evaluations=looked,
     )
+
+
+def _until(enough: Callable[[float], float], estimate, progress) -> tuple[float, float, int]:
+    """Mean, standard error and evaluations of doubling rounds, when the error is at most `enough` of the mean."""
+    means: list[float] = []
+    errors: list[float] = []
+    sizes: list[int] = []
+    expected = FIRST * 3
+    while True:
+        number, wanted = len(sizes), FIRST << len(sizes)
+        told = None if progress is None else lambda done, total=expected: progress(done, total)
+        mean, error, looked = estimate(number, wanted, told)
+        means.append(mean)
+        errors.append(error)
+        sizes.append(looked)
+        weights = np.array(sizes) / sum(sizes)
+        mean, error = float(weights @ means), float(np.sqrt((weights**2) @ np.square(errors)))
+        if not np.isfinite(error) or number > 0 and error <= enough(mean) or sum(sizes) + 2 * wanted > MOST:
+            return mean, error, sum(sizes)
+        needed = min(MOST, sum(sizes) * (error / enough(mean)) ** 2)
+        expected = sum(sizes) + 2 * wanted
+        while expected < needed and 2 * expected < MOST:
+            expected = 2 * expected
+
+
+def _groups(
+    model, chain, kernels, rows: Data, kind: str, seed: int, groups: int, number: int, evaluations: int, progress
+) -> tuple[float, float, int]:
+    """Mean, standard error and evaluations of `groups` groups, in nats, without the exact terms. number : of the round,
+    each of which has other random numbers. progress : called with the evaluations of each group"""
+    wanted = max(1, round(evaluations / groups))
+    count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
+    memory.check(EVALUATION * count, f"{evaluations} evaluations", "take fewer (--evaluations)")
+    # whole on a GPU where each row is looked at
+    source = rows.resident(model.ops) if len(rows) <= evaluations else rows
+    estimates = []
+    with model.threads:
+        for group in range(groups):
+            address = ROUND * number + group
+            estimates.append(_estimate(model, chain, kernels, source, kind=kind, count=count, seed=seed, group=address))
+            if progress:
+                progress(count)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.mean(estimates)), float(np.std(estimates, ddof=1) / groups**0.5), groups * count
 
 
 def _estimate(model, chain, kernels, rows, *, kind: str, count: int, seed: int, group: int) -> float:

@@ -44,4 +44,4 @@ def check(need: int, what: str, fix: str) -> None:
 
 def figure(size: float) -> str:
     """Bytes in words; a whole number may be too large for a float."""
-    return f"{size / 2**30:.3g} GiB" if size < 1e300 else "far too much"
+    return f"{size / 2**30:.3g} GiB" if size < 1e299 else "over 1e+289 GiB"

@@ -242,12 +242,20 @@ class Model:
             return self.net.forward(self.ops, self.params, x_t, t)[0]
 
     def sample(
-        self, n: int, seed: int | None = None, steps: int | None = None, known: np.ndarray | None = None
+        self,
+        n: int,
+        seed: int | None = None,
+        steps: int | None = None,
+        known: np.ndarray | None = None,
+        method: str = "clamp",
+        limit: int | None = None,
     ) -> np.ndarray:
         """n new rows, (n, D) of the data's dtype. A row depends on the seed and its number alone, not on n.
 
         seed : 0 .. 2**63 - 2; for None one is drawn, and said on stderr. steps : fewer steps of the chain
         known : (D,) or (n, D), what is known of a row and stays, as the kind of data has it (`Data.check_known`)
+        method : "rejection", rows of the model's law given what is known, found among at most `limit` draws (2**20 by
+            default); "clamp", quick whatever is known, but a heuristic, as a UserWarning says
         """
         from bdiff_np import sample
         from bdiff_np.backends import auto
@@ -255,8 +263,11 @@ class Model:
         n, seed = whole("n", n), seed_of(seed)
         if steps is not None:
             steps = whole("steps", steps)
-        model = self._suited(lambda model: auto.for_sampling(model, n, model.steps(steps).T))
-        return sample.draw(model, n, seed=seed, steps=steps, known=known)
+        more = {} if limit is None else {"limit": whole("limit", limit, 1)}
+        # how many draws rejection takes is not known yet; ten for a row is a guess
+        draws = n * (10 if known is not None and method == "rejection" else 1)
+        model = self._suited(lambda model: auto.for_sampling(model, draws, model.steps(steps).T))
+        return sample.draw(model, n, seed=seed, steps=steps, known=known, method=method, **more)
 
     def score(self, rows: Any, seed: int | None = 0, evaluations: int = 2000) -> np.ndarray:
         """Upper bounds on -log2 p(row), (N,) bits, unbiased estimates from `evaluations` steps of the chain a row, for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from bdiff_np.runfolder.progress import compiling, pace
 
 # rows, and their elements, that meet the network together at most; which rows share a batch changes nothing
 BATCH, ELEMENTS = 4096, 1 << 21
+METHODS = "clamp", "rejection"
+HEURISTIC = (
+    'what is known was clamped, a heuristic whose rows may be far from the model\'s law given it; method "rejection" '
+    "draws from that law"
+)
+LIMIT = 1 << 20  # rows that rejection draws at most, unless told otherwise
 COPIES = 4  # of drawn rows that are in memory at once where they are counted, written or printed
 # the same for a GPU, which idles on fewer; units of a layer, inputs included: its memory is small
 DEVICE_BATCH, DEVICE_UNITS = 1 << 17, 1 << 24
@@ -41,52 +48,124 @@ def draw(
     steps: int | None = None,
     batch: int | None = None,
     known: np.ndarray | None = None,
+    method: str = "clamp",
+    limit: int = LIMIT,
     progress=None,
 ) -> np.ndarray:
     """n rows, (n, D) of the data's dtype. Row i depends on the seed, on i and on what is known of it alone.
 
     steps : how many of the chain's T steps to take, all for None
-    known : (D,) or (n, D), what is known of a row, as its kind of data has it (`Data.check_known`). It stands fixed
-        through the whole chain, the posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic, not the exact
-        conditional law (derivation, section 11)
-    progress : called with the number of steps done of all those of all batches
+    known : (D,) or (n, D), what is known of a row, as its kind of data has it (`Data.check_known`)
+    method : how rows come to agree with what is known. "rejection": as `rejected` draws them, exactly. "clamp": it
+        stands fixed through the whole chain, the posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic,
+        which may be far off (derivation, section 11), and a UserWarning says so
+    limit : how many rows "rejection" draws at most
+    progress : called with the number of steps done of all those of all batches; by "rejection" as it says
     """
     check_number(model, n)
-    chain = model.steps(steps)
-    kernels = model.kernels(chain)
-    batch = min(batch or n, rows_at_once(model)) or 1
-    fixed = values = None
-    if known is not None:
+    if method not in METHODS:
+        raise InputError(f"the method is {' or '.join(map(repr, METHODS))}, not {method!r}")
+    if known is None:
+        fixed = values = None
+    else:
         fixed, values = model.kind.check_known(known, n, model.D)
+        if method == "rejection":
+            return rejected(model, fixed, values, seed=seed, steps=steps, batch=batch, limit=limit, progress=progress)
+        warnings.warn(HEURISTIC, UserWarning, stacklevel=2)
+    batch = min(batch or n, rows_at_once(model)) or 1
+    walk_back = _sampler(model, min(n, batch), seed, steps, progress)
+    rows = np.empty((n, model.D), model.kind.dtype)
+    for first in range(0, n, batch):
+        part = slice(first, min(first + batch, n))
+        held = None if fixed is None or values is None else (fixed[part], values[part])
+        rows[part] = walk_back(first, part.stop - first, held)
+    return rows
+
+
+def rejected(
+    model,
+    fixed: np.ndarray,
+    values: np.ndarray,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    batch: int | None = None,
+    limit: int = LIMIT,
+    progress=None,
+) -> np.ndarray:
+    """Rows of the model's law given what is known of them, exactly: of the rows that `draw` gives without it, in their
+    order, those that agree.
+
+    Row k of those of which the same is known is the k-th that agrees. Different things known are held against the same
+    draws: each row has its exact law, but rows of which different things are known may be one and the same draw.
+
+    fixed, values : (n, D), which elements are known, and what they are
+    progress : called with the rows drawn and how many rows are found in all
+    Raises InputError where `limit` draws do not have rows enough that agree.
+    """
+    n = len(fixed)
+    rows = np.empty((n, model.D), model.kind.dtype)
+    asked = np.concatenate([fixed, np.where(fixed, values, 0)], axis=1)
+    groups = np.unique(asked, axis=0, return_inverse=True)[1].reshape(-1) if n else np.zeros(0, np.int64)
+    order = np.argsort(groups, kind="stable")
+    wanting = [members for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(members)]
+    most = min(batch or limit, rows_at_once(model), limit)
+    walk_back = _sampler(model, most, seed, steps, None)
+    drawn, at_once = 0, min(most, max(64, 2 * n))
+    while wanting and drawn < limit:
+        count = min(at_once, limit - drawn)
+        found, still = walk_back(drawn, count, None), []
+        for members in wanting:  # rows of which the same is known, and that have none yet
+            some = np.flatnonzero(fixed[members[0]])
+            agree = np.flatnonzero((found[:, some] == values[members[0], some]).all(1))[: len(members)]
+            rows[members[: len(agree)]] = found[agree]
+            if len(agree) < len(members):
+                still.append(members[len(agree) :])
+        wanting, drawn, at_once = still, drawn + count, min(most, 2 * at_once)
+        if progress:
+            progress(count, n - sum(map(len, wanting)))
+    if wanting:
+        lacking = sum(map(len, wanting))
+        raise InputError(
+            f"{n - lacking} of {n} rows that agree with what is known were found in {drawn} draws; let less be known, "
+            'draw more (limit), or take method "clamp", which is quick but only a heuristic'
+        )
+    return rows
+
+
+def _sampler(model, most: int, seed: int, steps: int | None, progress):
+    """A function of (first row, number of rows, at most `most`, and None or which elements are held at what) that walks
+    these rows back from noise to data."""
+    ops, chain = model.ops, model.steps(steps)
+    kernels = model.kernels(chain)
     fused_chain = model.fused("chain")
-    fused = fused_chain and fused_chain.build(model, kernels, min(n, batch))
-    ops = model.ops
+    fused = fused_chain and fused_chain.build(model, kernels, most)
     if fused:
         with compiling("sampler", fused.function):
             fused(ops.zeros((1, model.D), model.x_dtype), chain.T, 1, seed=seed)
         if progress:
             progress(0)
-    walk = fused or _walk_by_steps(model, kernels, chain)
-    rows, at_once = np.empty((n, model.D), model.kind.dtype), 10
-    for first in range(0, n, batch):
-        count = min(batch, n - first)
+    walk, at_once = fused or _walk_by_steps(model, kernels, chain), 10
+
+    def walk_back(first: int, count: int, held: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+        nonlocal at_once
         start = np.array(ops.to_host(kernels.prior(count, model.D, Key(seed, rng.PRIOR, 0), first)), model.x_dtype)
-        held = None
-        if fixed is not None and values is not None:
-            held = fixed[first : first + batch]
-            start[held] = values[first : first + batch][held]
-            held = ops.asarray(held)
+        fixed = None
+        if held is not None:
+            start[held[0]] = held[1][held[0]]
+            fixed = ops.asarray(held[0])
         with model.threads:
             x, t = ops.asarray(start), chain.T
             while t > 0:
                 began, steps_now = time.perf_counter(), min(at_once, t)
-                walk(x, t, steps_now, seed=seed, first_row=first, known=held)
+                walk(x, t, steps_now, seed=seed, first_row=first, known=fixed)
                 ops.wait()
                 t, at_once = t - steps_now, pace(steps_now, time.perf_counter() - began)
                 if progress:
                     progress(steps_now)
-            rows[first : first + count] = model.family.to_data(ops.to_host(x))
-    return rows
+            return model.family.to_data(ops.to_host(x))
+
+    return walk_back
 
 
 def _walk_by_steps(model, kernels, chain):

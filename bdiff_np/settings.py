@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MOST = 10**9  # of anything that is counted: above what any machine does, below where products leave 64 bits
+MOST = 2**31 - 1  # of anything that is counted: above what a machine does, below where products leave 64 bits
 Count = Annotated[int, Field(ge=1, le=MOST)]
 NAME = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME)]  # of a Python file; never a path

@@ -2,7 +2,7 @@
 
     python benchmarks/run.py                                    everything, under ten minutes on two cores
     python benchmarks/run.py --sizes 20-50-50-20@64 --backends numba,jax --parts steps
-    python benchmarks/run.py --out docs/pictures --json speed.json
+    python benchmarks/run.py --pictures docs/pictures --json --out speed.json
 
 All take the same step: same net and starting weights, same data, fresh noise, same loss, AdamW, clipping, average of
 the weights: that of train.py with its defaults. First, all losses and gradients must agree with the float64 definition.
@@ -330,12 +330,13 @@ class Names(click.ParamType):
     show_default=True,
     help="Repetitions of a training step's timing.",
 )
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="File for all figures.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, of all figures, in place of the tables.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write to this file instead of stdout.")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the picture, such as docs/pictures."
+    "--pictures", type=click.Path(file_okay=False, path_type=Path), help="Folder for the picture, as docs/pictures."
 )
 @click.option("--quick", is_flag=True, help="One size, two short repetitions, a small sampler, no scaling.")
-def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, quick):
+def main(sizes, backends, parts, threads, seconds, repetitions, as_json, out, pictures, quick):
     """Time one training step and the sampler on every back end, on PyTorch and on JAX, and print Markdown tables.
 
     \b
@@ -346,13 +347,21 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
     from bdiff_np.runfolder.progress import progress
 
     try:
-        if json_path:
-            check_folder(json_path)
         if out:
-            out.mkdir(parents=True, exist_ok=True)
+            check_folder(out)
+        if pictures:
+            pictures.mkdir(parents=True, exist_ok=True)
     except (InputError, OSError) as fault:
         raise click.UsageError(str(fault)) from None
     start = time.perf_counter()
+    lines: list[str] = []
+
+    def say(text: str) -> None:
+        """A part of the tables: at once on stdout, unless JSON is asked for or a file."""
+        lines.append(text)
+        if not as_json and not out:
+            click.echo(text)
+
     chosen = [size for part in sizes for size in part] or Sizes().convert(SIZES, None, None)
     n, lengths = ROWS, (2000, SHORT)
     if quick:
@@ -369,11 +378,9 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
     os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
     entries = lineup(backends, threads)
     result: dict[str, Any] = {"machine": machine(threads), "seconds": seconds, "repetitions": repetitions}
-    click.echo(heading(result["machine"]))
-    click.echo(
-        f"Medians of {repetitions} repetitions of {seconds:g} s, taken in turn. {' and '.join(TUNING)} are not set."
-    )
-    click.echo(f"Every loss and gradient is within {TOLERANCE:g} of the float64 definition's, or nothing is timed.")
+    say(heading(result["machine"]))
+    say(f"Medians of {repetitions} repetitions of {seconds:g} s, taken in turn. {' and '.join(TUNING)} are not set.")
+    say(f"Every loss and gradient is within {TOLERANCE:g} of the float64 definition's, or nothing is timed.")
     points = sum(map(len, SCALING.values()))
     total = len(entries) * 2 * (len(chosen) * ("steps" in parts) + ("sampler" in parts) + points * ("scaling" in parts))
     with progress(total, "benchmark") as bar:
@@ -386,33 +393,36 @@ def main(sizes, backends, parts, threads, seconds, repetitions, json_path, out, 
                 shown = ", ".join(
                     f"{rate:.0f} GFLOP/s on {k} thread{'s' if k != '1' else ''}" for k, rate in rates.items()
                 )
-                click.echo(f"\n## {size}\n\n{1e-6 * found['flop']:.1f} MFLOP a step; sgemm {shown}.\n")
-                click.echo(table.steps_table(found["contestants"], rates[str(threads)]) + "\n")
-                click.echo(table.verdict(found["contestants"], entries))
+                say(f"\n## {size}\n\n{1e-6 * found['flop']:.1f} MFLOP a step; sgemm {shown}.\n")
+                say(table.steps_table(found["contestants"], rates[str(threads)]) + "\n")
+                say(table.verdict(found["contestants"], entries))
                 if found["others"] is not None:
                     warning = (
                         "; these figures are of a busy machine, and threads that wait for one another suffer most"
                         * (found["others"] > QUIET)
                     )
-                    click.echo(f"Other work took {found['others']:.0%} of all cores meanwhile{warning}.")
+                    say(f"Other work took {found['others']:.0%} of all cores meanwhile{warning}.")
         if "sampler" in parts:
             result["sampler"] = {"rows": n, "seconds": benchmark.sampler(n, lengths)}
-            click.echo(f"\n## Sampler, {PAPER}\n\n{table.sampler_table(result['sampler']['seconds'], n, lengths)}\n")
+            say(f"\n## Sampler, {PAPER}\n\n{table.sampler_table(result['sampler']['seconds'], n, lengths)}\n")
             for K in lengths:
-                click.echo(
+                say(
                     f"{K} steps, the better of two draws: "
                     f"{table.verdict(result['sampler']['seconds'], entries, str(K))}"
                 )
         if "scaling" in parts:
             result["scaling"] = {what: benchmark.scaling(points) for what, points in SCALING.items()}
             for what, curves in result["scaling"].items():
-                click.echo(f"\n## Against {AXES[what]}\n\n{table.scaling_table(curves, what)}")
+                say(f"\n## Against {AXES[what]}\n\n{table.scaling_table(curves, what)}")
     result["took_s"] = time.perf_counter() - start
-    click.echo(f"\nAll in {result['took_s']:.0f} s.")
-    if json_path:
-        write_whole(json_path, json.dumps(result, indent=1).encode())
-    if out and "scaling" in result:
-        table.picture(out / "speed.png", [(AXES[what], result["scaling"][what]) for what in ("width", "batch")])
+    say(f"\nAll in {result['took_s']:.0f} s.")
+    text = json.dumps(result, indent=1) if as_json else "\n".join(lines)
+    if out:
+        write_whole(out, f"{text}\n".encode())
+    elif as_json:
+        click.echo(text)
+    if pictures and "scaling" in result:
+        table.picture(pictures / "speed.png", [(AXES[what], result["scaling"][what]) for what in ("width", "batch")])
 
 
 def heading(m: dict[str, Any]) -> str:

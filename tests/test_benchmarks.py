@@ -162,21 +162,16 @@ def quality(weights: dict[str, np.ndarray]) -> float:
 
 
 def test_a_short_run(tmp_path):
-    """One command: Markdown on stdout, every figure in the JSON."""
-    done = command(
-        "--quick",
-        "--sizes",
-        str(SMALL),
-        "--backends",
-        "numpy",
-        "--threads",
-        "1",
-        "--json",
-        str(tmp_path / "speed.json"),
-    )
+    """One command: Markdown on stdout or in a file; with --json one object in its place, every figure in it."""
+    words = "--quick", "--sizes", str(SMALL), "--backends", "numpy", "--threads", "1"
+    done = command(*words, "--parts", "steps", "--out", str(tmp_path / "speed.md"))
+    shown = (tmp_path / "speed.md").read_text()
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    assert f"## {SMALL}" in shown and "| numpy |" in shown and "No peer was measured" in shown
+    assert f"## {SMALL}" in command(*words, "--parts", "steps").stdout
+    done = command(*words, "--json")
     assert done.returncode == 0, done.stderr
-    assert f"## {SMALL}" in done.stdout and "| numpy |" in done.stdout and "No peer was measured" in done.stdout
-    found = json.loads((tmp_path / "speed.json").read_text())
+    found = json.loads(done.stdout)
     assert found["machine"]["threads"] == 1 and found["machine"]["versions"]["numpy"] == np.__version__
     figures = found["steps"][str(SMALL)]["contestants"]["numpy"]
     assert len(figures["us"]) == 2 and min(figures["us"]) <= figures["us_median"] <= max(figures["us"])
@@ -191,8 +186,9 @@ def test_help_and_faults():
     for arguments, reason in (
         (("--sizes", "20-50@64"), "is not a size"),
         (("--backends", "numpy,tpu"), "tpu: there is numpy"),
-        (("--json", "no_such_folder/x.json"), "there is no folder"),
-        (("--out", f"{Path(__file__)}/x"), "Not a directory"),
+        (("--json", "--out", "no_such_folder/x.json"), "there is no folder"),
+        (("--out", f"{Path(__file__)}/x"), "is a file, not a folder"),
+        (("--pictures", f"{Path(__file__)}/x"), "Not a directory"),
     ):
         refused = command(*arguments)
         assert refused.returncode == 2 and reason in refused.stderr

@@ -4,6 +4,7 @@ estimates; samples."""
 from __future__ import annotations
 
 import math
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -287,6 +288,72 @@ def test_kl_of_each_step_is_its_enumeration(predict):
     assert np.all(np.abs(found.mean(0) - exact) < 4 * error)
 
 
+@pytest.mark.parametrize("tolerance", [0.05, 0.02])
+def test_tolerance_is_kept(tolerance):
+    """The standard error is at most that, in as few rounds as it takes; the bound is the enumerated one, within 4 of
+    it."""
+    model = table_model("x0")
+    exact = enumerated(model, model.chain, "learned")[number(DATA)].mean() / LN2
+    found = evaluate.bound(model, Bits.from_array(DATA), tolerance=tolerance, seed=1)
+    assert found.standard_error_bits <= tolerance and abs(found.bits_per_sequence - exact) < 4 * tolerance
+    again = evaluate.bound(model, Bits.from_array(DATA), tolerance=tolerance, seed=1)
+    assert again == found != evaluate.bound(model, Bits.from_array(DATA), tolerance=tolerance, seed=2)
+
+
+def test_rounds_are_groups_of_their_own(monkeypatch):
+    """Two rounds are what their groups are one by one, weighted by size: the first is that of so many evaluations, the
+    second has other random numbers."""
+    model, rows = table_model("x0"), Bits.from_array(DATA)
+    monkeypatch.setattr(evaluate, "FIRST", 3200)
+    found = evaluate.bound(model, rows, tolerance=1e9, seed=4)
+    first = evaluate.bound(model, rows, evaluations=3200, seed=4)
+    kernels = model.kernels(model.chain)
+    second = [
+        evaluate._estimate(model, model.chain, kernels, rows, kind="learned", count=200, seed=4, group=64 + g) / LN2
+        for g in range(32)
+    ]
+    added = bernoulli.exact_terms(model.chain, DATA).mean() / LN2
+    expected = (first.bits_per_sequence + 2 * (np.mean(second) + added)) / 3
+    np.testing.assert_allclose(found.bits_per_sequence, expected, rtol=1e-12)
+    error = np.hypot(first.standard_error_bits, 2 * np.std(second, ddof=1) / 32**0.5) / 3
+    np.testing.assert_allclose(found.standard_error_bits, error, rtol=1e-12)
+    assert found.evaluations == 3 * 3200 and first.evaluations == 3200
+
+
+def test_tolerance_without_bias(monkeypatch):
+    """Over 300 seeds the estimates that stop by their own error have no bias that shows, and about the variance that
+    they report."""
+    model, seeds = table_model("x0"), 300
+    monkeypatch.setattr(evaluate, "FIRST", 32 * 5)
+    exact = enumerated(model, model.chain, "learned")[number(DATA)].mean()
+    found = [evaluate.bound(model, Bits.from_array(DATA), tolerance=0.08, seed=seed) for seed in range(seeds)]
+    assert len({f.evaluations for f in found}) > 1
+    off = np.array([f.nats_per_sequence - exact for f in found])
+    assert abs(off.mean()) < 4 * off.std() / seeds**0.5
+    assert abs(off.var() / np.mean([(f.standard_error_bits * LN2) ** 2 for f in found]) - 1) < 4 * (2 / seeds) ** 0.5
+
+
+def test_tolerance_ends(monkeypatch):
+    """After MOST evaluations at the latest; a share of the bound counts where it is more; progress adds up to what it
+    says it will be."""
+    model, rows, calls = table_model("x0"), Bits.from_array(DATA), []
+    monkeypatch.setattr(evaluate, "FIRST", 3200)
+    monkeypatch.setattr(evaluate, "MOST", 30_000)
+    found = evaluate.bound(model, rows, tolerance=1e-9, progress=lambda done, total: calls.append((done, total)))
+    assert found.evaluations == 7 * 3200 and found.standard_error_bits > 1e-9
+    assert sum(done for done, _ in calls) == calls[-1][1] == 7 * 3200
+    assert evaluate.bound(model, rows, tolerance=1e-9, relative=10.0).evaluations == 3 * 3200
+
+
+def test_evaluations_and_tolerance_exclude_each_other():
+    model, rows = table_model("x0"), Bits.from_array(DATA)
+    with pytest.raises(InputError, match="a tolerance or a number of evaluations, not both"):
+        evaluate.bound(model, rows, tolerance=0.1, evaluations=100)
+    for tolerance in (0.0, -1.0, float("nan")):
+        with pytest.raises(InputError, match="it must be above 0"):
+            evaluate.bound(model, rows, tolerance=tolerance)
+
+
 def test_bound_refuses_rows_of_another_length_and_unknown_kinds():
     """InputError says both lengths, or what the bound can be."""
     model = table_model("x0")
@@ -361,6 +428,93 @@ def test_samples_follow_the_propagated_law(predict, steps):
     assert np.abs(counts / n - law).sum() / 2 < 1.5 * np.sqrt(2 * law / (np.pi * n)).sum() / 2  # total variation
     # weights a tenth smaller
     assert pearson(propagated(network(6, 7, predict, 0.27), model.steps(steps))) > 63 + 8 * 126**0.5
+
+
+# Rows of which something is known
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_rejection_is_the_free_rows_that_agree(steps):
+    """Bit for bit the first of `draw`'s own rows that agree, in their order, whatever the batches; rows of which
+    different things are known each have those of their own pattern."""
+    model = network(6, 7, "x0")
+    free = sample.draw(model, 4000, seed=5, steps=steps)
+    known = np.array([1, -1, -1, 0, -1, -1])
+    expected = free[(free[:, 0] == 1) & (free[:, 3] == 0)][:200]
+    for batch in (None, 7, 100):
+        found = sample.draw(model, 200, seed=5, steps=steps, known=known, method="rejection", batch=batch)
+        np.testing.assert_array_equal(found, expected)
+    found = sample.draw(model, 200, seed=5, steps=steps, known=known, method="rejection")
+    np.testing.assert_array_equal(found, expected)
+    mixed = np.tile([[1, -1, -1, 0, -1, -1], [-1, 0, -1, -1, -1, -1], [-1] * 6], (20, 1))
+    found = sample.draw(model, 60, seed=5, steps=steps, known=mixed, method="rejection")
+    np.testing.assert_array_equal(found[::3], expected[:20])
+    np.testing.assert_array_equal(found[1::3], free[free[:, 1] == 0][:20])
+    np.testing.assert_array_equal(found[2::3], free[:20])
+
+
+def test_rejection_follows_the_propagated_law_given_what_is_known():
+    """Pearson's statistic over the 16 states that agree is where the model's own conditional law puts it; clamping is
+    far from it."""
+    model, n, known = network(6, 7, "x0", 0.5), 10_000, np.array([1, -1, -1, 0, -1, -1])
+    agree = (states(6)[:, 0] == 1) & (states(6)[:, 3] == 0)
+    law = np.where(agree, propagated(model, model.chain), 0)
+    law /= law.sum()
+
+    def pearson(rows):
+        counts = np.bincount(number(rows), minlength=64)
+        assert counts[~agree].sum() == 0
+        return ((counts - n * law)[agree] ** 2 / (n * law)[agree]).sum()
+
+    assert abs(pearson(sample.draw(model, n, seed=2, known=known, method="rejection")) - 15) < 4 * 30**0.5
+    with pytest.warns(UserWarning, match="clamped"):
+        assert pearson(sample.draw(model, n, seed=2, known=known)) > 15 + 8 * 30**0.5
+
+
+def test_rejection_of_all_or_nothing_known():
+    """With nothing known they are the free rows; of no rows there is none; with all known there are copies."""
+    model = network(6, 7, "x0")
+    free, none = sample.draw(model, 30, seed=1), np.full(6, -1)
+    np.testing.assert_array_equal(sample.draw(model, 30, seed=1, known=none, method="rejection"), free)
+    assert sample.draw(model, 0, known=none, method="rejection").shape == (0, 6)
+    np.testing.assert_array_equal(
+        sample.draw(model, 3, seed=1, known=free[0].astype(int), method="rejection"), np.tile(free[0], (3, 1))
+    )
+
+
+def test_rejection_ends_at_its_limit():
+    """The sentence says how many of how many draws agreed, and what to do; to have the rows with the last draw is no
+    fault."""
+    model = network(6, 7, "x0")
+    free = sample.draw(model, 100, seed=1)
+    wanted = int((free[:, 0] == 1).sum())
+    known = np.array([1, -1, -1, -1, -1, -1])
+    assert len(sample.draw(model, wanted, seed=1, known=known, method="rejection", limit=100)) == wanted
+    with pytest.raises(InputError) as caught:
+        sample.draw(model, wanted + 2, seed=1, known=known, method="rejection", limit=100)
+    assert str(caught.value) == (
+        f"{wanted} of {wanted + 2} rows that agree with what is known were found in 100 draws; let less be known, draw "
+        'more (limit), or take method "clamp", which is quick but only a heuristic'
+    )
+
+
+def test_methods_are_named():
+    with pytest.raises(InputError, match="the method is 'clamp' or 'rejection', not 'exact'"):
+        sample.draw(network(6, 7, "x0"), 1, known=np.full(6, -1), method="exact")
+
+
+def test_clamping_warns_in_one_sentence():
+    """At the caller's line, with what to do instead; rejection and free rows say nothing."""
+    model, known = network(6, 7, "x0"), np.array([1, -1, -1, -1, -1, -1])
+    with pytest.warns(UserWarning) as caught:
+        sample.draw(model, 3, known=known)
+    assert len(caught) == 1 and 'method "rejection" draws from that law' in str(caught[0].message)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample.draw(model, 3, known=known, method="rejection")
+        sample.draw(model, 3)
 
 
 def test_walk_ends_in_the_drawn_rows():

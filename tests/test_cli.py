@@ -154,7 +154,7 @@ def test_settings_that_do_not_fit_into_memory(run, monkeypatch, setting, backend
     "words, expected",
     [
         (["sample", "-n", 10**18], "1000000000000000000 rows of 10 bits: "),
-        (["sample", "-n", 10**400], " rows of 10 bits: far too much of memory needed, "),
+        (["sample", "-n", 10**400], " rows of 10 bits: over 1e+289 GiB of memory needed, "),
         (["validate", "-n", 10**18], "1000000000000000000 rows of 10 bits: "),
         (["evaluate", "--evaluations", 10**18], "1000000000000000000 evaluations: "),
         (["evaluate", "--steps", 10**30], "--steps 1" + "0" * 30 + ": the model has 20 steps, choose 1 to 20"),
@@ -191,6 +191,85 @@ def test_memory_of_a_container(tmp_path, monkeypatch):
     assert memory.total.__wrapped__() == 2**30
     monkeypatch.setattr(memory, "LIMITS", ())
     assert memory.total.__wrapped__() > 2**30
+
+
+# How exact a bound is
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_stops_at_a_tolerance(trained):
+    """By default at 0.02 bits; with --tolerance at that; the evaluations and, on stderr, the seconds are said."""
+    for words, most in (([], 0.02), (["--tolerance", 0.05], 0.05)):
+        found = json.loads(good("evaluate", trained.run, *words, "--json").stdout)
+        assert 0 < found["standard_error_bits"] <= most and found["evaluations"] >= 3 << 16
+    shown = good("evaluate", trained.run, "--tolerance", 0.05)
+    assert re.search(rf"^evaluated {found['evaluations']} steps of the chain in [0-9.]+ s$", shown.stderr, re.M)
+    exact = evaluate.bound(Model.load(trained.run), data.Bits.read(trained.run / "val.txt"), tolerance=0.05)
+    assert found["bits_per_sequence"] == exact.bits_per_sequence
+
+
+def test_evaluate_says_where_a_tolerance_is_not_reached(trained, monkeypatch):
+    """A sentence on stderr, the result on stdout, exit code 0: it is a result."""
+    monkeypatch.setattr(evaluate, "MOST", 1 << 16)
+    found = good("evaluate", trained.run, "--tolerance", 1e-6)
+    assert found.stdout.startswith("bound ")
+    assert re.search(
+        r"^the standard error is 0\.\d{4} bits after 65536 evaluations, the most that are made for a tolerance, here "
+        r"0\.0000 bits; ask for more with --evaluations, or take a larger --tolerance$",
+        found.stderr,
+        re.M,
+    )
+
+
+def test_evaluate_takes_one_of_the_two(trained):
+    found = invoke("evaluate", trained.run, "--tolerance", 0.1, "--evaluations", 100)
+    assert found.exit_code == 2 and "give one of them" in found.stderr and found.stdout == ""
+    assert invoke("evaluate", trained.run, "--tolerance", 0).exit_code == 2
+
+
+# Rows of which something is known
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_known_rows_are_the_free_ones_that_agree(trained, tmp_path):
+    """--known draws by rejection: the first of the free rows that agree; blanks and commas count nothing; --out too."""
+    free = good("sample", trained.run, "-n", 3000).stdout.splitlines()
+    expected = [row for row in free if row[1] == "1" and row[2] == "0"][:5]
+    found = good("sample", trained.run, "-n", 5, "--known", "?10???????")
+    assert found.stdout.splitlines() == expected
+    model, known = Model.load(trained.run), np.array([-1, 1, 0, *[-1] * 7])
+    assert found.stdout == data.Bits.text(model.sample(5, seed=0, known=known, method="rejection"))
+    assert good("sample", trained.run, "-n", 5, "--known", "?,1,0, ??? ????").stdout == found.stdout
+    assert good("sample", trained.run, "-n", 5, "--known", "?10???????", "--method", "rejection").stdout == found.stdout
+    good("sample", trained.run, "-n", 5, "--known", "?10???????", "--out", tmp_path / "rows.txt")
+    assert (tmp_path / "rows.txt").read_text() == found.stdout
+
+
+def test_known_rows_by_clamping(trained):
+    """As in Python, with one line that says what it is and no other warning."""
+    found = good("sample", trained.run, "-n", 5, "--known", "?10???????", "--method", "clamp")
+    with pytest.warns(UserWarning):
+        rows = Model.load(trained.run).sample(5, seed=0, known=np.array([-1, 1, 0, *[-1] * 7]))
+    assert found.stdout == data.Bits.text(rows)
+    assert found.stderr.count("heuristic") == 1 and "Warning" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--known", "01"], "--known: is of 2 bits, the rows have 10; give 0, 1 or ? for each bit"),
+        (["--known", "01x???????"], "--known: character 3 is 'x'; give 0, 1 or ? for each bit"),
+        (["--known", ""], "--known: is of 0 bits, the rows have 10"),
+        (["--method", "clamp"], "--method is for rows of which something is known; give --known"),
+        (["--limit", 5], "--limit is for rows of which something is known; give --known"),
+        (["--known", "?" * 10, "--method", "clamp", "--limit", 5], "--limit is for --method rejection"),
+        (["--known", "1111111111", "--limit", 200], "0 of 10 rows that agree with what is known were found in 200 dra"),
+    ],
+)
+def test_faults_of_what_is_known(trained, tmp_path, words, says):
+    """A sentence, exit code 2, and no file."""
+    found = invoke("sample", trained.run, *words, "--out", tmp_path / "rows.txt")
+    assert found.exit_code == 2 and says in found.stderr.splitlines()[-1] and not list(tmp_path.iterdir())
 
 
 # Help
@@ -607,7 +686,7 @@ def test_evaluate_json(trained):
     found = evaluated(trained.run)
     assert set(found) == {
         "bits_per_sequence", "nats_per_sequence", "standard_error_bits", "k_minus_null_bits", "n_sequences",
-        "floor_bits", "floor_standard_error_bits", "bound", "steps", "data", "checkpoint",
+        "floor_bits", "floor_standard_error_bits", "bound", "steps", "evaluations", "data", "checkpoint",
     }  # fmt: skip
     assert found["nats_per_sequence"] == pytest.approx(found["bits_per_sequence"] * math.log(2), rel=1e-14)
     assert found["k_minus_null_bits"] == pytest.approx(10 - found["bits_per_sequence"], rel=1e-12)
@@ -992,6 +1071,40 @@ def test_settings_that_do_not_fit_the_rows(run, settings, says, dry):
     assert says in refused(run, "train", run, *dry, *(word for s in settings for word in ("--set", s)))
 
 
+@pytest.mark.parametrize(
+    "settings, blamed",
+    [
+        (["data.shape=[3, 3]"], 0),
+        (["data.shape=[3, 3]", "training.lr=1"], 0),
+        (["data.shape=[2, 2]", "data.shape=[3, 3]"], 1),
+        (["data.rule={name: heartbeat, period: 11}"], 0),
+        (["data.rule.name=heartbeat", "data.rule.period=11"], 1),
+        (["model.family=os"], 0),
+        (["model.net=os"], 0),
+        (["training.num_val_samples=1000000000"], 0),
+        (["training.patience=3"], 0),
+    ],
+)
+@pytest.mark.parametrize("file", ["", "data:\n  shape: [2, 5]\nmodel:\n  family: bernoulli\n  net: mlp\n", None])
+def test_a_fault_of_an_option_is_the_options(run, monkeypatch, settings, blamed, file):
+    """Whenever it is found, and whether or not there is a config.yaml that has the setting too, the last option that
+    gives it is named."""
+    monkeypatch.setattr(memory, "total", lambda: 8.0 * 2**30)
+    if file is not None:
+        (run / "config.yaml").write_text(file)
+    said = refused(run, "train", run, *(word for s in settings for word in ("--set", s))).splitlines()
+    assert len(said) == 1 and said[0].startswith(f"--set {settings[blamed]}: {settings[blamed].split('=')[0][:9]}"), (
+        said
+    )
+
+
+def test_a_fault_of_the_file_is_the_files(run):
+    """Options that give other settings are not blamed for what the file says."""
+    (run / "config.yaml").write_text("data:\n  shape: [3, 3]\n")
+    said = refused(run, "train", run, "--set", "data.batch_size=2", "--set", "training.seed=1")
+    assert said.startswith(f"{run / 'config.yaml'}:2:10: data.shape: 3 x 3 is not 10")
+
+
 def test_best_needs_held_out_rows(run):
     (run / "val.txt").unlink()
     said = refused(run, "train", run, "--set", "training.select=best")
@@ -1195,7 +1308,7 @@ def test_data_beside_rows_of_another_name(run):
         (["validate", "-n", 0], "0 is not in the range x>=1"),
         (["sample", "--seed", "-1"], "-1 is not in the range"),
         (["evaluate", "--evaluations", 0], "0 is not in the range x>=1"),
-        (["evaluate", "--split", "test"], "'test' is not one of 'train', 'val', 'all'"),
+        (["evaluate", "--split", "tests"], "'tests' is not one of 'train', 'val', 'test', 'all'"),
         (["sample", "--sed", 1], "No such option"),
         (["train"], "Missing argument 'RUN'"),
         (["data", "heartbeat"], "Missing option '--out'"),

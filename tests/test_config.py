@@ -134,17 +134,17 @@ ONE_FAULT = {
     "9223372036854775807"
     " (got 9223372036854775808)",
     "training:\n  sample_steps: 0\n": (
-        "2:17: training.sample_steps: must be a whole number, at least 1 and at most 1000000000, or null (got 0)"
+        "2:17: training.sample_steps: must be a whole number, at least 1 and at most 2147483647, or null (got 0)"
     ),
     "data:\n  shape: [28]\n": (
-        "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1 and at most 1000000000, or "
+        "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1 and at most 2147483647, or "
         "null (got [28])"
     ),
     "data:\n  shape: [28, 0]\n": (
-        "2:15: data.shape: entry 2 must be a whole number, at least 1 and at most 1000000000 (got 0)"
+        "2:15: data.shape: entry 2 must be a whole number, at least 1 and at most 2147483647 (got 0)"
     ),
     "data:\n  shape: [1, 2, 3]\n": (
-        "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1 and at most 1000000000, "
+        "2:10: data.shape: must be a list of 2 entries, each a whole number, at least 1 and at most 2147483647, "
         "or null (got [1, 2, 3])"
     ),
     "data:\n  rule: heartbeat\n": "2:9: data.rule: must be {name: heartbeat, period: N}, or {name: repeating, block: "
@@ -154,7 +154,7 @@ ONE_FAULT = {
     "data:\n  rule: {name: beat, period: 5}\n": "2:16: data.rule.name: must be one of heartbeat, repeating, multiples"
     ' (got "beat"); did you mean heartbeat?',
     "data:\n  rule: {name: heartbeat}\n": (
-        "2:9: data.rule.period: missing; it must be a whole number, at least 1 and at most 1000000000"
+        "2:9: data.rule.period: missing; it must be a whole number, at least 1 and at most 2147483647"
     ),
     "data:\n  rule:\n    name: heartbeat\n    perod: 5\n": "4:5: data.rule.perod: unknown key; did you mean period?",
     "data:\n  rule:\n    name: multiples\n    k: 0\n": (
@@ -294,9 +294,9 @@ def test_a_misspelt_field_is_not_taken_for_its_default(write, line):
         "comma is missing",
         "model.residual=true": "model.hidden: widths must all be equal with residual: true (got [7, 8])",
         "data.rule.block=4": "data.rule.block: unknown key; known here: name, period",
-        "data.rule.period=0": "data.rule.period: must be a whole number, at least 1 and at most 1000000000 (got 0)",
+        "data.rule.period=0": "data.rule.period: must be a whole number, at least 1 and at most 2147483647 (got 0)",
         "data.rule={name: repeating}": (
-            "data.rule.block: missing; it must be a whole number, at least 1 and at most 1000000000"
+            "data.rule.block: missing; it must be a whole number, at least 1 and at most 2147483647"
         ),
         "data.rule={name: repeating, block: 2, block: 3}": "data.rule.block: given twice; the first is in line 1",
         "data.rule={name: repeating, blck: 2}": "data.rule.blck: unknown key; did you mean block?",
@@ -423,6 +423,16 @@ def test_the_limits_leave_room():
         config.load(os.devnull, [value])
 
 
+def test_steps_of_all_epochs_have_a_limit(write):
+    """Each of two numbers is right on its own, and their product is counted in 64 bits."""
+    with pytest.raises(InputError) as caught:
+        config.load(write(""), ["training.epochs=1000000000000", "training.steps_per_epoch=1000000000"])
+    assert str(caught.value) == (
+        "--set training.epochs=1000000000000: training.epochs: are more than 2^62 steps with training.steps_per_epoch: "
+        "1000000000; take fewer"
+    )
+
+
 def test_a_very_long_option_is_cut_where_it_is_named(write):
     """The place stays readable whatever the value."""
     with pytest.raises(InputError) as caught:
@@ -465,7 +475,7 @@ def test_every_field_is_documented():
             assert section is Config or expects(field.annotation, field.metadata)
     assert (
         expects(Training.model_fields["epochs"].annotation, Training.model_fields["epochs"].metadata)
-        == "a whole number, at least 1 and at most 1000000000"
+        == "a whole number, at least 1 and at most 1000000000000"
     )
 
 

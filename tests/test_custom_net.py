@@ -12,13 +12,14 @@ import pytest
 from tiny import NET, TRAIN, D, build, invoke, make_run, model, newest, settings
 
 import bdiff_np
-from bdiff_np import evaluate
+from bdiff_np import config, evaluate
 from bdiff_np.diffusion import Task
 from bdiff_np.diffusion.bernoulli import make_chain
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
 from bdiff_np.nets.custom import CustomNet, load_class
 from bdiff_np.runfolder import checkpoint, conclude, rundir
+from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
 
 CHAIN = make_chain("paper", 20, 0.25)
@@ -511,7 +512,7 @@ def test_a_fault_in_the_middle_of_training(tmp_path, monkeypatch, late):
     monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
     values = {"epochs": 2, "steps_per_epoch": 10, "num_val_samples": 0, "num_examples": 1, "sample_steps": 5}
     code = NET.replace(BACKWARD, f"{LATE.format(late if late < 10 else 14)}\n        {BACKWARD}")
-    if late > 10:  # in the samples after the second epoch
+    if late > 10:  # in the bound after an epoch
         code = NET.replace(FORWARD, f"{LATE.format(late)}\n        {FORWARD}")
     folder = make_run(tmp_path / "run", code, **values)
     found = invoke("train", folder)
@@ -526,6 +527,17 @@ def test_a_fault_in_the_middle_of_training(tmp_path, monkeypatch, late):
     assert invoke("train", other).exit_code == 0
     tensors = [checkpoint.read(rundir.checkpoints(newest(f))[2])[0] for f in (folder, other)]
     assert all(np.array_equal(tensors[0][name], tensors[1][name]) for name in tensors[1])
+
+
+def test_the_rehearsal_leaves_no_trace(tmp_path):
+    """What the object counts between calls is as if it had not been; a dry run leaves no folder."""
+    code = NET.replace(BACKWARD, f"{LATE.format(2)}\n        {BACKWARD}")
+    folder = make_run(tmp_path / "run", code)
+    job = training.prepare(folder, config.load(folder / "config.yaml"), backend="numpy").training
+    assert not hasattr(job.model.net.inner, "count")
+    job.step()
+    assert job.model.net.inner.count == 1
+    assert invoke("train", folder, "--dry-run").exit_code == 0 and not (folder / "results").exists()
 
 
 def test_load_class_gives_the_class(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bdiff_np.data import find_file, refuse_missing
+from bdiff_np.data import Data, find_file, refuse_missing
 from bdiff_np.data.bits import Bits
 from bdiff_np.data.bits_files import ENDINGS, WRITTEN, text
 from bdiff_np.diffusion.bernoulli_family import FAMILY
@@ -294,6 +294,12 @@ def test_find_file(tmp_path):
 
 # Files written whole
 # ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_kind_of_data_need_not_read_what_is_known():
+    """The default refuses, with what works instead."""
+    with pytest.raises(InputError, match="--known: what is known of values can be said in Python alone"):
+        type("Values", (Data,), {"elements": "values"}).read_known("1", 1)
 
 
 def test_write_whole_replaces(tmp_path):

@@ -16,6 +16,8 @@ from bdiff_np.kernels.bernoulli.bernoulli_numba import Kernels, Law
 from bdiff_np.kernels.training import fused_chain_numba
 from bdiff_np.kernels.training.fused_chain_numba import FusedChain
 
+pytestmark = pytest.mark.filterwarnings("ignore:what is known was clamped")  # the fused chain clamps, by design
+
 
 def model(D: int = 9, scale: float = 0.5, backend: str = "numba", **values):
     """A model with large random weights, so that each bit has a say in all others."""

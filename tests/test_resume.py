@@ -485,8 +485,8 @@ def test_changed_network_is_refused(half):
 # ----------------------------------------------------------------------------------------------------------------------
 
 POISONED = NET.replace("x, h, inner = tape", "x, h, inner = tape; self.calls = getattr(self, 'calls', 0) + 1").replace(
-    "dlogits.sum(0)}", 'dlogits.sum(0) * (float("nan") if self.calls > 1 + LIMIT else 1)}'
-)  # the first call is the trial step's
+    "dlogits.sum(0)}", 'dlogits.sum(0) * (float("nan") if self.calls > LIMIT else 1)}'
+)
 
 
 @pytest.mark.parametrize("limit, good", [(5, None), (25, "model_epoch_2.safetensors")])

@@ -152,7 +152,7 @@ def of(values: Mapping[str, Any], call: str = "fit") -> Config:
     except InputError as fault:
         said = str(fault)
     for text, (path, argument) in sets.items():
-        place = config_lines.label(text)
+        place = config_lines.option(text)
         said = said.replace(f"{place}: {path}", argument).replace(f"{place}: ", argument)
     raise InputError(said)
 
@@ -180,9 +180,13 @@ def validate(raw: Mapping[str, Any]) -> Config:
     return schema(model.get("family"), model.get("net")).Config.model_validate(raw)
 
 
-def place(path: str | os.PathLike[str], setting: str) -> str:
-    """Where a setting such as "data.shape" stands in the file, as file:line:column; the file alone where it does not
-    stand there."""
+def place(path: str | os.PathLike[str], setting: str, sets: Sequence[str] = ()) -> str:
+    """Where a setting such as "data.shape" was given: the last of the options `sets` that gives it, or a part of it,
+    else the file as file:line:column; the file alone where it does not stand there."""
+    for text in reversed(sets):
+        key = text.partition("=")[0].strip()
+        if f"{setting}.".startswith(f"{key}.") or key.startswith(f"{setting}."):
+            return config_lines.option(text)
     try:
         if not os.path.isfile(path):  # a pipe would be waited for
             raise FileNotFoundError

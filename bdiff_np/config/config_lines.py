@@ -81,9 +81,9 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     return ", ".join([text, " and ".join(limits)] if limits else [text])
 
 
-def label(option: str) -> str:
+def option(text: str) -> str:
     """What a message about a --set option begins with: the option, short and in one line."""
-    return f"--set {short(option if option.isprintable() else json.dumps(option), 100)}"
+    return f"--set {short(text if text.isprintable() else json.dumps(text), 100)}"
 
 
 class _Reading:
@@ -115,7 +115,7 @@ class _Reading:
                 )
             self.raw[section] = value if isinstance(value, dict) else {}
         for order, text in enumerate(sets):
-            self._set(text, Place(OPTION, order, label(text)))
+            self._set(text, Place(OPTION, order, option(text)))
         self.schema, faults = schema(self.raw["model"] if isinstance(self.raw["model"], dict) else {})
         self.sections: Mapping[str, type[BaseModel]] = self.schema.sections
         self.misnamed = bool(faults)

@@ -31,7 +31,7 @@ class ModelSettings(Settings):
 class TrainingSettings(Settings):
     """The optimiser, and what is recorded on the way."""
 
-    epochs: Count = 100
+    epochs: int = Field(default=100, ge=1, le=10**12)
     """Number of epochs."""
     steps_per_epoch: Count | None = None
     """Optimiser steps per epoch; null: ceil(rows / batch_size) * ceil(T / num_sample_steps), 1000 at most."""
@@ -61,6 +61,9 @@ class TrainingSettings(Settings):
         if isinstance(training.patience, int) and training.select == "last":
             reason = "needs training.select: best (it is last); without it, leave patience out or null"
             yield (("training", "patience"), ("training", "select")), reason
+        if training.epochs * (training.steps_per_epoch or 1) > 2**62:
+            reason = f"are more than 2^62 steps with training.steps_per_epoch: {training.steps_per_epoch}; take fewer"
+            yield (("training", "epochs"), ("training", "steps_per_epoch")), reason
 
 
 class DataSettings(Settings):

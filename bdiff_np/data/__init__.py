@@ -162,6 +162,14 @@ class Data:
         """
         raise NotImplementedError
 
+    @classmethod
+    def read_known(cls, text: str, D: int) -> np.ndarray:
+        """What a text on the command line says of the elements of an example, (D,), for `check_known`. Raises
+        InputError, beginning with `--known`, for a text that does not fit."""
+        raise InputError(
+            f"--known: what is known of {cls.elements} can be said in Python alone: model.sample(known=...)"
+        )
+
     def misfits(self, settings) -> Iterator[tuple[str, str]]:
         """Settings of the section `data` that these examples do not fit: "data.field" and the reason."""
         yield from ()

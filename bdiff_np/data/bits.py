@@ -190,6 +190,17 @@ class Bits(data.Data):
         known = np.broadcast_to(known, (n, D))
         return known >= 0, known
 
+    @classmethod
+    def read_known(cls, text: str, D: int) -> np.ndarray:
+        """text : 0, 1 or, for a bit to be drawn, ?, one for each bit; blanks and commas between them count nothing"""
+        marks = [(place, mark) for place, mark in enumerate(text, 1) if mark not in " ,\t"]
+        wrong = next(((place, mark) for place, mark in marks if mark not in "01?"), None)
+        if wrong is not None:
+            raise InputError(f"--known: character {wrong[0]} is {wrong[1]!r}; give 0, 1 or ? for each bit")
+        if len(marks) != D:
+            raise InputError(f"--known: is of {len(marks)} bits, the rows have {D}; give 0, 1 or ? for each bit")
+        return np.array([{"0": 0, "1": 1, "?": -1}[mark] for _, mark in marks])
+
     def misfits(self, settings) -> Iterator[tuple[str, str]]:
         if settings.shape and settings.shape[0] * settings.shape[1] != self.D:
             yield (

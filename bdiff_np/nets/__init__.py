@@ -76,6 +76,10 @@ class Net:
             self._gradients = Params(ops, self.shapes, self.dtype)
         return self._gradients
 
+    def twin(self) -> Any:
+        """The same network, to be tried out; another object where it might keep something between calls."""
+        return self
+
     def decays(self) -> dict[str, bool]:
         """Which parameters decay: by default matrices, not biases and gains, which have no scale to lose."""
         return {name: len(shape) > 1 for name, shape in self.shapes.items()}

@@ -8,6 +8,7 @@ words, what it prints goes to stderr, and NumPy's handling of overflow is afterw
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import re
 import sys
@@ -89,6 +90,15 @@ class CustomNet(Net):
             arrays = self.inner.backward(ops, params, tape, dout)
         with np.errstate(over="ignore"):
             return self.gradients(ops).fill(self._checked("backward", arrays))
+
+    def twin(self) -> CustomNet:
+        """The same network with an object of its own, as far as it can be copied, to be tried out: what it counts or
+        keeps between calls stays as it was."""
+        other = copy.copy(self)
+        other._gradients = None
+        with contextlib.suppress(Exception):
+            other.inner = copy.deepcopy(self.inner)
+        return other
 
     def _checked(self, method: str, arrays) -> dict[str, np.ndarray]:
         """What init or backward returned as arrays of the shapes that it must have."""

@@ -79,7 +79,7 @@ def rehearse(model, kernels=None) -> None:
 
     Raises InputError where the network fails, returns what it should not, or writes to its inputs.
     """
-    ops, net = model.ops, model.net
+    ops, net = model.ops, model.net.twin()
     x0, x_t = map(ops.asarray, model.family.check_batch(np.random.default_rng(0), REHEARSED, model.D))
     t = ops.asarray(np.linspace(1, model.chain.T, REHEARSED).round().astype(np.int64))
     inputs = {"params": model.params.flat, "x_t": x_t, "t": t}

@@ -19,6 +19,10 @@ class OnHost(Net):
         self.shapes, self.dtype, self.D, self.width = net.shapes, net.dtype, net.D, net.width
         self.path, self.smaller = net.path, net.smaller
 
+    def twin(self) -> OnHost:
+        """As that of the net."""
+        return OnHost(self.net.twin(), self.host)
+
     def init(self, seed: int):
         return self.net.init(seed)
 

@@ -3,6 +3,7 @@ part of one."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
@@ -20,13 +21,15 @@ def write_whole(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
 
     Raises
     ------
-    InputError : the folder is missing or not writable, the disk is full, the path is a folder.
+    InputError : the path is a folder, or why it cannot be written: a folder that is missing, a link that leads
+        nowhere, a file where a folder should be, a name that is too long, no permission, a full disk.
+    BrokenPipeError : it stands for a pipe whose reader has left.
     """
-    target = Path(os.path.realpath(path))
     try:
+        target = Path(os.path.realpath(path))
         if target.is_dir():
             raise InputError(f"{path}: is a folder; name a file")
-        if os.path.abspath(path).startswith(("/dev/", "/proc/")) or (target.exists() and not target.is_file()):
+        if _is_device(path) or (target.exists() and not target.is_file()):
             with open(path, "ab") as stream:  # appending: /dev/stdout may stand for a file that others are writing
                 stream.write(data)
             return
@@ -38,14 +41,13 @@ def write_whole(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise
-    except FileNotFoundError as fault:
-        raise InputError(f"{path}: cannot be written, there is no folder {target.parent}; make it first") from fault
+    except BrokenPipeError:  # a reader that has left, of /dev/stdout
+        raise
     except OSError as fault:
-        raise InputError(
-            f"{path}: cannot be written: {fault.strerror or fault}; free it or name another place"
-        ) from fault
+        raise InputError(f"{path}: cannot be written{_obstacle(path) or _reason(fault)}") from fault
     if os.name == "posix":
         with suppress(OSError):  # some file systems refuse to sync a folder; the file itself is safe by then
             folder = os.open(target.parent, os.O_RDONLY)
@@ -63,9 +65,56 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raises InputError if `path` is a folder, or has none to lie in: better before hours of work than after."""
+    """Raises InputError if `path` is a folder, or cannot be written where it is to lie: better before hours of work
+    than after."""
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder; name a file")
-    folder = Path(os.path.abspath(path)).parent
-    if not folder.is_dir():
-        raise InputError(f"{path}: cannot be written, there is no folder {folder}; make it first")
+    fault = _obstacle(path)
+    folder = os.path.dirname(os.path.realpath(path))
+    if not fault and not _is_device(path) and not os.access(folder, os.W_OK | os.X_OK):
+        fault = f": the folder {folder} is not writable; free it or name another place"
+    if fault:
+        raise InputError(f"{path}: cannot be written{fault}")
+
+
+def _is_device(path: str | os.PathLike[str]) -> bool:
+    return os.path.abspath(path).startswith(("/dev/", "/proc/"))
+
+
+def _obstacle(path: str | os.PathLike[str]) -> str | None:
+    """What on the way to a file does not let it be made, and the fix, as the end of a sentence; None where all of the
+    way is there."""
+    if _is_device(path):
+        return None
+    target = Path(os.path.realpath(path))  # beyond links, those that lead nowhere too
+    for folder in reversed(target.parents):
+        try:
+            if not folder.is_dir() and folder.exists():
+                return f": {folder} is a file, not a folder; name another place"
+            missing = not folder.exists()
+        except OSError as fault:
+            return _reason(fault)
+        if missing:
+            link = next((p for p in (Path(path), *Path(path).parents) if p.is_symlink()), None)
+            if link is None:
+                return f", there is no folder {target.parent}; make it first"
+            return f", there is no folder {target.parent}, where the link {link} leads; make it first, or mend the link"
+    try:
+        os.lstat(target)
+    except FileNotFoundError:
+        pass
+    except OSError as fault:  # a name that is too long
+        return _reason(fault)
+    return None
+
+
+def _reason(fault: OSError) -> str:
+    """The system's own words and what to do, as the end of a sentence."""
+    fixes = {
+        errno.ENOSPC: "free some space or name another place",
+        errno.EDQUOT: "free some space or name another place",
+        errno.ENAMETOOLONG: "take a shorter name",
+        errno.EROFS: "name another place",
+        errno.ELOOP: "mend the link or name another place",
+    }
+    return f": {fault.strerror or fault}; {fixes.get(fault.errno or 0, 'free it or name another place')}"

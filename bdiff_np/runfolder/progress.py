@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 CALL_SECONDS = 0.1  # of compiled work, until Ctrl-C is seen and the bar moves
 QUIET_SECONDS = 5.0  # between two lines where there is no terminal
@@ -15,12 +16,10 @@ QUIET_SECONDS = 5.0  # between two lines where there is no terminal
 def progress(total: int, desc: str, initial: int = 0, leave: bool = True, quiet: float = QUIET_SECONDS):
     """Something with update(n), set_postfix_str(text), close(), that can stand in a `with`: tqdm's bar, or `Lines`
     where stderr is no terminal."""
-    if in_notebook():
-        from tqdm.auto import tqdm  # a widget where ipywidgets is installed, else a line that is written anew
-    elif not sys.stderr.isatty():
+    if not in_notebook() and not sys.stderr.isatty():
         return Lines(total, desc, initial, quiet)
-    else:
-        from tqdm import tqdm
+    # in a notebook a widget where ipywidgets is installed, else a line that is written anew
+    tqdm = import_module("tqdm.auto" if in_notebook() else "tqdm").tqdm
 
     # some terminals have no width to tell, and a bar of width 0 would be none
     known = shutil.get_terminal_size((0, 0)).columns > 0

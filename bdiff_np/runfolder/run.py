@@ -38,8 +38,8 @@ clock = time.monotonic  # for what is saved by the clock
 class Run:
     """One training of a run folder, new or resumed.
 
-    folder : the run folder. settings : its configuration, read from the file `source`. code : its own network's file,
-        if any
+    folder : the run folder. settings : its configuration, read from the file `source` and the options `sets`. code :
+        its own network's file, if any
     results : the results folder, once there is one, and `lock` on it. said : lines for a user, once it is resumed
     rows : training data and held-out data, where they do not lie in the folder
     """
@@ -53,6 +53,7 @@ class Run:
         code: Path | None,
         source: Path,
         rows: tuple[Data, Data | None] | None = None,
+        sets: Sequence[str] = (),
     ):
         self.folder, self.settings, self.code = folder, settings, code
         self.results, self.lock, self.said = Path(), None, ()  # type: Path, Lock | None, Sequence[str]
@@ -62,7 +63,7 @@ class Run:
         faults = list(self._disagreements())
         if faults:
             raise InputError(
-                "\n".join(f"{configuration.place(source, path)}: {path}: {reason}" for path, reason in faults)
+                "\n".join(f"{configuration.place(source, path, sets)}: {path}: {reason}" for path, reason in faults)
             )
         chain = self.family.make_chain(settings.model, self.train_rows)
         self._build = lambda name: Training(
@@ -372,9 +373,13 @@ def own_code(folder: Path) -> Path | None:
     return folder / CODE if (folder / CODE).exists() else None
 
 
-def prepare(folder: Path, settings: configuration.Config, *, backend: str) -> Run:
-    """A new training, with nothing on disk yet. Raises InputError if an input is at fault."""
-    return Run(folder, settings, backend=backend, code=own_code(folder), source=config_file(folder))
+def prepare(folder: Path, settings: configuration.Config, *, backend: str, sets: Sequence[str] = ()) -> Run:
+    """A new training, with nothing on disk yet. Raises InputError if an input is at fault.
+
+    sets : the options among what `settings` was read from, which a fault may be of
+    """
+    code, source = own_code(folder), config_file(folder)
+    return Run(folder, settings, backend=backend, code=code, source=source, sets=sets)
 
 
 def resume(folder: Path, *, backend: str, sets: Sequence[str] = ()) -> Run:

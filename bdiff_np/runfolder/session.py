@@ -40,7 +40,7 @@ def train(folder: Path, sets: Sequence[str], *, backend: str, resume: bool, say:
 
 
 def _prepare(folder: Path, sets: Sequence[str], backend: str) -> training.Run:
-    return training.prepare(folder, config.load(training.config_file(folder), sets), backend=backend)
+    return training.prepare(folder, config.load(training.config_file(folder), sets), backend=backend, sets=sets)
 
 
 def _resume(folder: Path, sets: Sequence[str], backend: str, say) -> training.Run:

@@ -128,3 +128,19 @@ def bound(b: Bound, name: str, family: Family) -> str:
         lines.append(f"floor      {b.floor_bits:.4f} bits: the entropy of the data, below which no bound can lie")
     lines.append(f"K - L_null {b.k_minus_null_bits:.4f} bits gained over a model that knows the process alone")
     return "\n".join(lines)
+
+
+def effort(b: Bound, seconds: float) -> str:
+    """What a bound took."""
+    return f"evaluated {b.evaluations} steps of the chain in {seconds:.1f} s"
+
+
+def not_reached(b: Bound, tolerance: float, relative: float = 0.0, **_) -> str:
+    """A sentence where the standard error is above what was asked for, else nothing."""
+    enough = max(tolerance, relative * abs(b.bits_per_sequence))
+    if b.standard_error_bits <= enough:
+        return ""
+    return (
+        f"the standard error is {b.standard_error_bits:.4f} bits after {b.evaluations} evaluations, the most that are "
+        f"made for a tolerance, here {enough:.4f} bits; ask for more with --evaluations, or take a larger --tolerance"
+    )
