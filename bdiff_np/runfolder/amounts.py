@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-SHARE = 0.08  # the first epochs, and the files, take the rest of the tenth
+SHARE = 0.06  # the first epochs, and the files, take the rest of the tenth
 FIRST = 4  # epochs that are looked at whatever it takes, so that a short training has its curves
 LEAST_ROWS = 64_000  # a shorter epoch counts as one of so many rows: looking then takes some hundredths of a second
 EVALUATION, SAMPLE_STEP = 3.0, 1 / 3  # a row of the bound, a row of a step of the sampler
