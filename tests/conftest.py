@@ -27,6 +27,7 @@ def pytest_addoption(parser):
         "--order", type=int, default=0, help="Of the stand-in's threads: 0 forward, 1 backward, another number a seed."
     )
     parser.addoption("--plant", type=int, help="The number of a bug to plant in the kernels: tests/gpu/mutants.py.")
+    parser.addoption("--signals", type=int, default=4, help="How many the trainings of test_killing.py are sent each.")
     parser.addoption("--simulator", action="store_true", help="Numba-CUDA runs in Numba's simulator, very slowly.")
 
 
