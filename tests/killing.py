@@ -107,8 +107,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("signals", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backend", choices=SETTINGS, action="append", help="Of these alone.  [default: all]")
     given = parser.parse_args()
-    for name in SETTINGS:
+    for name in given.backend or SETTINGS:
         place, began = Path(tempfile.mkdtemp()), time.monotonic()
         counts = disturbed(place, name, given.signals, given.seed)
         print(f"{name}: {dict(counts)} in {time.monotonic() - began:.0f} s, all resumed to the same end", flush=True)
