@@ -36,6 +36,29 @@ def kind_of(family: Family) -> type[Data]:
     return guests.find("data", family.data)
 
 
+def process_of(path: Path, tensors: dict[str, np.ndarray], meta: dict) -> tuple[Any, Chain]:
+    """The configuration and the forward process of what `checkpoint.load` gave for a path. Raises InputError where they
+    are none of this version, or do not fit its examples."""
+    from bdiff_np import config as configuration
+
+    try:
+        config = configuration.validate(meta["config"])
+    except (ValueError, TypeError) as fault:
+        reason = str(fault).splitlines()[1:2] or [str(fault)]
+        raise InputError(f"{path}: its configuration is not one of this version ({reason[0].strip()})") from None
+    family = family_of(config)
+    try:
+        chain = family.restore(config.model, tensors)
+        misfit = family.misfit(chain, meta["D"]) or kind_of(family).check_form(meta.get("form", {}), meta["D"])
+    except KeyError as fault:
+        raise InputError(f"{path}: lacks {fault}, which a model of the family {family.name} needs") from None
+    except (ValueError, TypeError) as fault:
+        misfit = str(fault)
+    if misfit is not None:
+        raise InputError(f"{path}: damaged ({misfit}); use another checkpoint of the same run")
+    return config, chain
+
+
 @dataclass
 class Model:
     """What sampling and evaluation need, and training works on.
@@ -87,30 +110,8 @@ class Model:
     @classmethod
     def open(cls, source: rundir.Source, *, backend: str = "numpy") -> Model:
         """As `load`, of a place that `rundir.resolve` found."""
-        from bdiff_np import config as configuration
-
         tensors, meta = checkpoint.load(source.checkpoint)
-        try:
-            config = configuration.validate(meta["config"])
-        except (ValueError, TypeError) as fault:
-            reason = str(fault).splitlines()[1:2] or [str(fault)]
-            raise InputError(
-                f"{source.checkpoint}: its configuration is not one of this version ({reason[0].strip()})"
-            ) from None
-        try:
-            chain = family_of(config).restore(config.model, tensors)
-        except KeyError as fault:
-            raise InputError(
-                f"{source.checkpoint}: lacks {fault}, which a model of the family {config.model.family} needs"
-            ) from None
-        except (ValueError, TypeError) as fault:
-            raise InputError(
-                f"{source.checkpoint}: damaged ({fault}); use another checkpoint of the same run"
-            ) from None
-        form = meta.get("form", {})
-        misfit = family_of(config).misfit(chain, meta["D"]) or kind_of(family_of(config)).check_form(form, meta["D"])
-        if misfit is not None:
-            raise InputError(f"{source.checkpoint}: damaged ({misfit}); use another checkpoint of the same run")
+        config, chain = process_of(source.checkpoint, tensors, meta)
         code = source.trusted_code(meta["net"] == custom.FILE)
         try:
             model = cls.build(config, meta["D"], chain, backend=backend, code=code)
@@ -122,7 +123,7 @@ class Model:
             raise InputError(
                 f"{source.checkpoint}: does not fit the network: {fault}; was {custom.FILE} changed since?"
             ) from None
-        model.form = form
+        model.form = meta.get("form", {})
         if code is not None:
             rehearse(model)
         return model

@@ -28,6 +28,7 @@ def pytest_addoption(parser):
     )
     parser.addoption("--fuzz", type=int, default=400, help="Cases of each kind in tests/test_fuzz.py.")
     parser.addoption("--plant", type=int, help="The number of a bug to plant in the kernels: tests/gpu/mutants.py.")
+    parser.addoption("--signals", type=int, default=4, help="How many the trainings of test_killing.py are sent each.")
     parser.addoption("--simulator", action="store_true", help="Numba-CUDA runs in Numba's simulator, very slowly.")
 
 

@@ -20,6 +20,7 @@ from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
 
 DEEP = "[" * 50_000
+COMMANDS = ("sample", "evaluate", "validate")
 HUGE = "9" * 5_000
 
 
@@ -118,6 +119,11 @@ CHANGES = {
     "m of another shape": (tensor("m", lambda _: np.zeros(3, np.float32)), "m has shape (3,), expected (208,)"),
     "no v": (tensor("v", None), "it lacks v"),
     "epoch negative": (change(epoch=-1), "its epoch is -1"),
+    "another config": (
+        lambda t, m: m["config"]["training"].update(lr=0.5),
+        "of a training with another training.lr",
+    ),
+    "another pi": (tensor("pi", lambda _: np.asarray(0.25)), "of a training with another process"),
     "step text": (change(step="15"), "its step is '15'"),
     "step huge": (change(step=10**30), "its step is"),
     "no data": (change(data=None), "its description lacks data"),
@@ -125,10 +131,6 @@ CHANGES = {
     "best a number": (change(best=3.0), "its best is 3.0"),
     "seconds negative": (change(wall_seconds=-1.0), "its wall_seconds is -1.0"),
 }
-
-
-# what a training needs to go on, and a model that is sampled does not
-ONLY_RESUME = ("no data", "no v")
 
 
 def damage(run: Path, case: str) -> str:
@@ -145,14 +147,9 @@ def test_right_checksum_wrong_content(run, case):
     checkpoint before, says so, and comes to the same end."""
     before = checkpoint.read(last(run))[0]
     says = damage(run, case)
-    for command in ("sample", "evaluate", "validate"):
-        if case in ONLY_RESUME:
-            assert invoke(command, run).exit_code == 0
-            continue
+    for command in () if case in ("another config", "another pi") else COMMANDS:  # a model all the same
         said = sentence(command, run)
         assert said.startswith(f"{last(run)}: ") and says in said and "\n" not in said, said
-    if "pi" in case or case in ("config of another family", "config unknown"):
-        return  # --resume reads neither: pi and the configuration are those of the run folder and of config.yaml
     resumed = invoke("train", run, "--resume")
     assert resumed.exit_code == 0 and f"{last(run)}: " in resumed.stderr and says in resumed.stderr
     assert "an earlier checkpoint is taken" in resumed.stderr and "from step 20" in resumed.stderr

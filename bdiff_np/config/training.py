@@ -54,7 +54,7 @@ class TrainingSettings(Settings):
     select: Literal["last", "best"] | None = None
     """Which checkpoint the run stands for; best: of the least validation bound; null: best from 30 held-out rows on."""
     patience: Count | Literal["never"] | None = None
-    """Epochs in which best is not beaten before training stops; null: a quarter, 10 at least, never under 30 rows."""
+    """Epochs without a better val bound until training stops; null: a quarter, 10 at least, if it is 2 % worse then."""
 
     @classmethod
     def disagreements(cls, model, training, data) -> Disagreements:

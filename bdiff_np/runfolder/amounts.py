@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-SHARE = 0.08  # the first epochs, and the files, take the rest of the tenth
+SHARE = 0.06  # the first epochs, and the files, take the rest of the tenth
 FIRST = 4  # epochs that are looked at whatever it takes, so that a short training has its curves
 LEAST_ROWS = 64_000  # a shorter epoch counts as one of so many rows: looking then takes some hundredths of a second
-EVALUATION, SAMPLE_STEP = 3.0, 1 / 3  # a row of the bound, a row of a step of the sampler
+EVALUATION, SAMPLE_STEP = 5.0, 1 / 3  # a row of the bound (3 of 100 bits, 6 of 2000), a row of a step of the sampler
 GROUP, DRAW_STEP = 75, 8  # what they cost beside, whatever the number of rows: of a group of the bound, of a step
 GROUPS = 8  # of the bound; no standard error is asked for here
-LEAST_EVALUATIONS, LEAST_SAMPLES = 2048, 128
+LEAST_EVALUATIONS, LEAST_SAMPLES = 1536, 128
 
 
 class Amounts(NamedTuple):

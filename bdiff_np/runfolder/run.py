@@ -31,7 +31,8 @@ from bdiff_np.train import Training
 
 VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after an epoch, at most
 SPEAKING = 30  # held-out rows from which their bound chooses an epoch, and ends a training, unasked
-PATIENCE = 10  # epochs at least before a training ends unasked
+PATIENCE = 10  # epochs at least before a training ends unasked,
+NOTEWORTHY = 0.02  # and by which share their bound must have risen then, or to be called overfitting
 clock = time.monotonic  # for what is saved by the clock
 
 
@@ -120,9 +121,14 @@ class Run:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the newest bound of the held-out rows ended the training early."""
+        """Whether the newest bound of the held-out rows ends the training early: it has been no better for as many
+        epochs as `patience` says and, where nobody set that, it is worse by NOTEWORTHY. A bound that stays where it is
+        may still fall when the learning rate does."""
         best, bounds = self.history.best, self.history.columns["val_bound_bits"]
         if self.patience is None or best is None or math.isnan(bounds[-1]):
+            return False
+        unasked = self.settings.training.patience is None
+        if unasked and bounds[-1] < best[0] * (1 + NOTEWORTHY):
             return False
         return self.epoch - best[1] >= self.patience
 
@@ -200,6 +206,8 @@ class Run:
                         return "interrupted"
                     if self._due():
                         saving.save(self, self.epoch)
+                    elif self.amounts.due(self.epoch):
+                        self.history.write_metrics(self.results)
                     if isinstance(bar, Lines) and (self.finished or bar.silence() > QUIET_SECONDS):
                         bar.say(self.line())
                     if watch.number is not None:
@@ -301,7 +309,6 @@ class Run:
             examples,
         )  # fmt: skip
         self.loss_sum, self.loss_count = 0.0, 0
-        self.history.write_metrics(self.results)
         return True
 
     def _look(self) -> tuple[dict[str, float], np.ndarray]:

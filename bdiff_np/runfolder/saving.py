@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bdiff_np import __version__
 from bdiff_np import config as configuration
+from bdiff_np.config.training import CHANGEABLE
 from bdiff_np.errors import InputError
+from bdiff_np.model import process_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder.changes import differences
 from bdiff_np.runfolder.files import check_regular, write_whole
 from bdiff_np.runfolder.lock import Lock
 
@@ -120,6 +125,13 @@ def _go_back(run: Run, path: Path, tensors: dict, meta: dict) -> None:
     length = run.training.steps_per_epoch
     if not 0 <= meta["step"] - meta["epoch"] * length <= length:
         raise InputError(f"{path}: damaged (step {meta['step']} is none of epoch {meta['epoch'] + 1})")
+    config, chain = process_of(path, tensors, meta)
+    others = [key for key in differences(config, run.settings) if key not in CHANGEABLE]
+    if others:
+        raise InputError(f"{path}: of a training with another {others[0]}")
+    here, there = (run.family.state(each) for each in (run.training.model.chain, chain))
+    if not all(np.array_equal(here[name], there[name]) for name in here):
+        raise InputError(f"{path}: of a training with another process")
     run.history.load(run.results, meta["epoch"], (run.settings.training.num_examples, run.train_rows.D))
     begun_on = meta.get("backend", "numpy")
     # another one rounds differently: to go on exactly takes the same

@@ -11,8 +11,6 @@ from bdiff_np.evaluate import Bound
 from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder.amounts import FIRST
 
-NOTEWORTHY = 0.02  # by which share the held-out rows' bound must have risen to be spoken of
-
 # Training
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -38,7 +36,7 @@ def plan(job: training.Run) -> str:
 def _looks(job: training.Run) -> str:
     """What is looked at between epochs, where that is less than could be."""
     much, asked = job.amounts, job.settings.training.num_val_samples if job.history.census else 0
-    if much.every == 1 and much.samples == asked:
+    if much.samples == asked and (much.every == 1 or job.settings.training.epochs <= FIRST):
         return ""
     bound = f"the bound of the held-out rows from {much.evaluations} steps of the chain, " if much.evaluations else ""
     when = "each epoch" if much.every == 1 else f"the first {FIRST} epochs and every {much.every} epochs"
@@ -90,7 +88,7 @@ def overfitting(job: training.Run) -> str:
             f"overfitting: the held-out rows cost {least:.2f} bits at best, in epoch {epoch}, which is more than the "
             f"{nats / evaluate.LN2:.2f} bits of {name}; {stands}; {help}"
         )
-    if bounds[-1] > least * (1 + NOTEWORTHY):
+    if bounds[-1] > least * (1 + training.NOTEWORTHY):
         return (
             f"overfitting: the bound of the held-out rows was least in epoch {epoch}, {least:.2f} bits, and is "
             f"{bounds[-1]:.2f} bits in the last; {stands}; {help}"
