@@ -27,8 +27,9 @@ class OutputFault(click.ClickException):
         click.echo(self.message, err=True)
 
 
-class _Stream:
-    """Passes everything on to a stream; None stands for one that was closed before the program began."""
+class Steady:
+    """Passes everything on to a stream, and loses what it does not take; None stands for one that was closed before the
+    program began. number : its descriptor"""
 
     def __init__(self, stream: Any, number: int):
         self._stream, self._number = stream, number
@@ -51,6 +52,8 @@ class _Stream:
             try:
                 action()
                 return
+            except RuntimeError:  # a signal handler's line, while another is being written
+                return
             except (AttributeError, OSError, ValueError) as fault:  # of None, of a descriptor, of a closed object
                 self._fault = fault
                 self._send_to_nowhere()
@@ -71,7 +74,7 @@ class _Stream:
                 os.close(nowhere)
 
 
-class _Output(_Stream):
+class _Output(Steady):
     def _lost(self, fault: Exception) -> None:
         if isinstance(fault, BrokenPipeError):
             raise SystemExit(READER_LEFT)
@@ -88,7 +91,7 @@ def guarded() -> Iterator[None]:
     for stream in before:
         if getattr(stream, "encoding", None) in ("ascii", "ANSI_X3.4-1968", "US-ASCII"):
             stream.reconfigure(encoding="utf-8", errors="replace")  # as click would, past the guard
-    sys.stdout, sys.stderr = _Output(before[0], 1), _Stream(before[1], 2)
+    sys.stdout, sys.stderr = _Output(before[0], 1), Steady(before[1], 2)
     try:
         yield
     finally:

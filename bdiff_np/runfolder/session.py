@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from bdiff_np import config
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder import conclude, saving
 from bdiff_np.runfolder import run as training
-from bdiff_np.runfolder.signals import Watch, release
+from bdiff_np.runfolder.signals import Watch
 from bdiff_np.show import report
+from bdiff_np.streams import OutputFault
 
 
 def train(folder: Path, sets: Sequence[str], *, backend: str, resume: bool, say: Callable[..., None]) -> int:
@@ -67,10 +67,9 @@ def _run(job: training.Run, watch: Watch, resume: bool, say) -> int:
     results = report.conclusion(job, conclude.conclude(job))
     try:
         say(results)
-    except OSError:
-        if watch.number is None:
+    except (OutputFault, SystemExit):
+        if watch.number is None:  # else the terminal is gone, as SIGHUP tells
             raise
-        release(sys.stdout)  # the terminal is gone, as SIGHUP tells
     return watch.exit_code if ending == "interrupted" else 0
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
+
+from bdiff_np.streams import Steady
 
 NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}  # Windows has no SIGHUP
 
@@ -34,7 +35,7 @@ class Watch:
         return 128 + (self.number or signal.SIGINT)
 
     def __enter__(self) -> Watch:
-        self._stderr, self._steady = sys.stderr, Steady(sys.stderr)
+        self._stderr, self._steady = sys.stderr, Steady(sys.stderr, 2)
         if threading.current_thread() is not threading.main_thread():
             return self
         sys.stderr = self._steady  # type: ignore[assignment]
@@ -68,39 +69,3 @@ class Watch:
             raise KeyboardInterrupt
         name = NAMES[signal.Signals(number).name]
         print(f"\n{name}: finishing the step, saving, drawing the pictures (again to leave at once)", file=sys.stderr)
-
-
-class Steady:
-    """A text stream that loses what cannot be written, where the work that it tells of must go on: a closed terminal, a
-    pipe without a reader, a signal in the midst of another write."""
-
-    def __init__(self, stream) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError:
-            release(self._stream)
-        except (ValueError, RuntimeError):  # closed; a signal handler's line while another is being written
-            pass
-        return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError:
-            release(self._stream)
-        except (ValueError, RuntimeError):
-            pass
-
-    def __getattr__(self, name: str):
-        return getattr(self._stream, name)
-
-
-def release(stream) -> None:
-    """Sends a stream that cannot be written, and what it still holds, nowhere: else Python fails at its exit."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
