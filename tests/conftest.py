@@ -108,3 +108,17 @@ def trained(tmp_path_factory) -> Trained:
     run = tmp_path_factory.mktemp("runs") / "tiny"
     good("data", "heartbeat", "--length", 10, "--period", 5, "--hold-out", 4, "--out", run)
     return train(run, *(word for key, value in TINY.items() for word in ("--set", f"{key}={value}")))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Few evaluations, no floor, no pictures and no waiting for the disk, where none of them is what is tested."""
+    from bdiff_np.diffusion.bernoulli_family import Bernoulli
+    from bdiff_np.runfolder import conclude, run
+    from bdiff_np.show import pictures
+
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(run, "VAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)

@@ -14,7 +14,6 @@ import pytest
 from safetensors.numpy import save
 from tiny import NET, invoke, make_run, newest
 
-from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.runfolder import checkpoint, conclude, files, rundir
 from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
@@ -24,13 +23,7 @@ COMMANDS = ("sample", "evaluate", "validate")
 HUGE = "9" * 5_000
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(pictures, "draw", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

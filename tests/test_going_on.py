@@ -18,21 +18,13 @@ from test_resume import interrupt, metrics, same_training
 from tiny import invoke, make_run, newest
 
 from bdiff_np import config
-from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder import checkpoint, conclude, lock, rundir, saving, session, signals
 from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(pictures, "draw", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def stopped(folder: Path, monkeypatch, step: int = 35, **values) -> Path:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,13 @@ from tiny import invoke, make_run, newest
 
 from bdiff_np import config, evaluate
 from bdiff_np.data.bits import Bits
-from bdiff_np.diffusion.bernoulli_family import FAMILY, Bernoulli
+from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.model import Model
 from bdiff_np.runfolder import amounts, checkpoint, conclude, rundir, split
 from bdiff_np.runfolder import run as training
-from bdiff_np.show import pictures, report
+from bdiff_np.show import report
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(pictures, "draw", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def rows(N: int, D: int = 12, seed: int = 0) -> np.ndarray:

@@ -18,10 +18,8 @@ from tiny import NET, TRAIN, invoke, make_run, newest
 
 from bdiff_np import evaluate, sample
 from bdiff_np.data import bits as data
-from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.model import Model
 from bdiff_np.runfolder import checkpoint, conclude, rundir, saving
-from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
 
@@ -29,14 +27,7 @@ HISTORIES = ("losses", "examples_per_epoch", "proportions", "val_bounds", "chose
 CONCLUSIONS = ("bounds", "samples")
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Few evaluations, no floor, no pictures and no waiting for the disk: none of them is what is tested here."""
-    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(pictures, "draw", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def metrics(results: Path) -> list[dict]:
