@@ -161,18 +161,24 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
     python cli.py train runs/heartbeat_paper --set model.T=500 --set training.epochs=5 --seed 1
     python cli.py train runs/heartbeat_paper --resume --set training.epochs=80
     """
-    from bdiff_np.runfolder import session
+    from bdiff_np.runfolder.signals import Watch
 
-    session.check(run, seed=seed, resume=resume, dry_run=dry_run)
-    if seed is not None:
-        sets = (*sets, f"training.seed={seed}")
-    if dry_run:
-        configuration, plan = session.plan(run, sets, backend=backend)
-        click.echo(configuration, nl=False)
-        click.echo(plan, err=True)
-        return
     say = lambda text, err=False: click.echo(said(text), err=err)  # noqa: E731
-    sys.exit(session.train(run, sets, backend=backend, resume=resume, say=say))
+    with Watch() as watch:
+        try:
+            from bdiff_np.runfolder import session  # takes a while, in which a signal may come
+
+            session.check(run, seed=seed, resume=resume, dry_run=dry_run)
+            sets = sets if seed is None else (*sets, f"training.seed={seed}")
+            if dry_run:
+                configuration, plan = session.plan(run, sets, backend=backend)
+                click.echo(configuration, nl=False)
+                say(plan, err=True)
+                return
+            code = session.train(run, sets, backend=backend, resume=resume, watch=watch, say=say)
+        except KeyboardInterrupt:
+            code = watch.exit_code
+    sys.exit(code)
 
 
 # sample

@@ -250,6 +250,19 @@ def test_a_signal_in_the_conclusion(tmp_path, monkeypatch, name, code):
     assert "bounds" in rundir.read_results(newest(folder))
 
 
+@pytest.mark.parametrize("name, code", SIGNALS)
+def test_a_signal_before_all_and_while_the_last_is_told(tmp_path, monkeypatch, name, code):
+    """The exit code is that of the signal, and nothing is left behind."""
+    folder, kill = make_run(tmp_path / "run"), lambda *_, **__: os.kill(os.getpid(), getattr(signal, name))
+    for part in ("check", "_prepare", "_where_it_stands"):
+        with monkeypatch.context() as patch:
+            patch.setattr(session, part, kill)
+            if part == "_where_it_stands":
+                patch.setattr(session, "_prepare", kill)
+            assert invoke("train", folder).exit_code == code
+    assert not (folder / "results").exists()
+
+
 def test_stderr_that_is_gone_loses_nothing(tmp_path, monkeypatch):
     """After SIGHUP the terminal is closed: what is printed is lost, what is trained is not."""
 
@@ -271,7 +284,8 @@ def test_stderr_that_is_gone_loses_nothing(tmp_path, monkeypatch):
     interrupt(monkeypatch, 35)
     monkeypatch.setattr(sys, "stderr", Closed())
     say = lambda text, err=False: print(text, file=sys.stderr)  # noqa: E731
-    code = session.train(folder, [], backend="numpy", resume=False, say=say)
+    with signals.Watch() as watch:
+        code = session.train(folder, [], backend="numpy", resume=False, watch=watch, say=say)
     assert code == 130 and isinstance(sys.stderr, Closed)
     assert checkpoint.read(list(rundir.checkpoints(newest(folder)).values())[-1])[1]["step"] == 35
 

@@ -14,29 +14,32 @@ from bdiff_np.show import report
 from bdiff_np.streams import OutputFault
 
 
-def train(folder: Path, sets: Sequence[str], *, backend: str, resume: bool, say: Callable[..., None]) -> int:
+def train(
+    folder: Path, sets: Sequence[str], *, backend: str, resume: bool, watch: Watch, say: Callable[..., None]
+) -> int:
     """Trains a run folder, or goes on with its newest results; returns the exit code: 0, 1 for a training that cannot
     go on, 128 + the number of a signal that ended it.
 
-    sets : changes of the configuration. say(text, err=True) : prints a line. Raises InputError.
+    sets : changes of the configuration. watch : stands already. say(text, err=True) : prints a line
+
+    Raises InputError, and KeyboardInterrupt for a signal while the last one is being told.
     """
-    with Watch() as watch:
-        job = None
-        try:
-            job = _resume(folder, sets, backend, say) if resume else _prepare(folder, sets, backend)
-            say(report.plan(job), err=True)
-            done = conclude.concluded(job) if resume else None
-            if done is not None:
-                say(report.finished(job), err=True)
-                say(report.conclusion(job, done))
-                return 0
-            return _run(job, watch, resume, say)
-        except KeyboardInterrupt:
-            say(_where_it_stands(folder, job), err=True)
-            return watch.exit_code
-        finally:
-            if job is not None:
-                job.release()
+    job = None
+    try:
+        job = _resume(folder, sets, backend, say) if resume else _prepare(folder, sets, backend)
+        say(report.plan(job), err=True)
+        done = conclude.concluded(job) if resume else None
+        if done is not None:
+            say(report.finished(job), err=True)
+            say(report.conclusion(job, done))
+            return 0
+        return _run(job, watch, resume, say)
+    except KeyboardInterrupt:
+        say(_where_it_stands(folder, job), err=True)
+        return watch.exit_code
+    finally:
+        if job is not None:
+            job.release()
 
 
 def _prepare(folder: Path, sets: Sequence[str], backend: str) -> training.Run:
