@@ -321,9 +321,9 @@ def test_rounds_are_groups_of_their_own(monkeypatch):
 
 
 def test_tolerance_without_bias(monkeypatch):
-    """Over 300 seeds the estimates that stop by their own error have no bias that shows, and about the variance that
+    """Over 100 seeds the estimates that stop by their own error have no bias that shows, and about the variance that
     they report."""
-    model, seeds = table_model("x0"), 300
+    model, seeds = table_model("x0"), 100
     monkeypatch.setattr(evaluate, "FIRST", 32 * 5)
     exact = enumerated(model, model.chain, "learned")[number(DATA)].mean()
     found = [evaluate.bound(model, Bits.from_array(DATA), tolerance=0.08, seed=seed) for seed in range(seeds)]

@@ -181,6 +181,7 @@ def test_fused_steps_are_the_five_lines(job):  # one test, since it compiles for
         np.testing.assert_allclose(*losses, rtol=5e-6)
 
 
+@pytest.mark.filterwarnings("ignore:what is known was clamped:UserWarning")
 def test_the_fused_chain_is_the_chain(job):
     """Rows are those of the chain step by step, known elements included, and depend on their number alone; before they
     are made whole, what BLAS rounds moves them in the last digits."""

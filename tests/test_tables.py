@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from bdiff_np.data import find_file, read_file, refuse_missing
 from bdiff_np.data.bits import Bits
+from bdiff_np.data.bits_words import BITS, MISSING
 from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.errors import InputError
 
@@ -153,7 +154,7 @@ def test_any_table_is_read_back(data):
         .map(str.strip)
         .filter(lambda x: len(x) > 1 and x[0] != "#")
     )
-    odd = ("no", "yes", "na", "on", "off", "true", "false", "nan")
+    odd = (*BITS, *MISSING)
     if data.draw(st.booleans()):
         form["names"] = data.draw(st.lists(names.filter(lambda x: x.lower() not in odd), min_size=D, max_size=D))
         if data.draw(st.booleans()):

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 
 CALL_SECONDS = 0.1  # of compiled work, until Ctrl-C is seen and the bar moves
 QUIET_SECONDS = 5.0  # between two lines where there is no terminal
@@ -18,8 +17,10 @@ def progress(total: int, desc: str, initial: int = 0, leave: bool = True, quiet:
     where stderr is no terminal."""
     if not in_notebook() and not sys.stderr.isatty():
         return Lines(total, desc, initial, quiet)
-    # in a notebook a widget where ipywidgets is installed, else a line that is written anew
-    tqdm = import_module("tqdm.auto" if in_notebook() else "tqdm").tqdm
+    from tqdm import tqdm
+
+    if in_notebook():  # a widget where ipywidgets is installed, else a line that is written anew
+        from tqdm.auto import tqdm  # type: ignore[assignment]
 
     # some terminals have no width to tell, and a bar of width 0 would be none
     known = shutil.get_terminal_size((0, 0)).columns > 0
