@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -87,17 +87,17 @@ def bound(
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"the tolerance is {tolerance} bits; it must be above 0")
     chain = model.steps(steps)
-    estimate = partial(_groups, model, chain, model.kernels(chain), rows, kind, seed, groups)
+    estimator = _Estimator(model, chain, rows, kind, seed, groups)
     exact = exact or exact_terms(model, chain, rows, kind)
     if tolerance is None:
         wanted = EVALUATIONS if evaluations is None else evaluations
-        nats, error, looked = estimate(0, wanted, None if progress is None else lambda _: progress())
+        nats, error, looked = estimator.round(0, wanted, None if progress is None else lambda _: progress())
     else:
 
         def enough(nats: float) -> float:
             return max(tolerance * LN2, relative * abs(nats + exact["added"]))
 
-        nats, error, looked = _until(enough, estimate, progress)
+        nats, error, looked = _until(enough, estimator, progress)
     nats += exact["added"]
     low = None if population is None else model.family.floor(chain, population, kind, seed)
     return Bound(
@@ -114,7 +114,7 @@ def bound(
     )
 
 
-def _until(enough: Callable[[float], float], estimate, progress) -> tuple[float, float, int]:
+def _until(enough: Callable[[float], float], estimator: _Estimator, progress) -> tuple[float, float, int]:
     """Mean, standard error and evaluations of doubling rounds, when the error is at most `enough` of the mean."""
     means: list[float] = []
     errors: list[float] = []
@@ -122,8 +122,8 @@ def _until(enough: Callable[[float], float], estimate, progress) -> tuple[float,
     expected = FIRST * 3
     while True:
         number, wanted = len(sizes), FIRST << len(sizes)
-        told = None if progress is None else lambda done, total=expected: progress(done, total)
-        mean, error, looked = estimate(number, wanted, told)
+        report = None if progress is None else lambda done, total=expected: progress(done, total)
+        mean, error, looked = estimator.round(number, wanted, report)
         means.append(mean)
         errors.append(error)
         sizes.append(looked)
@@ -137,50 +137,60 @@ def _until(enough: Callable[[float], float], estimate, progress) -> tuple[float,
             expected = 2 * expected
 
 
-def _groups(
-    model, chain, kernels, rows: Data, kind: str, seed: int, groups: int, number: int, evaluations: int, progress
-) -> tuple[float, float, int]:
-    """Mean, standard error and evaluations of `groups` groups, in nats, without the exact terms. number : of the round,
-    each of which has other random numbers. progress : called with the evaluations of each group"""
-    wanted = max(1, round(evaluations / groups))
-    count = wanted if wanted < len(rows) else round(wanted / len(rows)) * len(rows)
-    memory.check(EVALUATION * count, f"{evaluations} evaluations", "take fewer (--evaluations)")
-    # whole on a GPU where each row is looked at
-    source = rows.resident(model.ops) if len(rows) <= evaluations else rows
-    estimates = []
-    with model.threads:
-        for group in range(groups):
-            address = ROUND * number + group
-            estimates.append(_estimate(model, chain, kernels, source, kind=kind, count=count, seed=seed, group=address))
-            if progress:
-                progress(count)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.mean(estimates)), float(np.std(estimates, ddof=1) / groups**0.5), groups * count
+@dataclass(frozen=True)
+class _Estimator:
+    """Estimates of the bound of rows, without the exact terms, in nats.
+
+    kind : of bound. groups : independent estimates of a round
+    """
+
+    model: Any
+    chain: Any
+    rows: Data
+    kind: str
+    seed: int
+    groups: int
+
+    def round(self, number: int, evaluations: int, progress) -> tuple[float, float, int]:
+        """Mean, standard error and evaluations. number : of the round, each of which has other random numbers
+        progress : called with the evaluations of each group"""
+        wanted = max(1, round(evaluations / self.groups))
+        count = wanted if wanted < len(self.rows) else round(wanted / len(self.rows)) * len(self.rows)
+        memory.check(EVALUATION * count, f"{evaluations} evaluations", "take fewer (--evaluations)")
+        # whole on a GPU where each row is looked at
+        rows = self.rows.resident(self.model.ops) if len(self.rows) <= evaluations else self.rows
+        kernels, estimates = self.model.kernels(self.chain), []
+        with self.model.threads:
+            for group in range(self.groups):
+                estimates.append(self._one(kernels, rows, count, ROUND * number + group))
+                if progress:
+                    progress(count)
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = float(np.std(estimates, ddof=1) / self.groups**0.5)
+            return float(np.mean(estimates)), error, self.groups * count
+
+    def _one(self, kernels, rows, count: int, group: int) -> float:
+        """T times the mean KL of `count` steps. The steps are stratified; the rows (Data.resident) follow one another
+        from a random one on."""
+        model, chain, parts = self.model, self.chain, []
+        t_all = rng.stratified_t(Key(self.seed, rng.EVAL_TIME, group), count, chain.T)
+        start = int(rng.words(Key(self.seed, rng.EVAL_TIME, group), 2, 1)[1, 0]) * len(rows) >> 32
+        key, batch = Key(self.seed, rng.EVAL_NOISE, group), rows_at_once(model)
+        for first in range(0, count, batch):
+            t = t_all[first : first + batch]
+            x0 = rows.take((start + np.arange(first, first + len(t))) % len(rows))
+            parts.append((t, _kl(model, kernels, x0, t, key, first)))
+        total = 0.0  # a device works on all parts before the first one is read
+        for t, value in parts:
+            value = model.ops.to_host(value).astype(np.float64)
+            total += float(value[t >= model.family.bounds[self.kind].first].sum())
+        return chain.T * total / count
 
 
-def _estimate(model, chain, kernels, rows, *, kind: str, count: int, seed: int, group: int) -> float:
-    """T times the mean KL of `count` steps in nats. The steps are stratified; the rows (Data.resident) follow one
-    another from a random one on."""
-    parts = []
-    t_all = rng.stratified_t(Key(seed, rng.EVAL_TIME, group), count, chain.T)
-    start = int(rng.words(Key(seed, rng.EVAL_TIME, group), 2, 1)[1, 0]) * len(rows) >> 32
-    key = Key(seed, rng.EVAL_NOISE, group)
-    batch = rows_at_once(model)
-    for first in range(0, count, batch):
-        t = t_all[first : first + batch]
-        x0 = rows.take((start + np.arange(first, first + len(t))) % len(rows))
-        parts.append((t, _kl(model, chain, kernels, x0, t, key, first)))
-    total = 0.0  # a device works on all parts before the first one is read
-    for t, value in parts:
-        value = model.ops.to_host(value).astype(np.float64)
-        total += float(value[t >= model.family.bounds[kind].first].sum())
-    return chain.T * total / count
-
-
-def _kl(model, chain, kernels, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int):
+def _kl(model, kernels, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int):
     """KL of one noisy x_t of each row x0 (B, D), t (B,), in nats, (B,) on the back end."""
     asarray = model.ops.asarray
-    x0, now, model_time = asarray(x0), asarray(t), asarray(chain.time[t])
+    x0, now, model_time = asarray(x0), asarray(t), asarray(kernels.chain.time[t])
     x_t = kernels.q_sample(x0, now, key, first_row)
     return kernels.kl_grad(model.output(x_t, model_time), x0, x_t, now)[0]
 
@@ -243,7 +253,7 @@ def kl_per_step(model, rows: Data, population: np.ndarray | None = None, *, eval
     batch = rows_at_once(model)
     for first in range(0, len(every), batch):
         t, x0 = every[first : first + batch], rows.take(pick[first : first + batch])
-        np.add.at(total, t, model.ops.to_host(_kl(model, chain, kernels, x0, t, key, first)))
+        np.add.at(total, t, model.ops.to_host(_kl(model, kernels, x0, t, key, first)))
     return total[1:] / each / LN2, None
 
 

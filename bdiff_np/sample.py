@@ -71,7 +71,7 @@ def draw(
         fixed, values = model.kind.check_known(known, n, model.D)
         if method == "rejection":
             return rejected(model, fixed, values, seed=seed, steps=steps, batch=batch, limit=limit, progress=progress)
-        warnings.warn(HEURISTIC, UserWarning, stacklevel=2)
+        warnings.warn(HEURISTIC, UserWarning, stacklevel=3)  # at whoever calls Model.sample
     batch = min(batch or n, rows_at_once(model)) or 1
     walk_back = _sampler(model, min(n, batch), seed, steps, progress)
     rows = np.empty((n, model.D), model.kind.dtype)
@@ -105,10 +105,7 @@ def rejected(
     """
     n = len(fixed)
     rows = np.empty((n, model.D), model.kind.dtype)
-    asked = np.concatenate([fixed, np.where(fixed, values, 0)], axis=1)
-    groups = np.unique(asked, axis=0, return_inverse=True)[1].reshape(-1) if n else np.zeros(0, np.int64)
-    order = np.argsort(groups, kind="stable")
-    wanting = [members for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1) if len(members)]
+    wanting = _alike(fixed, values)
     most = min(batch or limit, rows_at_once(model), limit)
     walk_back = _sampler(model, most, seed, steps, None)
     drawn, at_once = 0, min(most, max(64, 2 * n))
@@ -131,6 +128,19 @@ def rejected(
             'draw more (limit), or take method "clamp", which is quick but only a heuristic'
         )
     return rows
+
+
+def _alike(fixed: np.ndarray, values: np.ndarray) -> list[np.ndarray]:
+    """Rows of which the same is known, as lists of their numbers. fixed, values : (n, D)"""
+    n = len(fixed)
+    if not n or fixed.strides[0] == 0 and values.strides[0] == 0:  # one row, repeated
+        return [np.arange(n)] * bool(n)
+    held = np.ascontiguousarray(np.where(fixed, values, np.zeros((), values.dtype))).view(np.uint8).reshape(n, -1)
+    asked = np.concatenate([np.packbits(fixed, axis=1), held], axis=1)
+    asked = np.ascontiguousarray(asked).view(np.dtype((np.void, asked.shape[1]))).reshape(-1)
+    groups = np.unique(asked, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
 
 
 def _sampler(model, most: int, seed: int, steps: int | None, progress):

@@ -203,3 +203,16 @@ def test_training_in_a_thread(model):
     thread.start()
     thread.join()
     np.testing.assert_array_equal(made[0].params.flat, model.params.flat)
+
+
+def test_clamping_warns_where_it_is_asked_for(model):
+    """The warning names the line of the user, so that Python's filter shows it once for each such line."""
+    known = np.array([1, -1, -1, -1, -1, -1])
+    with pytest.warns(UserWarning, match='method "rejection"') as caught:
+        clamped = model.sample(3, seed=0, known=known)
+    assert caught[0].filename == __file__ and (clamped[:, 0] == 1).all()
+    exact = model.sample(30, seed=0, known=known, method="rejection")
+    free = model.sample(2000, seed=0)
+    np.testing.assert_array_equal(exact, free[free[:, 0] == 1][:30])
+    several = model.sample(30, seed=0, known=np.tile(known, (30, 1)), method="rejection")
+    np.testing.assert_array_equal(several, exact)

@@ -49,6 +49,8 @@ READ = {
     "tabs": (lines("\t", head="a\tb\tc\td"), {"separator": "\t"}, "tabs"),
     "bars": (lines("|"), {"separator": "|"}, "bars"),
     "index": (lines(head=",a,b,c,d", index="{},"), {"index": ""}, "header with 4 names; column 1 left out as an index"),
+    "a frame of pandas": (lines(head=",0,1,2,3", index="{},"), {"index": "", "names": ["0", "1", "2", "3"]}, "index"),
+    "an index by its name": (lines(head="PassengerId,a,b,c,d", index="9{}7,"), {"index": "PassengerId"}, "index"),
     "index without a header": (lines(index="{},"), {}, "column 1 left out as an index"),
     "names of rows": (lines(head="id,a,b,c,d", index="S0{},"), {"index": "id"}, "column 1 left out as an index"),
     "R": (lines(" ", head='"a" "b" "c" "d"', index='"{}" '), {"names": ["a", "b", "c", "d"]}, "column 1 left out"),
@@ -110,10 +112,17 @@ REFUSED = {
     "two indices": ("id,name,q\n1,x,0\n2,y,1\n3,z,1\n", "2:3", "'x' is not a bit"),
     "open quote": ('0,1\n"0,1\n0,1\n', "2:1", "not closed in its line"),
     "quote after the end": ('0,1\n"0"x,1\n', "2:3", "quotes"),
-    "real numbers": ("".join(f"{k / 7},{k / 11}\n" for k in range(1, 500)), "2:20", "is not a bit"),
+    "real numbers": ("".join(f"{k / 7},{k / 11}\n" for k in range(1, 500)), "2:1", "is not a bit"),
     "baskets": ("1 2 4\n3\n2 5\n", "2:1", "if each line is a list of items"),
-    "baskets of one length": ("1 2 4\n3 4 6\n2 5 6\n", "2:3", "if each line is a list of items"),
+    "baskets of one length": ("1 2 4\n3 4 6\n2 5 6\n", "2:1", "if each line is a list of items"),
     "baskets of 0 and 1": ("0 1\n0 1\n1 0\n", "1:1", "rows of bits, or lists of numbers"),
+    "baskets of one or two": ("0 1\n1\n0\n1\n", "1:1", "if each line is a list of items"),
+    "a mark for holes": ("0,1,-1\n1,0,1\n1,1,1\n", "1:5", "the value -1 is not a bit beside"),
+    "holes alone": ("0,1,-1\n1,0,-1\n", "1:5", "a table of 0 and 1: one pair of numbers"),
+    "one letter": ("a,sex\n0,F\n1,F\n", "2:3", "alone in its column"),
+    "one sign": ("a,b\n0,-\n1,-\n", "2:3", "alone in its column"),
+    "ages": ("age,q\n31,0\n45,1\n52,1\n", "2:1", "if column 1 numbers the rows, write a header that calls it id"),
+    "deviates": ("x,q\n0.31,0\n-1.2,1\n0.52,1\n", "2:1", "is not a bit"),
     "baskets of 10 and 11": ("1 10 11\n10 11 1\n", "1:1", "rows of bits, or lists of numbers"),
     "libsvm": ("1 3:1 5:1\n0 2:1 4:1\n", "2:3", "is not a bit"),
 }
@@ -351,6 +360,31 @@ def test_from_a_spreadsheet_and_back(tmp_path):
     assert good("sample", run, "-n", 3, "--out", "-").stdout == Bits.text(read)
     bound = good("evaluate", run, "--data", out, "--evaluations", 100)
     assert "header with 4 names" in bound.stderr
+
+
+def test_a_column_with_a_name_of_two_words(tmp_path):
+    (tmp_path / "train.csv").write_text("has cat\n1\n0\n0\n1\n")
+    rows = Bits.read(tmp_path / "train.csv")
+    assert rows.all().tolist() == [[1], [0], [0], [1]] and rows.form["names"] == ["has cat"]
+
+
+def test_frames_of_pandas(tmp_path):
+    """As to_csv writes them by default, whatever the dtype: an index without a name, columns numbered from 0."""
+    pandas = pytest.importorskip("pandas")
+    bits = np.random.default_rng(0).integers(0, 2, (30, 2))
+    for dtype in (int, float, bool):
+        for separator in (",", "\t", ";"):
+            pandas.DataFrame(bits.astype(dtype)).to_csv(tmp_path / "train.csv", sep=separator)
+            np.testing.assert_array_equal(Bits.read(tmp_path / "train.csv").all(), bits)
+
+
+def test_words_of_columns_agree(tmp_path):
+    """A letter alone is read where its pair is seen elsewhere; the columns of each pair are named."""
+    (tmp_path / "train.csv").write_text("a,b,c\nY,Y,0\nN,Y,1\n")
+    rows = Bits.read(tmp_path / "train.csv")
+    assert rows.all().tolist() == [[1, 1, 0], [0, 1, 1]] and "Y = 1, N = 0 in columns a, b" in rows.understood
+    with pytest.raises(InputError, match="X:1:2: the value -1 in a table of 0 and 1"):
+        Bits.from_array(np.array([[0, -1], [1, 1]], object), "X")
 
 
 def test_missing_values_reach_no_training(tmp_path):

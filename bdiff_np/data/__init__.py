@@ -69,7 +69,8 @@ class Data:
 
     @classmethod
     def from_array(cls, array: np.ndarray, name: str = "rows") -> Data:
-        """Data from an (N, D) array. Raises InputError, beginning with `name`, for a value that the kind has not."""
+        """Data from an (N, D) array; or from what Python users hold such arrays in, as far as the kind knows it: lists,
+        data frames, tensors. Raises InputError, beginning with `name`, for a value that the kind has not."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -115,8 +116,8 @@ class Data:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Data:
-        """The examples of a file. Raises InputError, one sentence with file, line and column, for everything that is
-        not as it should be."""
+        """The examples of a file, a pipe or, for "-", standard input: data.source opens all three. Raises InputError,
+        one sentence with file, line and column, for everything that is not as it should be."""
         raise NotImplementedError
 
     def write(self, path: str | os.PathLike[str]) -> None:

@@ -100,16 +100,24 @@ class Bits(data.Data):
         return self.packed.nbytes
 
     def fingerprint(self) -> int:
-        return zlib.crc32(np.ascontiguousarray(self.packed).tobytes(), self.D)
+        whole = zlib.crc32(np.ascontiguousarray(self.packed).tobytes(), self.D)
+        return whole if self.missing is None else zlib.crc32(np.ascontiguousarray(self.missing).tobytes(), whole)
+
+    def _like(self, packed: np.ndarray, missing: np.ndarray | None) -> Bits:
+        """Other rows in the form of these. missing : as packed, or None"""
+        rows = Bits(packed, self.D)
+        rows.missing, rows.form, rows.understood = missing, self.form, self.understood
+        rows.first_missing = self.first_missing if missing is not None and missing.any() else ""
+        return rows
 
     def join(self, other: Bits) -> Bits:
-        return Bits(np.concatenate([self.packed, other.packed]), self.D)
+        parts = [rows.missing if rows.missing is not None else np.zeros_like(rows.packed) for rows in (self, other)]
+        both = self._like(np.concatenate([self.packed, other.packed]), np.concatenate(parts))
+        both.first_missing = both.first_missing and (self.first_missing or other.first_missing)
+        return both
 
     def select(self, index: np.ndarray) -> Bits:
-        rows = Bits(self.packed[index], self.D)
-        rows.missing = None if self.missing is None else self.missing[index]
-        rows.form, rows.first_missing = self.form, self.first_missing
-        return rows
+        return self._like(self.packed[index], None if self.missing is None else self.missing[index])
 
     def mean(self) -> np.ndarray:
         """The share of ones in each column, (D,) float64. Exact sums, whatever the number of rows."""
@@ -153,9 +161,11 @@ class Bits(data.Data):
                 f"{name}: its columns are not those of the training rows ({len(own)} and {len(names)} names; {other})"
             )
         order = [own.index(column) for column in names]
-        rows = Bits(np.packbits(self.all()[:, order], axis=1), self.D)
+        missing = None
+        if self.missing is not None:
+            missing = np.packbits(np.unpackbits(self.missing, axis=1, count=self.D)[:, order], axis=1)
+        rows = self._like(np.packbits(self.all()[:, order], axis=1), missing)
         rows.form, rows.understood = {**self.form, "names": names}, f"{self.understood}; columns put in order by name"
-        rows.first_missing = self.first_missing
         return rows
 
     @classmethod

@@ -84,7 +84,8 @@ def columns(arrays: Sequence[np.ndarray], names: Sequence[str], name: str) -> Re
     if not arrays or not len(arrays[0]):
         raise InputError(f"{name}: holds no bits; give one row and one column at least")
     N, D = len(arrays[0]), len(arrays)
-    bits, missing, pairs = np.empty((N, D), np.uint8), np.zeros((N, D), bool), []
+    bits, missing = np.empty((N, D), np.uint8), np.zeros((N, D), bool)
+    pairs, every = [], []
     for j, array in enumerate(arrays):
         bits[:, j], missing[:, j], pair, wrong, words = bits_words.as_bits(np.asarray(array))
         if wrong.any():
@@ -93,11 +94,16 @@ def columns(arrays: Sequence[np.ndarray], names: Sequence[str], name: str) -> Re
             text = str(array[row]).strip()
             raise InputError(f"{name}:{row + 1}:{j + 1}{column}: {bits_words.refusal(text, words)}")
         pairs.append(pair)
+        every.append(words)
     first = ""
     if missing.any():
         i, j = np.argwhere(missing)[0]
         first = f"{name}:{i + 1}:{j + 1}"
-    notes = ([f"{D} columns with names"] if names else []) + bits_words.said(pairs)
+    if (odd := bits_words.disagreement(every)) is not None:
+        j, word, reason = odd
+        row = [bits_words.plain(str(cell)) for cell in arrays[j]].index(word)
+        raise InputError(f"{name}:{row + 1}:{j + 1}{f' (column {names[j]!r})' if names else ''}: {reason}")
+    notes = ([f"{D} columns with names"] if names else []) + bits_words.notes_of(pairs, names)
     packed = np.packbits(missing, axis=1) if first else None
     return Reading(np.packbits(bits, axis=1), D, packed, first, form_of(names, pairs), notes)
 
@@ -175,4 +181,4 @@ def _packed(shape: tuple, take: Callable[[slice], np.ndarray], name: str, pair: 
             i, j = np.argwhere(absent)[0]
             first = first or f"{name}:{part.start + i + 1}:{j + 1}"
         packed[part] = np.packbits(ones, axis=1)
-    return Reading(packed, D, missing, first, form_of(None, [pair]), bits_words.said([pair]))
+    return Reading(packed, D, missing, first, form_of(None, [pair]), bits_words.notes_of([pair]))

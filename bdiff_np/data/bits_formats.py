@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from bdiff_np import memory
 from bdiff_np.data import bits_arrays, bits_text, source
 from bdiff_np.data.bits_arrays import Reading
 from bdiff_np.errors import InputError, short
@@ -55,8 +56,7 @@ def npz(file: BinaryIO, path: str, name: str) -> Reading:
     try:
         with zipfile.ZipFile(file) as packed:
             size = sum(entry.file_size for entry in packed.infolist())
-        if size > MOST_UNPACKED:
-            raise InputError(f"{name}: unpacks to {size} bytes; save its rows with numpy.save, as uint8")
+        memory.check(2 * size, f"{name}: unpacked", "save its rows with numpy.save, as uint8")
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
             if {"format", "shape", "data"} <= set(arrays.files):
@@ -68,9 +68,6 @@ def npz(file: BinaryIO, path: str, name: str) -> Reading:
         raise
     except Exception as fault:  # damaged archives surface as almost any error
         raise InputError(f"{name}: is not a whole .npz of arrays of numbers ({short(fault)}); save it again") from fault
-
-
-MOST_UNPACKED = 1 << 34
 
 
 def mat(file: BinaryIO, path: str, name: str) -> Reading:
@@ -100,25 +97,20 @@ def parquet(file: BinaryIO, path: str, name: str) -> Reading:
 
 
 def bed(file: BinaryIO, path: str, name: str) -> Reading:
-    """Genotypes of PLINK, beside their .bim and .fam. Where there are 0, 1 and 2 copies of an allele, each takes two
-    bits: one copy or more, two copies."""
+    """Genotypes of PLINK, beside their .bim and .fam. Each, 0, 1 or 2 copies of an allele, is two bits: one copy or
+    more, two copies."""
     reader = _needs("bed_reader", "plink", name)
     try:
         with reader.open_bed(path) as opened:
-            copies, names = opened.read(dtype="int8"), [str(variant) for variant in opened.sid]
+            copies, variants = opened.read(dtype="int8"), [str(variant) for variant in opened.sid]
     except Exception as fault:
         raise InputError(f"{name}: cannot be read ({short(fault)}); its .bim and .fam must stand beside it") from fault
-    missing = copies < 0
-    if (copies == 1).any() and (copies == 2).any():
-        bits = np.stack([copies >= 1, copies == 2], axis=2).reshape(len(copies), -1)
-        missing = np.repeat(missing, 2, axis=1)
-        names = [f"{variant}{which}" for variant in names for which in (">=1", ">=2")]
-        note = "each genotype is two bits: one copy of the allele or more, two copies"
-    else:
-        bits, note = copies > 0, "1 = the allele is there"
-    values = np.where(missing, np.nan, bits.astype(np.float32)) if missing.any() else bits
-    reading = bits_arrays.read(values, name)
-    return reading._replace(form=bits_arrays.form_of(names, [("0", "1")]), notes=[f"{len(copies)} samples", note])
+    bits = np.stack([copies >= 1, copies == 2], axis=2).reshape(len(copies), -1)
+    missing = np.repeat(copies < 0, 2, axis=1)
+    names = [f"{variant}{which}" for variant in variants for which in (">=1", ">=2")]
+    reading = bits_arrays.read(np.where(missing, np.nan, bits.astype(np.float32)) if missing.any() else bits, name)
+    note = f"{len(copies)} samples of {len(variants)} genotypes, each two bits: one copy or more, two copies"
+    return reading._replace(form=bits_arrays.form_of(names, [("0", "1")]), notes=[note])
 
 
 def haplotypes(file: BinaryIO, path: str, name: str) -> Reading:

@@ -5,6 +5,7 @@ What is unambiguous is read, and `Reading.notes` says what was understood; what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
@@ -15,7 +16,10 @@ from bdiff_np.data.bits_arrays import Reading, form_of, slices
 from bdiff_np.data.bits_cells import SAID, Cells
 from bdiff_np.errors import InputError
 
-INDEX_NAMES = ("", "index", "id", "row", "rows", "unnamed: 0", "rownames", "row.names", "row_id", "sample", "sampleid")
+INDEX = re.compile(  # how an index column is named
+    r"|unnamed: 0|index|rows?|row[ ._]?(names?|id|number)|(.*[ ._-])?(no|nr|number|key|code)|.*id|samples?|names?"
+    r"|subjects?"
+)
 MOST_WORDS = 200  # different cells that are told apart; a table of bits has a few
 ITEMS = "; if each line is a list of items, make a column of 0 and 1 for each item"
 LOOK = 4096  # rows after which a table that must be refused is read no further
@@ -70,6 +74,8 @@ class _Table:
         head = next(rows, None)
         if head is None:
             raise self.cells.fault(1, 1, "the file is empty; write one row of 0 and 1 per line into it")
+        if not self.separator and re.fullmatch(r"\d+(\s+\d+)+", head[0].strip()):
+            raise self.cells.fault(self.cells.skipped + 1, 1, f"several numbers above lines of one{ITEMS}")
         self.head = [head[0].lstrip("# ") if head[0].startswith("#") else head[0], *head[1:]]
         if (plain := self._plain_below()) is not None:
             return plain
@@ -82,7 +88,7 @@ class _Table:
 
     def _plain_below(self) -> Reading | None:
         """The table where below a header there are digits alone."""
-        if self.head[0].strip().lower() in INDEX_NAMES or self.separator == "":
+        if INDEX.fullmatch(self.head[0].strip().lower()) or self.separator == "":
             return None
         found = bits_text.equal_lines(
             _without(source.blocks(self.cells.file, self.cells.name), self.cells.skipped + 1), self.separator
@@ -152,19 +158,24 @@ class _Table:
         start = int(index is not None)
         for j, texts in enumerate(lists):  # before a header is blamed
             self._check_words(start + j, texts, True)
-        pairs, header = [], self._is_header(head[start:], lists)
+        pairs = []
+        header = index is not None and self._is_numbered(head, first) or self._is_header(head[start:], lists)
         if len(self.head) < len(head) and not header:
             raise self._ragged(1, len(head))
+        every: list[set[str]] = []
         for j, texts in enumerate(lists):
             used = texts if header else texts | {head[start + j]}
             pair = self._check_words(start + j, used, header)
             pairs.append(bits_words.spelt(pair, sorted(text for text in used if self.cells.plain(text) in pair)))
+            every.append({self.cells.plain(text) for text in used} - set(bits_words.MISSING))
+        if (odd := bits_words.disagreement(every)) is not None:
+            raise self._blamed(start + odd[0], {odd[1]}, header, lambda _: odd[2])
         if header:
             names = [name.strip() for name in head[start:]]
             self.notes.append(_named(names))
         if index is not None:
             self.notes.append("column 1 left out as an index")
-        self.notes += bits_words.said(pairs)
+        self.notes += bits_words.notes_of(pairs, names)
         if not lists:
             raise self.cells.fault(self.cells.skipped + 1, 1, "there is no column of bits beside the index")
         if header and not len(first):
@@ -212,18 +223,37 @@ class _Table:
         return {cells[code] for code in np.flatnonzero(np.bincount(codes, minlength=len(cells)))}
 
     def _is_index(self, head: list[str], first: list[str], columns: list[set[str]]) -> bool:
-        """Whether the first column numbers or names the rows: all its cells differ, and two or more, one being a slip
-        perhaps, are no bits."""
+        """Whether the first column numbers or names the rows. All its cells differ then; numbers follow one another, or
+        stand below a name for such a column; and more than one cell is no bit, which could be a slip."""
         if len(head) < 2 or not len(first):
             return False
-        header = not self._some_fit(head[1:], columns)
-        every = [*first] if header else [head[0], *first]
-        if "" in every or len(set(every)) < len(every):
+        header = self._is_numbered(head, first) or not self._some_fit(head[1:], columns)
+        words = [self.cells.plain(cell) for cell in (first if header else [head[0], *first])]
+        if len(set(words)) < len(words) or set(words) & set(bits_words.MISSING):
             return False
-        words = [self.cells.plain(cell) for cell in every]
-        pair = bits_words.pair_of(set(words))
-        odd = sum(word not in pair for word in words)
-        return odd > 1 or header and (odd > 0 or head[0].strip().lower() in INDEX_NAMES)
+        named = header and bool(INDEX.fullmatch(head[0].strip().lower()))
+        if set(words) <= set(bits_words.pair_of(set(words))):
+            return named
+        if all(map(bits_words.NUMBER.fullmatch, words)):
+            if not all(word.lstrip("-").isdigit() for word in words):
+                return False
+            numbers = sorted(map(int, words))
+            follow = numbers[-1] - numbers[0] == len(numbers) - 1
+            return named or follow and len(numbers) > (2 if header else 3)
+        return header or sum(word not in bits_words.BITS for word in words) > 1
+
+    def _is_numbered(self, head: list[str], first: list[str] | None = None) -> bool:
+        """Whether the first line numbers the columns from 0 or 1, as pandas does: four at least, which no slip makes of
+        a row; or, given the first column, beside numbers of the rows from 0 below an empty name."""
+        texts = [text.strip() for text in head]
+        if first is not None:
+            counts = len(first) > 2 and [cell.strip() for cell in first] == [str(k) for k in range(len(first))]
+            if not (counts and not texts[0]):
+                return False
+            texts = texts[1:]
+        elif len(texts) < 4:
+            return False
+        return texts in ([str(k) for k in range(len(texts))], [str(k + 1) for k in range(len(texts))])
 
     def _fits(self, head: list[str], columns: list[set[str]]) -> list[bool]:
         """Whether each cell of the first line could be a value of its column."""
@@ -244,9 +274,8 @@ class _Table:
         fits = self._fits(head, columns)
         if not any(columns):  # one line alone
             return not any(fits)
-        texts = [text.strip() for text in head]
-        if len(head) > 3 and texts in ([str(k) for k in range(len(head))], [str(k + 1) for k in range(len(head))]):
-            return True  # as pandas numbers columns
+        if self._is_numbered(head):
+            return True
         if all(fits):
             return False
         if not self._some_fit(head, columns):
@@ -267,14 +296,22 @@ class _Table:
         wrong = words - set(pair)
         if not wrong:
             return pair
-        for row, every in enumerate(self.cells.rows()):
-            if row == 0 and header:
-                continue
-            text = every[column] if column < len(every) else ""
-            if self.cells.plain(text) in wrong:
-                line, at = self.cells.place(row, column)
-                items = ITEMS if self.separator == " " and text.isdigit() else ""
-                raise self.cells.fault(line, at, bits_words.refusal(text.strip(), words) + items)
+
+        def reason(text: str) -> str:
+            why = bits_words.refusal(text, words)
+            if self.separator == " " and text.isdigit():
+                return why + ITEMS
+            number = column == 0 and bits_words.NUMBER.fullmatch(self.cells.plain(text))
+            return why + ("; if column 1 numbers the rows, write a header that calls it id" if number else "")
+
+        raise self._blamed(column, wrong, header, reason)
+
+    def _blamed(self, column: int, wrong: set[str], header: bool, reason: Callable[[str], str]) -> InputError:
+        """The fault of the first cell of a column, below a header, that is one of some words."""
+        for row, cells in enumerate(self.cells.rows()):
+            text = cells[column] if column < len(cells) else ""
+            if not (row == 0 and header) and self.cells.plain(text) in wrong:
+                return self.cells.fault(*self.cells.place(row, column), reason(text.strip()))
         raise AssertionError(f"{self.cells.name}: refused, yet without a fault")
 
 

@@ -73,9 +73,14 @@ def looks_like_digits(head: list[str]) -> bool:
     """Whether lines that are not rows of digits are meant to be: most of their characters are, and their words do not
     stand for bits as they are."""
     words = [word for line in head for word in line.split()]
-    text = "".join(words)
-    alone = all(bits_words.plain(word) in (*bits_words.BITS, *bits_words.MISSING) for word in words[1:])
-    return not text or 2 * (text.count("0") + text.count("1")) >= len(text) > len(words) and not (alone and words[1:])
+    text, below = "".join(words), [line for line in head[1:] if line.strip()]
+    known = (*bits_words.BITS, *bits_words.MISSING)
+    if below and (
+        all(bits_words.plain(line) in known for line in below)  # a column of them, with or without a header
+        or all(bits_words.plain(word) in known for line in below for word in line.split())
+    ):
+        return False
+    return not text or 2 * (text.count("0") + text.count("1")) >= len(text) > len(words)
 
 
 def check_lists(file: BinaryIO, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,6 +16,8 @@ PAIRS = (
     ("n", "j"), ("faux", "vrai"), ("non", "oui"), ("falso", "verdadero"), ("no", "sí"), ("no", "si"),
 )  # fmt: skip
 BITS = {word: bit for pair in PAIRS for bit, word in enumerate(pair)}
+NUMBERS = {"0", "1", "-1", "255"}
+WEAK = ("-", "+", "f", "t", "n", "y", "j")  # that mean much else
 MISSING = ("", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nil", "?", ".")
 NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?")
 
@@ -43,9 +46,41 @@ def spelt(pair: tuple[str, str], texts: list[str]) -> tuple[str, str]:
     return seen.get(pair[0], how(pair[0])), seen.get(pair[1], how(pair[1]))
 
 
-def said(pairs: list[tuple[str, str]] | None) -> list[str]:
-    """What was understood of words, each in a few words; nothing of 0 and 1."""
-    return [f"{one} = 1, {zero} = 0" for zero, one in dict.fromkeys(pairs or []) if (zero, one) != ("0", "1")]
+def notes_of(pairs: list[tuple[str, str]], names: Sequence[str] | None = None) -> list[str]:
+    """What was understood of the columns' words, each in a few words; nothing of 0 and 1. names : of the columns"""
+    notes = []
+    for pair in dict.fromkeys(pairs):
+        if pair != ("0", "1"):
+            note = f"{pair[1]} = 1, {pair[0]} = 0"
+            columns = [names[j] if names else str(j + 1) for j, other in enumerate(pairs) if other == pair]
+            if len(columns) < len(pairs):
+                more = f" and {len(columns) - 3} more" if len(columns) > 3 else ""
+                note += f" in column{'s' * (len(columns) > 1)} {', '.join(columns[:3])}{more}"
+            notes.append(note)
+    return notes
+
+
+def disagreement(columns: Sequence[set[str]]) -> tuple[int, str, str] | None:
+    """Where columns that are right on their own are not together. columns : the plain words of each
+
+    A table has one pair of numbers; and a sign or a letter alone stands for a bit where the other of its pair is seen
+    too. Returns the column, its word, and why it cannot be read; None where all agree.
+    """
+    numbers = [words & NUMBERS for words in columns]
+    seen: set[str] = set().union(*numbers)
+    usual = pair_of(seen)
+    for j, words in enumerate(numbers):
+        for word in sorted(words - set(usual)):
+            reason = (
+                f"the value {word} in a table of {usual[0]} and {usual[1]}: one pair of numbers stands for the bits"
+            )
+            return j, word, f"{reason}; leave a cell empty where its value is missing"
+    whole = {pair for pair in PAIRS for words in columns if set(pair) <= words}
+    for j, words in enumerate(columns):
+        word = next(iter(words), "")
+        if len(words) == 1 and word in WEAK and not any(word in pair for pair in whole):
+            return j, word, f"{word!r} is alone in its column, and could mean 1 or something else; write 1 or 0 for it"
+    return None
 
 
 def refusal(text: str, words: set[str]) -> str:

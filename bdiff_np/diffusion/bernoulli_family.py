@@ -73,6 +73,8 @@ class Bernoulli(diffusion.Family):
     def misfit(self, chain, D: int) -> str | None:
         if chain.pi.shape not in ((), (D,)):
             return f"pi has shape {chain.pi.shape}, expected () or {(D,)}"
+        if not ((chain.pi > 0) & (chain.pi < 1)).all():
+            return "pi holds values that are not probabilities"
         return None
 
     def kernel_options(self, settings, training=None) -> dict[str, Any]:
