@@ -22,6 +22,7 @@ EVALUATIONS = 1 << 19  # unless told otherwise
 # the evaluations that all rounds together do not exceed
 TOLERANCE, RELATIVE, FIRST, MOST = 0.02, 0.0005, 1 << 16, 1 << 23
 ROUND = 64  # addresses between two rounds: those of GROUPS groups, and the one of `kl_per_step` behind them
+ELEMENTS, LEAST = 1 << 27, 1 << 12  # of all the examples that are looked at unasked; and evaluations that it takes
 GROUPS = 32  # independent estimates, whose spread gives the standard error
 
 
@@ -43,6 +44,11 @@ class Bound:
 
     def as_dict(self) -> dict:
         return asdict(self)
+
+
+def unasked(model, evaluations: int) -> int:
+    """So many evaluations, or of wide examples fewer, so that what nobody asked for is a matter of seconds."""
+    return min(evaluations, max(LEAST, ELEMENTS // model.D))
 
 
 def bound(
@@ -233,7 +239,8 @@ def score(model, rows: Data | np.ndarray, *, seed: int = 0, evaluations: int = 2
 
 
 def kl_per_step(model, rows: Data, population: np.ndarray | None = None, *, evaluations: int = 1 << 18, seed: int = 0):
-    """Mean KL of each step t = 1..T, (T,) bits per row, of the model; and of the best there can be.
+    """Mean KL of each step t = 1..T, (T,) bits per row, of the model; and of the best there can be. evaluations : at
+    most
 
     The latter where the family knows it for the `population`, else None.
     """
@@ -245,7 +252,7 @@ def kl_per_step(model, rows: Data, population: np.ndarray | None = None, *, eval
         exact = model.family.floor_per_step(chain, model.config.model, population, out, evaluations, seed)
         if exact is not None:
             return exact[0] / LN2, exact[1] / LN2
-    each = max(1, evaluations // chain.T)
+    each = max(1, unasked(model, evaluations) // chain.T)
     total = np.zeros(chain.T + 1)
     every = np.repeat(np.arange(1, chain.T + 1), each)
     key = Key(seed, rng.EVAL_NOISE, GROUPS)

@@ -59,7 +59,7 @@ def process_of(path: Path, tensors: dict[str, np.ndarray], meta: dict) -> tuple[
     return config, chain
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
     """What sampling and evaluation need, and training works on.
 
@@ -181,6 +181,13 @@ class Model:
             {name: self.ops.to_host(array) for name, array in self.params.items()}
         )
         return replace(self, ops=ops, net=net, params=params, auto=False)
+
+    def __repr__(self) -> str:
+        size = sum(int(np.prod(shape)) for shape in self.net.shapes.values())
+        return (
+            f"Model({self.D} {self.kind.elements}, family {self.family.name}, T = {self.chain.T}, {size} parameters, "
+            f"back end {'auto' if self.auto else self.ops.name})"
+        )
 
     @property
     def kind(self) -> type[Data]:

@@ -60,6 +60,7 @@ READ = {
     "header of genetics": (
         "##by hand\n" + lines("\t", head="#id\ta\tb\tc\td", index="S{}\t"), {"index": "id"}, "column 1 left out",
     ),
+    "the separator of Excel": ("sep=;\n" + lines(";"), {"separator": ";"}, "semicolons"),
     "comments": ("# made by hand\n# twice\n" + lines(" "), {}, "2 comment lines passed over"),
     "wide characters": (lines(head="ä,ö,ü,ß", end="\r\n").encode("utf-16"), {"names": ["ä", "ö", "ü", "ß"]}, "header"),
     "gzip by another name": (gzip.compress(lines().encode()), {}, ""),
@@ -82,9 +83,10 @@ def test_what_is_unambiguous_is_read(tmp_path, case, capsys):
 def test_samples_go_back_as_rows_came(tmp_path, case):
     """Written in the form that was read, and read again: the same rows, names and words."""
     content, _, _ = READ[case]
-    path, back = tmp_path / "train.csv", tmp_path / "back.csv"
+    path = tmp_path / "train.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     rows = Bits.read(path)
+    back = tmp_path / ("back.tsv" if rows.form.get("separator") == "\t" else "back.csv")
     samples = Bits.from_array(ROWS[::-1])
     samples.form = rows.form
     samples.write(back)
@@ -103,7 +105,7 @@ def test_columns_of_different_words(tmp_path):
 
 REFUSED = {
     "two words": ("sex\nmale\nfemale\nmale\n", "2:1", "either could be the 1"),
-    "1 and 2": ("a,b\n1,1\n2,1\n1,2\n", "3:1", "is not a bit"),
+    "1 and 2": ("a,b\n1,1\n2,1\n1,2\n", "3:1", "column 1 (a): its column holds '2' and '1', and either"),
     "counts": ("0,1,2\n1,1,0\n0,0,1\n", "1:5", "the value 2 is not a bit"),
     "spins and bits": ("0,1\n-1,1\n0,1\n", "2:1", "the value -1 is not a bit beside"),
     "half a header": ("a,0,1\n0,1,1\n1,1,0\n", "1:1", "or is line 1 a header?"),
@@ -111,7 +113,7 @@ REFUSED = {
     "an index alone": ("id\nx1\nx2\nx3\n", "2:1", "not a bit"),
     "two indices": ("id,name,q\n1,x,0\n2,y,1\n3,z,1\n", "2:3", "'x' is not a bit"),
     "open quote": ('0,1\n"0,1\n0,1\n', "2:1", "not closed in its line"),
-    "quote after the end": ('0,1\n"0"x,1\n', "2:3", "quotes"),
+    "quote after the end": ('0,1\n"0"x,1\n', "2:3", "text follows a closing quotation mark"),
     "real numbers": ("".join(f"{k / 7},{k / 11}\n" for k in range(1, 500)), "2:1", "is not a bit"),
     "baskets": ("1 2 4\n3\n2 5\n", "2:1", "if each line is a list of items"),
     "baskets of one length": ("1 2 4\n3 4 6\n2 5 6\n", "2:1", "if each line is a list of items"),
@@ -146,7 +148,9 @@ def test_missing_values_are_read_and_named(tmp_path, word, head):
     path.write_text(f"{head}0,1,1\n1,{word},0\n1,0,1\n")
     rows = Bits.read(path)
     assert np.unpackbits(rows.missing, axis=1, count=3).tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
-    with pytest.raises(InputError, match=rf"train.csv:{2 + bool(head)}:3: a value is missing.*family bernoulli"):
+    with pytest.raises(
+        InputError, match=rf"train.csv:{2 + bool(head)}:3: column 2.*: a value is missing.*family bernoulli"
+    ):
         refuse_missing(FAMILY, rows)
 
 
@@ -296,6 +300,24 @@ def test_formats_that_are_not_read_have_a_way_out(tmp_path, name, says):
         Bits.read(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        (b"PK\x03\x04" + b"x" * 60, "perhaps an Excel workbook"),
+        (b"PAR1" + b"x" * 60, "name it .parquet"),
+        (b"[[0, 1], [1, 0]]", "looks like JSON"),
+        (b"<html></html>", "looks like HTML"),
+        ("fumá;sí\n1;0\n".encode("latin-1"), "save the file as CSV in UTF-8"),
+        ("0,1\n1,0\n".encode("utf-16-le"), "save the file as UTF-8"),
+        (b'"a\nb",c\n1,0\n', "line break"),
+    ],
+)
+def test_files_of_another_kind_have_a_way_out(tmp_path, content, says):
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        Bits.read(tmp_path / "train.csv")
+
+
 # Where the bytes come from
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -323,13 +345,28 @@ def test_a_bomb_of_gzip_is_refused_at_its_start(tmp_path, fill):
     assert peak < 200 << 20
 
 
+def test_a_file_by_another_name_is_named(tmp_path):
+    (tmp_path / "Survey.CSV").write_text("0,1\n")
+    with pytest.raises(InputError, match="if Survey.CSV are the rows, call it train.csv"):
+        find_file(Bits, tmp_path, "train")
+
+
+def test_a_row_that_could_be_names_is_said(tmp_path, capsys):
+    (tmp_path / "train.csv").write_text("0,1\n1,0\n1,1\n")
+    assert len(read_file(Bits, tmp_path / "train.csv")) == 3
+    assert "line 1 (0, 1) read as a row, not as names" in capsys.readouterr().err
+
+
 def test_columns_are_put_in_the_order_of_training(tmp_path):
     (tmp_path / "train.csv").write_text("a,b\n0,1\n0,0\n")
     (tmp_path / "val.csv").write_text("b,a\n1,0\n")
     form = Bits.read(tmp_path / "train.csv").form
     assert read_file(Bits, tmp_path / "val.csv", form).all().tolist() == [[0, 1]]
     (tmp_path / "val.csv").write_text("a,c\n1,0\n")
-    with pytest.raises(InputError, match="val.csv: its columns are not those of the training rows.*'c'.*'b'"):
+    with pytest.raises(
+        InputError,
+        match="val.csv: its columns are not those of the training rows: there is no column 'b', column 'c' is not",
+    ):
         read_file(Bits, tmp_path / "val.csv", form)
 
 
@@ -392,7 +429,7 @@ def test_missing_values_reach_no_training(tmp_path):
     run.mkdir()
     (run / "train.csv").write_text("a,b\n0,1\n,1\n1,0\n")
     result = invoke("train", run)
-    assert result.exit_code == 2 and f"{run / 'train.csv'}:3:1: a value is missing" in result.stderr
+    assert result.exit_code == 2 and f"{run / 'train.csv'}:3:1: column 1 (a): a value is missing" in result.stderr
     assert [p.name for p in run.iterdir()] == ["train.csv"]
 
 

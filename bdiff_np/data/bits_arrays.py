@@ -3,6 +3,7 @@ tensors, sparse matrices."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -42,6 +43,8 @@ def read(given: Any, name: str) -> Reading:
 
     Raises InputError, with `name` in front, for what cannot be read as bits, with row and column.
     """
+    if given is None or isinstance(given, str | bytes | os.PathLike):
+        raise InputError(f"{name}: is {short(repr(given), 60)}; give rows, an (N, D) array of 0 and 1")
     if hasattr(given, "detach"):  # a tensor of PyTorch
         given = given.detach().cpu().numpy()
     if hasattr(given, "tocsr"):  # a sparse matrix or array of SciPy
@@ -62,7 +65,10 @@ def read(given: Any, name: str) -> Reading:
     except ValueError:
         raise InputError(f"{name}: the rows are not of one length; rows are an (N, D) array") from None
     if array.ndim < 2 or 0 in array.shape[1:]:
-        raise InputError(f"{name}: the array has shape {array.shape}; rows are an (N, D) array with D >= 1")
+        raise InputError(
+            f"{name}: the array has shape {array.shape}; rows are an (N, D) array with D >= 1"
+            + ("; X.reshape(-1, 1) makes one column" if array.ndim == 1 else "")
+        )
     if array.dtype.kind in "OSU":
         flat = array.reshape(len(array), -1)
         return columns([flat[:, k] for k in range(flat.shape[1])], [], name)

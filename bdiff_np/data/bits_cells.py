@@ -13,7 +13,7 @@ from bdiff_np.errors import InputError
 
 SEPARATORS = (";", "\t", "|", ",", " ")
 SAID = {";": "semicolons", "\t": "tabs", "|": "bars"}
-OPEN = "this quotation mark is not closed in its line"
+OPEN = "this quotation mark is not closed in its line; a cell, or a name, may hold no line break"
 NOTHING = "\x1f"  # a separator that no line has
 CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f]")
 DECIMAL = re.compile(r"[+-]?\d+,\d+")
@@ -62,14 +62,14 @@ class Cells:
                     text = line.decode().strip(" \t" if blank else " ")
                 except UnicodeDecodeError as fault:
                     column = len(line[: fault.start].decode()) + 1
-                    raise self.fault(
-                        number, column, f"the byte 0x{line[fault.start]:02x} is not text (UTF-8)"
-                    ) from None
+                    reason = f"the byte 0x{line[fault.start]:02x} is not text (UTF-8); save the file as CSV in UTF-8"
+                    raise self.fault(number, column, reason) from None
                 if not text:
                     raise _Blank
                 if odd := CONTROL.search(text):
                     at = line.index(odd.group().encode()) + 1
-                    raise self.fault(number, at, f"the character {odd.group()!r} is not text; delete it")
+                    fix = "save the file as UTF-8" if odd.group() == "\0" else "end lines by newlines, or delete it"
+                    raise self.fault(number, at, f"the character {odd.group()!r} is not text; {fix}")
                 yield text
 
         reader = csv.reader(texts(), delimiter=self.separator or NOTHING, skipinitialspace=True, strict=True)
@@ -82,7 +82,8 @@ class Cells:
                     raise self.fault(number, 1, "a blank line between rows; delete it") from None
                 return
             except csv.Error as fault:
-                reason = f"the quotes are broken ({fault})" if "end of data" not in str(fault) else OPEN
+                after = "text follows a closing quotation mark, or a cell holds a line break; take either out"
+                reason = OPEN if "end of data" in str(fault) else after
                 raise self.fault(self.skipped + rows + 1, self._quote(rows), reason) from None
             if row is None:
                 return

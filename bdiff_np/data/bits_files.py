@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, BinaryIO
@@ -24,9 +25,21 @@ from bdiff_np.runfolder.files import write_whole
 
 # Notation: N rows in all, B rows of one batch, D bits.
 
+SEPARATED = tuple(f"sep={mark}" for mark in ",;|\t")  # a first line with which Excel says what separates the columns
 TEXT = (".txt", ".csv", ".tsv", ".data", ".amat")
 WRITTEN = (*TEXT, *(f"{ending}.gz" for ending in TEXT), ".npy")
 ENDINGS = (*WRITTEN, *(ending for ending in bits_formats.FORMATS if ending != ".npy"))
+
+
+# How files begin that are not rows, and what to do.
+FOREIGN = {
+    source.ZIP: "is an archive, perhaps an Excel workbook; save the sheet as CSV, or name the file by its true format",
+    source.PARQUET: "is a Parquet file; name it .parquet",
+    b"[": "looks like JSON; make a table of it, one row a line",
+    b"{": "looks like JSON; make a table of it, one row a line",
+    b"<": "looks like HTML or XML; make a table of it, one row a line",
+    b"%PDF": "is a PDF; save its table as CSV",
+}
 
 
 def read(path: str | os.PathLike[str]) -> Reading:
@@ -57,13 +70,16 @@ def _read(path: str | os.PathLike[str], name: str, lower: str) -> Reading:
                 return bits_formats.FORMATS[ending](file, os.fspath(path), name)
         if source.begins(file, source.NPY):
             return bits_formats.npy(file, os.fspath(path), name)
+        for mark, what in FOREIGN.items():
+            if source.begins(file, mark):
+                raise InputError(f"{name}: {what}")
         return _read_text(file, name)
 
 
 def _read_text(file: BinaryIO, name: str) -> Reading:
     start = next(source.blocks(file, name), b"")
     head = [line.decode("utf-8", "replace") for line in start.split(b"\n", 50)[:50]]
-    skipped = next((k for k, line in enumerate(head) if not line.startswith("#")), 0)
+    skipped = next((k for k, line in enumerate(head) if not line.startswith("#") and line.strip() not in SEPARATED), 0)
     first = head[skipped].strip("\r ") if len(head) > skipped else ""
     separator = bits_cells.separator_of([line.rstrip("\r") for line in head[skipped:]])
     if skipped and separator not in ("", " ") and head[skipped - 1].count(separator) == head[skipped].count(separator):
@@ -80,9 +96,10 @@ def _read_text(file: BinaryIO, name: str) -> Reading:
         bits_text.check_lists(file, name)
     if found is not None:
         kept = {"separator": separator} if separator in bits_cells.SAID else {}
-        return Reading(
-            *found, form=kept, notes=[f"{bits_cells.SAID[mark]} between the columns" for mark in kept.values()]
-        )
+        notes = [f"{bits_cells.SAID[mark]} between the columns" for mark in kept.values()]
+        if re.fullmatch("0[,;\t|]1", first):  # as pandas names two columns
+            notes.append(f"line 1 ({first[0]}, {first[-1]}) read as a row, not as names")
+        return Reading(*found, form=kept, notes=notes)
     below = [line.strip() for line in head[skipped + 1 : skipped + 3] if line.strip()]
     digits = bool(below) and all(len(line) > 1 and set(line) <= set("01") for line in below)
     if digits or separator in ("", " ") and bits_text.looks_like_digits(head[skipped:]):
@@ -142,7 +159,10 @@ def write(path: str | os.PathLike[str], bits: np.ndarray, form: Mapping[str, Any
     plain = lower.removesuffix(".gz")
     if plain.endswith((".csv", ".tsv")):
         form = dict(form or {})
-        form["separator"] = "\t" if plain.endswith(".tsv") else form.get("separator", ",")
+        if plain.endswith(".tsv"):
+            form["separator"] = "\t"
+        elif form.get("separator") == "\t":
+            del form["separator"]
         data = table(bits, form).encode()
     else:
         data = text(bits).encode("ascii")

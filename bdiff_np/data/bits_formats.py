@@ -63,7 +63,7 @@ def npz(file: BinaryIO, path: str, name: str) -> Reading:
                 sparse = _needs("scipy.sparse", "mat", name)
                 file.seek(0)
                 return bits_arrays.read(sparse.load_npz(file), name)
-            return bits_arrays.read(_one_of({key: arrays[key] for key in arrays.files}, name), name)
+            return _one_of({key: arrays[key] for key in arrays.files}, name)
     except InputError:
         raise
     except Exception as fault:  # damaged archives surface as almost any error
@@ -83,7 +83,7 @@ def mat(file: BinaryIO, path: str, name: str) -> Reading:
         key: value for key, value in variables.items() if not key.startswith("__") and getattr(value, "ndim", 0) >= 2
         and value.dtype.kind in "biuf" and np.prod(value.shape) > 1
     }  # fmt: skip
-    return bits_arrays.read(_one_of(matrices, name), name)
+    return _one_of(matrices, name)
 
 
 def parquet(file: BinaryIO, path: str, name: str) -> Reading:
@@ -138,15 +138,17 @@ def haplotypes(file: BinaryIO, path: str, name: str) -> Reading:
     )  # fmt: skip
 
 
-def _one_of(arrays: Mapping[str, Any], name: str) -> Any:
-    """The array of a file that holds the rows. Raises InputError where it could be several."""
-    if len(arrays) == 1:
-        return next(iter(arrays.values()))
-    known = [key for key in WHOLE if key in arrays]
-    if len(known) == 1:
-        return arrays[known[0]]
-    listed = ", ".join(f"{key} {tuple(value.shape)}" for key, value in list(arrays.items())[:8]) or "none"
-    raise InputError(f"{name}: which array are the rows? There is {listed}; save the one alone, or call it X")
+def _one_of(arrays: Mapping[str, Any], name: str) -> Reading:
+    """The rows of a file of arrays. Raises InputError where several could be they."""
+    known = list(arrays) if len(arrays) == 1 else [key for key in WHOLE if key in arrays]
+    if len(known) != 1:
+        listed = ", ".join(f"{key} {tuple(value.shape)}" for key, value in list(arrays.items())[:8]) or "none"
+        raise InputError(f"{name}: which array are the rows? There is {listed}; save the one alone, or call it X")
+    reading = bits_arrays.read(arrays[known[0]], name)
+    others = ", ".join(key for key in arrays if key != known[0])
+    return reading._replace(
+        notes=[*reading.notes, *[f"the array {known[0]}; {short(others, 60)} left out"] * bool(others)]
+    )
 
 
 FORMATS: dict[str, Callable[[BinaryIO, str, str], Reading]] = {

@@ -14,7 +14,7 @@ import numpy as np
 from bdiff_np.data import bits_text, bits_words, source
 from bdiff_np.data.bits_arrays import Reading, form_of, slices
 from bdiff_np.data.bits_cells import SAID, Cells
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, short
 
 INDEX = re.compile(  # how an index column is named
     r"|unnamed: 0|index|rows?|row[ ._]?(names?|id|number)|(.*[ ._-])?(no|nr|number|key|code)|.*id|samples?|names?"
@@ -154,6 +154,7 @@ class _Table:
             first_cells = set(first)
             if self._is_index(head, first, columns):
                 index = head[0].strip()
+        self.names = head
         lists = columns if index is not None else [first_cells, *columns]
         start = int(index is not None)
         for j, texts in enumerate(lists):  # before a header is blamed
@@ -174,7 +175,10 @@ class _Table:
             names = [name.strip() for name in head[start:]]
             self.notes.append(_named(names))
         if index is not None:
-            self.notes.append("column 1 left out as an index")
+            self.notes.append("column 1 left out as an index" + f" ({short(index, 30)})" * bool(index))
+        row = [text.strip() for text in self.head]
+        if not header and row == [str(k) for k in range(len(row))]:
+            self.notes.append(f"line {self.cells.skipped + 1} ({', '.join(row)}) read as a row, not as names")
         self.notes += bits_words.notes_of(pairs, names)
         if not lists:
             raise self.cells.fault(self.cells.skipped + 1, 1, "there is no column of bits beside the index")
@@ -210,7 +214,7 @@ class _Table:
                 if not place:
                     row, cell = np.argwhere(gone)[0].tolist()
                     line, column = self.cells.place(part.start + row + header, cell + (index is not None))
-                    place = f"{self.cells.name}:{line}:{column}"
+                    place = f"{self.cells.name}:{line}:{column}: {self._column(cell + (index is not None))}"
         return self._reading(packed, D, names, index, pairs, missing, place)
 
     def _reading(self, packed, D, names, index, pairs, missing=None, place="") -> Reading:
@@ -301,17 +305,25 @@ class _Table:
             why = bits_words.refusal(text, words)
             if self.separator == " " and text.isdigit():
                 return why + ITEMS
-            number = column == 0 and bits_words.NUMBER.fullmatch(self.cells.plain(text))
+            number = column == 0 and len(words) > 2 and bits_words.NUMBER.fullmatch(self.cells.plain(text))
             return why + ("; if column 1 numbers the rows, write a header that calls it id" if number else "")
 
         raise self._blamed(column, wrong, header, reason)
+
+    def _column(self, column: int) -> str:
+        """How messages call a column: by its number, and its name where line 1 seems to have names."""
+        name = self.names[column].strip() if column < len(self.names) else ""
+        named = name and self.cells.plain(name) not in (*bits_words.BITS, *bits_words.MISSING)
+        return f"column {column + 1}" + (f" ({short(name, 30)})" if named else "")
 
     def _blamed(self, column: int, wrong: set[str], header: bool, reason: Callable[[str], str]) -> InputError:
         """The fault of the first cell of a column, below a header, that is one of some words."""
         for row, cells in enumerate(self.cells.rows()):
             text = cells[column] if column < len(cells) else ""
             if not (row == 0 and header) and self.cells.plain(text) in wrong:
-                return self.cells.fault(*self.cells.place(row, column), reason(text.strip()))
+                return self.cells.fault(
+                    *self.cells.place(row, column), f"{self._column(column)}: {reason(text.strip())}"
+                )
         raise AssertionError(f"{self.cells.name}: refused, yet without a fault")
 
 

@@ -87,7 +87,7 @@ def refusal(text: str, words: set[str]) -> str:
     """Why a cell cannot be read as a bit. words : all plain words of its column that stand for something"""
     word, others = plain(text), sorted(words - {plain(text)})
     text = short(text, 40)
-    if not words & set(BITS) and len(words) == 2:
+    if len(words) == 2 and (not words & set(BITS) or words <= {"1", "2"}):
         return (
             f"its column holds {text!r} and {short(others[0], 40)!r}, and either could be the 1; write 1 and 0 for them"
         )
@@ -97,9 +97,11 @@ def refusal(text: str, words: set[str]) -> str:
             f"{what} not a bit beside {short(others[0], 40)}: a column holds two words, 0 and 1, or -1 and 1, or 0 and "
             "255; leave a cell empty where its value is missing"
         )
-    if word == "2" and words <= {"0", "1", "2"}:
+    if word == "2" and words == {"0", "1", "2"}:
         return "the value 2 is not a bit; of a count make one column for each question, such as 1 or more, 2 or more"
-    return f"{what} not a bit; write 0 or 1 (true and false, yes and no, NA for a missing value are read too)"
+    if len(words) > 2 and not words & set(BITS):
+        return f"{what} not a bit; leave its column out, or make of it a column of 0 and 1 for each of its values"
+    return f"{what} not a bit; write 0 or 1, or true and false, or yes and no"
 
 
 def as_bits(column: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, str], np.ndarray, set[str]]:

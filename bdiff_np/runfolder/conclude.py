@@ -19,8 +19,9 @@ def conclude(run) -> dict:
     if run.val_rows is not None:
         parts["val"] = (run.val_rows, kind.population(settings.data, run.train_rows, run.val_rows))
     bar = progress(evaluate.GROUPS * len(parts), "evaluating")
+    evaluations = evaluate.unasked(model, EVALUATIONS)
     bounds = {
-        name: evaluate.bound(model, rows, evaluations=EVALUATIONS, population=population, progress=bar.update)
+        name: evaluate.bound(model, rows, evaluations=evaluations, population=population, progress=bar.update)
         for name, (rows, population) in parts.items()
     }
     bar.close()

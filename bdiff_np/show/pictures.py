@@ -64,7 +64,7 @@ def _loss_curve(run, model, bound: evaluate.Bound, path: Path) -> None:
 def _reverse_trajectory(run, model, examples, path: Path) -> None:
     t = run.settings.training
     times, states = sample.trajectory(model, t.num_examples, seed=t.seed)
-    examples.reverse_trajectory(path, times, states, run.settings.data)
+    examples.reverse_trajectory(path, times, states, run.train_rows.with_file(run.settings.data))
 
 
 def _kl_per_step(run, model, bound: evaluate.Bound, path: Path) -> None:
