@@ -72,7 +72,7 @@ def _read(path: str | os.PathLike[str], name: str, lower: str) -> Reading:
             return bits_formats.npy(file, os.fspath(path), name)
         for mark, what in FOREIGN.items():
             if source.begins(file, mark):
-                raise InputError(f"{name}: {what}")
+                raise InputError(f"{name}:1:1: {what}")
         return _read_text(file, name)
 
 
