@@ -176,7 +176,9 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
                 say(plan, err=True)
                 return
             code = session.train(run, sets, backend=backend, resume=resume, watch=watch, say=say)
-        except KeyboardInterrupt:
+        except BaseException as fault:
+            if not watch.caused(fault):
+                raise
             code = watch.exit_code
     sys.exit(code)
 

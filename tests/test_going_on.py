@@ -263,6 +263,20 @@ def test_a_signal_before_all_and_while_the_last_is_told(tmp_path, monkeypatch, n
     assert not (folder / "results").exists()
 
 
+def test_a_signal_that_became_another_exception(tmp_path, monkeypatch):
+    """As in Python 3.11 while a class is made: the exit code is the signal's, without a traceback."""
+
+    def prepare(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as fault:
+            raise RuntimeError("Error calling __set_name__") from fault
+
+    monkeypatch.setattr(session, "_prepare", prepare)
+    found = invoke("train", make_run(tmp_path / "run"))
+    assert found.exit_code == 143 and "Traceback" not in found.stderr and "interrupted before" in found.stderr
+
+
 def test_stderr_that_is_gone_loses_nothing(tmp_path, monkeypatch):
     """After SIGHUP the terminal is closed: what is printed is lost, what is trained is not."""
 

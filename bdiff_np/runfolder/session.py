@@ -34,7 +34,9 @@ def train(
             say(report.conclusion(job, done))
             return 0
         return _run(job, watch, resume, say)
-    except KeyboardInterrupt:
+    except BaseException as fault:
+        if not watch.caused(fault):
+            raise
         say(_where_it_stands(folder, job), err=True)
         return watch.exit_code
     finally:

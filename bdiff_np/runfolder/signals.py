@@ -26,6 +26,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._raised = False
         self._patient = False
         self._before: dict[int, Any] = {}
 
@@ -54,6 +55,11 @@ class Watch:
         if sys.stderr is self._steady:
             sys.stderr = self._stderr
 
+    def caused(self, fault: BaseException) -> bool:
+        """Whether a signal lies behind an exception. Python makes others of a KeyboardInterrupt here and there, such as
+        a RuntimeError while a class is made."""
+        return self._raised or isinstance(fault, KeyboardInterrupt)
+
     @contextmanager
     def patient(self) -> Iterator[None]:
         """Around work that looks at `number` itself."""
@@ -66,6 +72,7 @@ class Watch:
     def _on_signal(self, number: int, _) -> None:
         first, self.number = self.number is None, self.number or number
         if not (first and self._patient):
+            self._raised = True
             raise KeyboardInterrupt
         name = NAMES[signal.Signals(number).name]
         print(f"\n{name}: finishing the step, saving, drawing the pictures (again to leave at once)", file=sys.stderr)
