@@ -33,6 +33,7 @@ VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after an epoch
 SPEAKING = 30  # held-out rows from which their bound chooses an epoch, and ends a training, unasked
 PATIENCE = 10  # epochs at least before a training ends unasked,
 NOTEWORTHY = 0.02  # and by which share their bound must have risen then, or to be called overfitting
+GENTLER = "Start anew with a lower training.lr, a longer training.warmup_steps or a smaller training.clip_thresh"
 clock = time.monotonic  # for what is saved by the clock
 
 
@@ -225,17 +226,30 @@ class Run:
             bar.close()
 
     def _stopped_by_its_network(self) -> str:
-        """Saves what was trained before the user's own network failed; says where, and how to go on."""
+        """Saves what was trained before the user's own network failed, if that is of any use; says where, and how to
+        go on."""
+        at, no_numbers = f"epoch {self.epoch + 1}, after {self.training.optimizer.taken} steps", None
         if self.training.optimizer.taken:
-            saving.save(self, self.epoch + 1)
+            try:
+                saving.save(self, self.epoch + 1)
+            except Diverged as fault:
+                no_numbers = fault
         saving.discard(self)
-        kept, at = rundir.checkpoints(self.results), f"epoch {self.epoch + 1}, after {self.training.optimizer.taken}"
-        if not kept:
-            return f"training stopped in {at} steps; there is no checkpoint yet, and nothing is left behind"
+        if no_numbers is not None:
+            return f"training stopped in {at}: {no_numbers}; {self._last_good()}. {GENTLER}"
+        if not rundir.checkpoints(self.results):
+            return f"training stopped in {at}; {self._last_good()}"
         return (
-            f"training stopped in {at} steps; the last good checkpoint is {list(kept.values())[-1]}; mend "
-            f"{self.results / CODE} and go on with: python cli.py train {self.folder} --resume"
+            f"training stopped in {at}; {self._last_good()}; mend {self.results / CODE} and go on with: python cli.py "
+            f"train {self.folder} --resume"
         )
+
+    def _last_good(self) -> str:
+        """What is left of a training that cannot go on."""
+        kept = rundir.checkpoints(self.results)
+        if kept:
+            return f"the last good checkpoint is {list(kept.values())[-1]}"
+        return "there is no checkpoint yet" + ("" if self.epoch else ", and nothing is left behind")
 
     def _due(self) -> bool:
         """Whether the epoch that has just ended is to be saved."""
@@ -256,13 +270,10 @@ class Run:
         return minutes is not None and clock() - self.saved_at >= 60 * minutes
 
     def _stopped(self, fault: Diverged) -> Stopped:
-        kept = rundir.checkpoints(self.results)
-        good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
-        good += "" if kept or self.epoch else ", and nothing is left behind"
         rate = self.training.optimizer.learning_rate(self.training.optimizer.taken + 1)
         return Stopped(
-            f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {good}. "
-            f"Start anew with a lower training.lr, a longer training.warmup_steps or a smaller training.clip_thresh"
+            f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {self._last_good()}. "
+            + GENTLER
         )
 
     def _steps_of_epoch(self, bar) -> bool:
