@@ -17,7 +17,7 @@ from bdiff_np import config, evaluate
 from bdiff_np.data.bits import Bits
 from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.model import Model
-from bdiff_np.runfolder import amounts, checkpoint, conclude, rundir, split
+from bdiff_np.runfolder import amounts, checkpoint, conclude, held_out, rundir
 from bdiff_np.runfolder import run as training
 from bdiff_np.show import report
 
@@ -50,7 +50,7 @@ def settings_of(folder: Path, *sets: str):
 def test_a_twentieth_is_held_out(tmp_path, N, count):
     """Of 600 rows or more; both parts together are all rows, each in the order of the file."""
     folder = folder_of(tmp_path / "run", N)
-    found = split.read(FAMILY, folder, settings_of(folder))
+    found = held_out.read(FAMILY, folder, settings_of(folder))
     assert (
         (len(found.val) if found.val else 0) == count and len(found.train) == N - count and found.taken == bool(count)
     )
@@ -65,7 +65,7 @@ def test_a_twentieth_is_held_out(tmp_path, N, count):
 def test_the_split_is_the_seeds(tmp_path):
     folder = folder_of(tmp_path / "run", 700)
     prints = [
-        split.read(FAMILY, folder, settings_of(folder, f"training.seed={seed}")).val.fingerprint() for seed in (1, 1, 2)
+        held_out.read(FAMILY, folder, settings_of(folder, f"training.seed={seed}")).val.fingerprint() for seed in (1, 1, 2)
     ]
     assert prints[0] == prints[1] != prints[2]
 
@@ -73,17 +73,17 @@ def test_the_split_is_the_seeds(tmp_path):
 def test_no_split(tmp_path):
     """data.val: none takes no rows; a val file is read either way."""
     folder = folder_of(tmp_path / "run", 700)
-    assert split.read(FAMILY, folder, settings_of(folder, "data.val=none")).val is None
+    assert held_out.read(FAMILY, folder, settings_of(folder, "data.val=none")).val is None
     Bits.from_array(rows(3)).write(folder / "val.txt")
     for option in ("none", "auto"):
-        found = split.read(FAMILY, folder, settings_of(folder, f"data.val={option}"))
+        found = held_out.read(FAMILY, folder, settings_of(folder, f"data.val={option}"))
         assert len(found.val) == 3 and len(found.train) == 700 and not found.taken
 
 
 def test_most_is_held_out_of_many(monkeypatch, tmp_path):
-    monkeypatch.setattr(split, "MOST", 33)
+    monkeypatch.setattr(held_out, "MOST", 33)
     folder = folder_of(tmp_path / "run", 1000)
-    assert len(split.read(FAMILY, folder, settings_of(folder)).val) == 33
+    assert len(held_out.read(FAMILY, folder, settings_of(folder)).val) == 33
 
 
 def test_select_of_any_kind():
@@ -100,7 +100,7 @@ def test_the_split_is_one_for_all_commands(tmp_path):
     found = invoke("train", folder)
     said = "665 rows of 24 bits, 35 held out of them by the seed, for there is no val file (data.val: none keeps them)"
     assert found.exit_code == 0 and said in found.stderr
-    model, expected = Model.load(folder), split.read(FAMILY, folder, settings_of(folder))
+    model, expected = Model.load(folder), held_out.read(FAMILY, folder, settings_of(folder))
     told = json.loads(invoke("evaluate", folder, "--json", "--evaluations", 64).stdout)
     assert told["data"] == "val rows" and told["n_sequences"] == 35
     assert told["bits_per_sequence"] == evaluate.bound(model, expected.val, evaluations=64).bits_per_sequence
@@ -149,7 +149,7 @@ def test_defaults_rest_on_the_held_out_rows(tmp_path, val, sets, select, patienc
     """From 30 rows on the best epoch counts, and a quarter of the epochs, 10 at least, is waited."""
     folder = folder_of(tmp_path / "run", 50, val)
     job = training.prepare(folder, settings_of(folder, *sets), backend="numpy")
-    assert (job.select, job.patience) == (select, patience)
+    assert (job.choice.select, job.choice.patience) == (select, patience)
 
 
 def test_patience_without_rows_to_rest_on(tmp_path):
@@ -182,10 +182,14 @@ def with_bounds(job, bounds):
         ([9.0, *[9.1] * 20], False),  # about as good: the learning rate may still help it
         ([9.0, *[9.5] * 10, math.nan], False),  # not looked at
         ([9.0, *[math.nan] * 12, 9.5], True),
+        ([-10.0] * 11, False),  # families of real numbers have such bounds
+        ([-10.0, *[-9.85] * 10], False),
+        ([-10.0, *[-9.75] * 10], True),
     ],
 )
 def test_an_early_stop_unasked(job, bounds, stops):
-    assert with_bounds(job, bounds).exhausted is stops
+    with_bounds(job, bounds)
+    assert job.choice.exhausted(job.history) is stops
 
 
 @pytest.mark.parametrize(
@@ -196,6 +200,9 @@ def test_an_early_stop_unasked(job, bounds, stops):
         ([14.0, 13.0, math.nan, 15.0], "cost 13.00 bits at best, in epoch 2, which is more than the 11."),
         ([math.nan], ""),
         ([], ""),
+        ([-10.0] * 11, ""),
+        ([-10.0, -9.85], ""),
+        ([-10.0, -9.75], "was least in epoch 1, -10.00 bits, and is -9.75 bits in the last;"),
     ],
 )
 def test_overfitting_in_words(job, bounds, says):

@@ -51,7 +51,7 @@ def take_chosen_weights(run) -> Model:
     take the place of the others."""
     training, best = run.training, run.history.best
     at_its_end = best is not None and best[1] == run.epoch and not run.loss_count  # of the best epoch
-    if run.select == "last" or best is None or at_its_end:
+    if run.choice.select == "last" or best is None or at_its_end:
         return training.averaged
     tensors, _ = checkpoint.load(rundir.checkpoint_path(run.results, best[1]))
     training.optimizer.ema.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})

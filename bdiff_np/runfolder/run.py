@@ -21,7 +21,8 @@ from bdiff_np.model import Model, family_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.nets.custom import NetFault
 from bdiff_np.optim.adamw import Diverged
-from bdiff_np.runfolder import amounts, changes, rundir, saving, split
+from bdiff_np.runfolder import amounts, changes, held_out, rundir, saving
+from bdiff_np.runfolder.choice import SPEAKING, Choice
 from bdiff_np.runfolder.files import check_regular
 from bdiff_np.runfolder.history import History
 from bdiff_np.runfolder.lock import Lock
@@ -30,9 +31,6 @@ from bdiff_np.runfolder.signals import Watch
 from bdiff_np.train import Training
 
 VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after an epoch, at most
-SPEAKING = 30  # held-out rows from which their bound chooses an epoch, and ends a training, unasked
-PATIENCE = 10  # epochs at least before a training ends unasked,
-NOTEWORTHY = 0.02  # and by which share their bound must have risen then, or to be called overfitting
 GENTLER = "Start anew with a lower training.lr, a longer training.warmup_steps or a smaller training.clip_thresh"
 clock = time.monotonic  # for what is saved by the clock
 
@@ -60,8 +58,9 @@ class Run:
         self.folder, self.settings, self.code = folder, settings, code
         self.results, self.lock, self.said = Path(), None, ()  # type: Path, Lock | None, Sequence[str]
         self.family = family_of(settings)
-        given = split.read(self.family, folder, settings) if rows is None else split.of(*rows, settings)
+        given = held_out.read(self.family, folder, settings) if rows is None else held_out.of(*rows, settings)
         self.train_rows, self.val_rows, self.val_taken = given
+        self.choice = Choice(settings.training, 0 if self.val_rows is None else len(self.val_rows))
         faults = list(self._disagreements())
         if faults:
             raise InputError(
@@ -103,40 +102,9 @@ class Run:
         return self.history.epoch
 
     @property
-    def speaking(self) -> bool:
-        """Whether enough rows are held out for their bound to decide something unasked."""
-        return self.val_rows is not None and len(self.val_rows) >= SPEAKING
-
-    @property
-    def select(self) -> str:
-        """Which epoch the run stands for, "last" or "best"."""
-        return self.settings.training.select or ("best" if self.speaking else "last")
-
-    @property
-    def patience(self) -> int | None:
-        """Epochs without a better bound of the held-out rows before training stops; None: it does not."""
-        patience, epochs = self.settings.training.patience, self.settings.training.epochs
-        if patience is None and self.speaking:
-            patience = max(PATIENCE, -(-epochs // 4))
-        return patience if isinstance(patience, int) and self.select == "best" else None
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the newest bound of the held-out rows ends the training early: it has been no better for as many
-        epochs as `patience` says and, where nobody set that, it is worse by NOTEWORTHY. A bound that stays where it is
-        may still fall when the learning rate does."""
-        best, bounds = self.history.best, self.history.columns["val_bound_bits"]
-        if self.patience is None or best is None or math.isnan(bounds[-1]):
-            return False
-        unasked = self.settings.training.patience is None
-        if unasked and bounds[-1] < best[0] * (1 + NOTEWORTHY):
-            return False
-        return self.epoch - best[1] >= self.patience
-
-    @property
     def finished(self) -> bool:
         """Whether there is no step left to take."""
-        return self.epoch >= self.settings.training.epochs or self.exhausted
+        return self.epoch >= self.settings.training.epochs or self.choice.exhausted(self.history)
 
     @property
     def amounts(self) -> amounts.Amounts:
@@ -170,11 +138,11 @@ class Run:
                 "training.select",
                 f"best needs held-out rows: put a val{ending} into {self.folder}, or say select: last",
             )
-        elif isinstance(self.settings.training.patience, int) and self.select == "last":
+        elif isinstance(self.settings.training.patience, int) and self.choice.select == "last":
             yield (
                 "training.patience",
                 f"needs {SPEAKING} held-out rows, or training.select: best (there are "
-                f"{0 if self.val_rows is None else len(self.val_rows)}); without it, leave patience out or null",
+                f"{self.choice.held_out}); without it, leave patience out or null",
             )
 
     def compile(self) -> None:
@@ -259,7 +227,7 @@ class Run:
             or self.finished
             or self.watch.number is not None
             or self._overdue()
-            or (self.select == "best" and best is not None and best[1] == self.epoch)
+            or (self.choice.select == "best" and best is not None and best[1] == self.epoch)
             # of this epoch, saved within it and since completed
             or rundir.checkpoint_path(self.results, self.epoch).exists()
         )
@@ -366,7 +334,7 @@ class Run:
         best = self.history.best
         return {
             **self.history.summary(),
-            "chosen_epoch": best[1] if self.select == "best" and best else None,
+            "chosen_epoch": best[1] if self.choice.select == "best" and best else None,
             "training_seconds": round(self.seconds, 3),  # in optimiser steps
             "wall_seconds": round(self.wall_seconds, 3),  # with samples, bounds and files on the way
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 from bdiff_np import evaluate
 from bdiff_np.diffusion import Family
 from bdiff_np.evaluate import Bound
+from bdiff_np.runfolder import choice
 from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder.amounts import FIRST
 
@@ -66,21 +67,20 @@ def finished(job: training.Run) -> str:
 
 def early_stop(job: training.Run) -> str:
     """Why a training ended before its last epoch; empty for one that did not."""
-    if job.epoch >= job.settings.training.epochs or not job.exhausted:
+    if job.epoch >= job.settings.training.epochs or not job.choice.exhausted(job.history):
         return ""
     return (
-        f"the bound of the held-out rows has not been better for {job.patience} epochs; to go on: python cli.py train "
+        f"the bound of the held-out rows has not been better for {job.choice.patience} epochs; to go on: python cli.py train "
         f"{job.folder} --resume --set training.patience=never"
     )
 
 
 def overfitting(job: training.Run) -> str:
     """What the held-out rows say against the model, in a sentence; empty where they say nothing."""
-    bounds = [bits for bits in job.history.columns["val_bound_bits"] if not math.isnan(bits)]
-    if not bounds or not job.speaking or job.history.best is None:
+    if not job.choice.speaking or job.history.best is None:
         return ""
     least, epoch = job.history.best
-    stands = f"the run stands for epoch {epoch}" if job.select == "best" else f"select: best would take epoch {epoch}"
+    stands = f"the run stands for epoch {epoch}" if job.choice.select == "best" else f"select: best would take epoch {epoch}"
     help = "more rows, dropout or a smaller network help"
     name, nats = job.family.baseline(job.train_rows) or ("", math.inf)
     if least > nats / evaluate.LN2:
@@ -88,10 +88,11 @@ def overfitting(job: training.Run) -> str:
             f"overfitting: the held-out rows cost {least:.2f} bits at best, in epoch {epoch}, which is more than the "
             f"{nats / evaluate.LN2:.2f} bits of {name}; {stands}; {help}"
         )
-    if bounds[-1] > least * (1 + training.NOTEWORTHY):
+    if choice.risen(job.history):
+        last = next(bits for bits in reversed(job.history.columns["val_bound_bits"]) if not math.isnan(bits))
         return (
             f"overfitting: the bound of the held-out rows was least in epoch {epoch}, {least:.2f} bits, and is "
-            f"{bounds[-1]:.2f} bits in the last; {stands}; {help}"
+            f"{last:.2f} bits in the last; {stands}; {help}"
         )
     return ""
 
