@@ -118,6 +118,44 @@ def restore(run: Run) -> None:
         raise misfit
     for reason in passed:
         print(f"{reason}; an earlier checkpoint is taken, or the start where there is none", file=sys.stderr)
+    weights_of_best(run)  # better now than after hours of work
+
+
+def weights_of_best(run: Run) -> dict[str, np.ndarray] | None:
+    """The averaged weights of the epoch that the run stands for, by name; None for those of now.
+
+    Where its checkpoint is gone or damaged, stderr says so, and of the epochs whose checkpoints are whole the best
+    takes its place in the history; where there is none, the last.
+    """
+    fault = None
+    while run.choice.select == "best" and run.history.best is not None:
+        epoch = run.history.best[1]
+        if epoch == run.epoch and run.training.optimizer.taken == epoch * run.training.steps_per_epoch:
+            weights = None
+            break
+        try:
+            weights = _averages(run, epoch)
+            break
+        except InputError as reason:
+            fault = fault or reason
+            run.history.disown(epoch, rundir.checkpoints(run.results).keys())
+    else:
+        weights = None
+    if fault is not None:
+        instead = f"epoch {run.history.best[1]}" if run.history.best else "the last epoch"
+        print(f"{fault}; the run stood for that epoch, and stands for {instead} now", file=sys.stderr)
+    return weights
+
+
+def _averages(run: Run, epoch: int) -> dict[str, np.ndarray]:
+    """Those of the checkpoint at the end of an epoch. Raises InputError where it is not one of this training."""
+    path, averages = rundir.checkpoint_path(run.results, epoch), run.training.optimizer.ema
+    tensors, meta = checkpoint.load(path, training=True)
+    weights = {name[4:]: array for name, array in tensors.items() if name.startswith("ema/")}
+    shapes = [{name: array.shape for name, array in part.items()} for part in (weights, averages)]
+    if meta["epoch"] != epoch or meta["data"] != _fingerprints(run) or shapes[0] != shapes[1]:
+        raise InputError(f"{path}: not the end of epoch {epoch} of this training")
+    return weights
 
 
 def _go_back(run: Run, path: Path, tensors: dict, meta: dict) -> None:
