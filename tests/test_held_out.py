@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -111,20 +112,46 @@ def test_the_split_is_one_for_all_commands(tmp_path):
     assert invoke("train", folder, "--resume", "--set", "training.epochs=3").exit_code == 0
 
 
+def grow_old(folder: Path, **before) -> None:
+    """The results of a run folder as a version without data.val would have left them, patience: null meaning never."""
+    file = newest(folder) / "config.yaml"
+    text = file.read_text().replace("  val: none\n", "")
+    for name, value in before.items():
+        text = re.sub(f"  {name}: .*", f"  {name}: {json.dumps(value)}", text)
+    file.write_text(text)
+    for path in rundir.checkpoints(newest(folder)).values():
+        tensors, meta = checkpoint.read(path)
+        del meta["config"]["data"]["val"]
+        meta["config"]["training"].update(before)
+        checkpoint.write(path, tensors, meta)
+
+
 def test_runs_from_before_there_was_a_split(tmp_path):
     """Neither the config.yaml nor the checkpoint of an old run has data.val: nothing was held out then."""
     folder = folder_of(tmp_path / "run", 700)
     assert invoke("train", folder, "--set", "data.val=none").exit_code == 0
-    file = newest(folder) / "config.yaml"
-    file.write_text(file.read_text().replace("  val: none\n", ""))
-    for path in rundir.checkpoints(newest(folder)).values():
-        tensors, meta = checkpoint.read(path)
-        del meta["config"]["data"]["val"]
-        checkpoint.write(path, tensors, meta)
+    grow_old(folder, patience=None)
     told = json.loads(invoke("evaluate", folder, "--json", "--evaluations", 64).stdout)
     assert told["data"] == "train rows" and told["n_sequences"] == 700
     found = invoke("train", folder, "--resume", "--set", "training.epochs=3")
     assert found.exit_code == 0 and "700 rows of 12 bits; T" in found.stderr
+
+
+@pytest.mark.parametrize("patience, expected", [(None, "never"), (3, 3)])
+def test_patience_of_before(tmp_path, patience, expected):
+    """null meant never: with a val file such a run does not stop early now; a number stays."""
+    folder = folder_of(tmp_path / "run", 50, 30, select="best")
+    assert invoke("train", folder, "--set", "data.val=none").exit_code == 0
+    grow_old(folder, patience=patience)
+    job = training.resume(folder, backend="numpy", sets=["training.epochs=90"])
+    job.release()
+    assert job.settings.training.patience == expected and job.epoch == 2
+    assert not [line for line in job.said if "patience" in line]
+    _, meta = checkpoint.read(rundir.checkpoint_path(newest(folder), 2))
+    assert config.validate(meta["config"]).training.patience == expected
+    mended = training.resume(folder, backend="numpy", sets=["training.patience=5"])
+    mended.release()
+    assert mended.settings.training.patience == 5
 
 
 # What held-out rows decide

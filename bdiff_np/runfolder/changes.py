@@ -20,9 +20,9 @@ def load(results: Path, sets: Sequence[str] = ()) -> tuple[configuration.Config,
     """The configuration that a results folder was begun with, and the same changed by `sets`. Raises InputError for a
     change that a training cannot go on with."""
     file = results / "config.yaml"
-    # begun before there was this setting: nothing was held out
-    before = ("data.val=none",) if configuration.place(file, "data.val") == str(file) else ()
-    begun, now = configuration.load(file, before), configuration.load(file, (*before, *sets))
+    configuration.load(file)  # a file at fault is told as such
+    before = [f"{setting}={value}" for setting, value in configuration.meant(configuration.given(file)).items()]
+    begun, now = configuration.load(file, before), configuration.load(file, [*before, *sets])
     wrong = [key for key in differences(begun, now) if key not in CHANGEABLE]
     if wrong:
         raise InputError(
