@@ -555,7 +555,9 @@ def test_a_fault_for_weights_that_are_no_numbers(tmp_path, monkeypatch, epochs):
     found = invoke("train", folder)
     assert found.exit_code == 2 and "Traceback" not in found.stderr
     line = found.stderr.strip().splitlines()[-1]
-    assert line.startswith(f"{folder / 'reverse_model.py'}:{at('isfinite', code)}: AssertionError: no number; training ")
+    assert line.startswith(
+        f"{folder / 'reverse_model.py'}:{at('isfinite', code)}: AssertionError: no number; training "
+    )
     assert "are not finite numbers; " in line and "Start anew with a lower training.lr" in line
     if epochs:
         kept = rundir.checkpoint_path(newest(folder), 1)

@@ -63,6 +63,61 @@ def test_edits_are_named(tmp_path, monkeypatch):
     ]
 
 
+def edits(found) -> list[str]:
+    assert found.exit_code == 0, found.stderr
+    return [line for line in found.stderr.splitlines() if "when begun" in line]
+
+
+def test_what_set_gave_is_no_edit(tmp_path, monkeypatch):
+    """Each time: neither a setting of the file that --set overruled, nor one that the file leaves out."""
+    folder = make_run(tmp_path / "run")
+    text = "".join(line for line in open(folder / "config.yaml") if "  lr:" not in line)
+    (folder / "config.yaml").write_text(text)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 35)
+        options = ("--set", "training.lr=0.01", "--set", "model.T=10", "--set", "training.epochs=5")
+        assert invoke("train", folder, *options).exit_code == 130
+    assert edits(invoke("train", shutil.copytree(folder, tmp_path / "same"), "--resume")) == []
+    (folder / "config.yaml").write_text(text.replace("T: 20", "T: 10").replace("epochs: 6", "epochs: 7"))
+    # T is what the training has anyway
+    expected = "training.epochs: 6 when begun, 7 in config.yaml now; going on with 5"
+    assert edits(invoke("train", folder, "--resume")) == [expected]
+
+
+def test_a_line_taken_out_is_an_edit(tmp_path, monkeypatch):
+    folder = stopped(tmp_path / "run", monkeypatch)
+    text = "".join(line for line in open(folder / "config.yaml") if "  epochs:" not in line)
+    (folder / "config.yaml").write_text(text)
+    expected = "training.epochs: 6 when begun, 100 by default now; going on with 6"
+    assert edits(invoke("train", folder, "--resume")) == [expected]
+
+
+def test_a_default_that_has_changed_is_no_edit(tmp_path, monkeypatch):
+    """The version that began the training had another default."""
+    folder = stopped(tmp_path / "run", monkeypatch)
+    (folder / "config.yaml").write_text(
+        "# a remark\n" + (folder / "config.yaml").read_text().replace("  ema: 0.999\n", "")
+    )
+    given = newest(folder) / saving.GIVEN
+    given.write_text(given.read_text().replace("  ema: 0.999\n", ""))
+    assert edits(invoke("train", folder, "--resume")) == []
+
+
+def test_results_without_a_copy_of_the_configuration(tmp_path, monkeypatch):
+    """Those of an earlier version: what was resolved then is compared, without settings that there were not yet."""
+    folder = stopped(tmp_path / "run", monkeypatch, val="none")
+    (newest(folder) / saving.GIVEN).unlink()
+    cuts = (folder, "  val: none\n"), (newest(folder), "  val: none\n"), (folder, "  save_every_minutes: 10\n")
+    for file, cut in cuts:
+        text = (file / "config.yaml").read_text()
+        assert cut in text
+        (file / "config.yaml").write_text(text.replace(cut, "").replace("patience: null", "patience: never"))
+    assert edits(invoke("train", shutil.copytree(folder, tmp_path / "same"), "--resume")) == []
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("lr: 0.02", "lr: 0.5"))
+    expected = "training.lr: 0.02 when begun, 0.5 in config.yaml now; going on with 0.02"
+    assert edits(invoke("train", folder, "--resume")) == [expected]
+
+
 def test_faulty_edits_are_named(tmp_path, monkeypatch):
     """A config.yaml that cannot be read now is one line, and the run goes on."""
     folder = stopped(tmp_path / "run", monkeypatch)

@@ -66,7 +66,8 @@ def test_a_twentieth_is_held_out(tmp_path, N, count):
 def test_the_split_is_the_seeds(tmp_path):
     folder = folder_of(tmp_path / "run", 700)
     prints = [
-        held_out.read(FAMILY, folder, settings_of(folder, f"training.seed={seed}")).val.fingerprint() for seed in (1, 1, 2)
+        held_out.read(FAMILY, folder, settings_of(folder, f"training.seed={seed}")).val.fingerprint()
+        for seed in (1, 1, 2)
     ]
     assert prints[0] == prints[1] != prints[2]
 
@@ -146,6 +147,7 @@ def test_patience_of_before(tmp_path, patience, expected):
     job = training.resume(folder, backend="numpy", sets=["training.epochs=90"])
     job.release()
     assert job.settings.training.patience == expected and job.epoch == 2
+    assert not [line for line in job.said if "patience" in line]
     assert not [line for line in job.said if "patience" in line]
     _, meta = checkpoint.read(rundir.checkpoint_path(newest(folder), 2))
     assert config.validate(meta["config"]).training.patience == expected

@@ -118,7 +118,7 @@ def begun():
 killed, patience = 0, 0.05
 while True:
     resume = ["--resume"] if begun() else []
-    left = dice.randint(3, 9)
+    left = dice.randint(4, 9)
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

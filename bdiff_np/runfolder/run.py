@@ -55,7 +55,7 @@ class Run:
         rows: tuple[Data, Data | None] | None = None,
         sets: Sequence[str] = (),
     ):
-        self.folder, self.settings, self.code = folder, settings, code
+        self.folder, self.settings, self.code, self.source = folder, settings, code, source
         self.results, self.lock, self.said = Path(), None, ()  # type: Path, Lock | None, Sequence[str]
         self.family = family_of(settings)
         given = held_out.read(self.family, folder, settings) if rows is None else held_out.of(*rows, settings)
@@ -386,7 +386,10 @@ def resume(folder: Path, *, backend: str, sets: Sequence[str] = ()) -> Run:
         run.results, run.lock = results, lock
         saving.restore(run)
         changes.check(run, begun)
-        run.said = [*changes.edited(run, config_file(folder), begun), *changes.course(run, begun)]
+        run.said = [
+            *changes.edited(run, config_file(folder), results / saving.GIVEN, begun),
+            *changes.course(run, begun),
+        ]
         if settings != begun:
             saving.write_config(run)
     except BaseException:

@@ -23,6 +23,8 @@ from bdiff_np.runfolder.lock import Lock
 if TYPE_CHECKING:
     from bdiff_np.runfolder.run import Run
 
+GIVEN = "config_given.yaml"  # the run folder's config.yaml as it was when the training began
+
 # How a results folder's reverse_model.py begins that holds no code.
 BUILT_IN_START = '"""The network of this run is the built-in one'
 BUILT_IN = (
@@ -39,10 +41,11 @@ from bdiff_np.nets.{net} import NET  # noqa: F401
 
 
 def begin(run: Run) -> None:
-    """Makes the results folder, with the resolved configuration and the network's file in it."""
+    """Makes the results folder, with the configuration, as given and as resolved, and the network's file in it."""
     run.results = rundir.new_results(run.folder)
     code = run.code.read_bytes() if run.code else BUILT_IN.format(net=run.settings.model.net).encode()
     write_whole(run.results / CODE, code)
+    write_whole(run.results / GIVEN, run.source.read_bytes())
     run.lock = Lock(run.results)
     write_config(run)  # last: with it the folder can be resumed
 

@@ -80,7 +80,9 @@ def overfitting(job: training.Run) -> str:
     if not job.choice.speaking or job.history.best is None:
         return ""
     least, epoch = job.history.best
-    stands = f"the run stands for epoch {epoch}" if job.choice.select == "best" else f"select: best would take epoch {epoch}"
+    stands = (
+        f"the run stands for epoch {epoch}" if job.choice.select == "best" else f"select: best would take epoch {epoch}"
+    )
     help = "more rows, dropout or a smaller network help"
     name, nats = job.family.baseline(job.train_rows) or ("", math.inf)
     if least > nats / evaluate.LN2:
