@@ -400,8 +400,7 @@ def test_two_processes_on_one_run(tmp_path, monkeypatch):
 
 
 def test_a_lock_is_let_go(tmp_path):
-    """By `release`; a folder without the file that it hangs on, or on a disk without locks, is trained without."""
-    (tmp_path / "reverse_model.py").write_text("")
+    """By `release`; a folder that is gone, or on a disk without locks, is trained without."""
     first = lock.Lock(tmp_path)
     with pytest.raises(InputError, match="another process trains it"):
         lock.Lock(tmp_path)
@@ -410,11 +409,33 @@ def test_a_lock_is_let_go(tmp_path):
     lock.Lock(tmp_path / "nowhere").release()
 
 
+def test_a_lock_outlives_its_files(tmp_path, monkeypatch):
+    """An editor puts another reverse_model.py in the place of the one there is; or it cannot be written."""
+    folder = stopped(tmp_path / "run", monkeypatch)
+    code = newest(folder) / "reverse_model.py"
+    code.chmod(0o400)
+    held = lock.Lock(newest(folder))
+    try:
+        (newest(folder) / "new").write_text(code.read_text())
+        os.replace(newest(folder) / "new", code)
+        assert "another process trains it" in invoke("train", folder, "--resume").stderr
+        code.unlink()
+        assert "another process trains it" in invoke("train", folder, "--resume").stderr
+    finally:
+        held.release()
+
+
+def test_a_lock_that_is_forgotten(tmp_path):
+    """Is told, as a file that nobody closes is, and let go."""
+    with pytest.warns(ResourceWarning, match="a lock on a results folder was not released"):
+        lock.Lock(tmp_path)
+    lock.Lock(tmp_path).release()
+
+
 def test_no_locks_on_this_disk(tmp_path, monkeypatch):
-    def refuse(file):
+    def refuse(descriptor):
         raise OSError(95, "Operation not supported")
 
-    (tmp_path / "reverse_model.py").write_text("")
     monkeypatch.setattr(lock, "_lock", refuse)
     lock.Lock(tmp_path).release()
     lock.Lock(tmp_path).release()
