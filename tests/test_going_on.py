@@ -357,16 +357,29 @@ def test_a_training_in_a_thread(tmp_path):
     assert found == ["finished"] and signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_nohup_is_heeded(tmp_path, monkeypatch):
-    """Where SIGHUP is ignored when the training begins, it stays so."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("name, code", SIGNALS)
+def test_what_is_ignored_stays_so(name, code):
+    """nohup ignores SIGHUP, a shell's `&` SIGINT."""
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with signals.Watch() as watch:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert watch.number is None
+            os.kill(os.getpid(), number)
+            assert watch.number is None and signal.getsignal(number) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
+
+
+def test_a_watch_on_some_signals(capsys):
+    """The others keep their handlers; the sentence is the one given."""
+    term = signal.getsignal(signal.SIGTERM)
+    with signals.Watch(["SIGINT"], "finishing the step") as watch:
+        assert signal.getsignal(signal.SIGTERM) is term
+        with watch.patient():
+            os.kill(os.getpid(), signal.SIGINT)
+    assert watch.exit_code == 130
+    assert capsys.readouterr().err == "\nCtrl-C: finishing the step (again to leave at once)\n"
 
 
 # The lock
