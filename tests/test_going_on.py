@@ -292,6 +292,48 @@ def test_a_signal_while_compiling_leaves_nothing(tmp_path, monkeypatch, name, co
     assert not (folder / "results").exists()
 
 
+@pytest.mark.parametrize("when", ["made", "told", "first step", "first look"])
+def test_a_signal_before_there_is_a_checkpoint(tmp_path, monkeypatch, when):
+    """One before it is waited for, or a second in the first epoch: there is nothing to go on from, and nothing left."""
+    folder, kill = make_run(tmp_path / "run"), lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+    if when == "made":
+        monkeypatch.setattr(saving, "write_config", kill)
+    elif when == "told":
+        monkeypatch.setattr(training, "progress", kill)
+    elif when == "first step":
+        interrupt(monkeypatch, 1, times=2)
+    else:
+        monkeypatch.setattr(Training, "check_finite", lambda self: [kill(), kill()])
+    found = invoke("train", folder)
+    assert found.exit_code == (130 if when == "first step" else 143)
+    assert found.stderr.splitlines()[-1] == "interrupted before there was a checkpoint; nothing is left behind"
+    assert not (folder / "results").exists()
+
+
+def test_a_second_signal_before_there_is_a_checkpoint(tmp_path, monkeypatch):
+    """In a later epoch: the metrics are left, and the sentence says no more."""
+    folder = make_run(tmp_path / "run", save_every_n_epochs=6)
+    interrupt(monkeypatch, 25, times=2)
+    found = invoke("train", folder)
+    assert found.exit_code == 130 and found.stderr.splitlines()[-1] == (
+        f"interrupted before there was a checkpoint; {newest(folder)} has the metrics of 2 epochs and no weights; "
+        f"begin again: python cli.py train {folder}"
+    )
+    assert len(metrics(newest(folder))) == 2
+
+
+def test_results_that_were_there_are_not_removed(tmp_path, monkeypatch):
+    """--resume of results whose checkpoints were taken away begins anew in them, and removes nothing."""
+    folder = stopped(tmp_path / "run", monkeypatch)
+    shutil.rmtree(newest(folder) / "checkpoints")
+    (newest(folder) / "checkpoints").mkdir()
+    before = state(folder)
+    monkeypatch.setattr(training, "progress", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    found = invoke("train", folder, "--resume")
+    assert found.exit_code == 143 and state(folder) == before
+    assert f"{newest(folder)} has the metrics of 0 epochs and no weights" in found.stderr
+
+
 @pytest.mark.parametrize("name, code", SIGNALS)
 def test_a_signal_in_the_conclusion(tmp_path, monkeypatch, name, code):
     """At once; nothing is half written, and --resume concludes."""

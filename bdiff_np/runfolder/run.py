@@ -40,7 +40,8 @@ class Run:
 
     folder : the run folder. settings : its configuration, read from the file `source` and the options `sets`. code :
         its own network's file, if any
-    results : the results folder, once there is one, and `lock` on it. said : lines for a user, once it is resumed
+    results : the results folder, once there is one, and `lock` on it. new : whether it was made for this training
+    said : lines for a user, once it is resumed
     rows : training data and held-out data, where they do not lie in the folder
     """
 
@@ -56,7 +57,10 @@ class Run:
         sets: Sequence[str] = (),
     ):
         self.folder, self.settings, self.code, self.source = folder, settings, code, source
-        self.results, self.lock, self.said = Path(), None, ()  # type: Path, Lock | None, Sequence[str]
+        self.results = Path()
+        self.lock: Lock | None = None
+        self.new = False
+        self.said: Sequence[str] = ()
         self.family = family_of(settings)
         given = held_out.read(self.family, folder, settings) if rows is None else held_out.of(*rows, settings)
         self.train_rows, self.val_rows, self.val_taken = given
@@ -217,7 +221,7 @@ class Run:
         kept = rundir.checkpoints(self.results)
         if kept:
             return f"the last good checkpoint is {list(kept.values())[-1]}"
-        return "there is no checkpoint yet" + ("" if self.epoch else ", and nothing is left behind")
+        return "there is no checkpoint yet" + ("" if self.results.exists() else ", and nothing is left behind")
 
     def _due(self) -> bool:
         """Whether the epoch that has just ended is to be saved."""

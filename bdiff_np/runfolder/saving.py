@@ -42,7 +42,7 @@ from bdiff_np.nets.{net} import NET  # noqa: F401
 
 def begin(run: Run) -> None:
     """Makes the results folder, with the configuration, as given and as resolved, and the network's file in it."""
-    run.results = rundir.new_results(run.folder)
+    run.results, run.new = rundir.new_results(run.folder), True
     code = run.code.read_bytes() if run.code else BUILT_IN.format(net=run.settings.model.net).encode()
     write_whole(run.results / CODE, code)
     write_whole(run.results / GIVEN, run.source.read_bytes())
@@ -56,8 +56,8 @@ def write_config(run: Run) -> None:
 
 
 def discard(run: Run) -> None:
-    """Removes the results folder of a training that fails before its first epoch has ended."""
-    if run.results.parent == run.folder / "results" and not run.epoch and not rundir.checkpoints(run.results):
+    """Removes the results folder of a new training that fails before its first epoch has ended."""
+    if run.new and not run.epoch and not rundir.checkpoints(run.results):
         run.release()  # Windows removes no file that is open
         shutil.rmtree(run.results)
         if not any(run.results.parent.iterdir()):

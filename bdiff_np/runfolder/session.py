@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bdiff_np import config
 from bdiff_np.errors import InputError
-from bdiff_np.runfolder import conclude, saving
+from bdiff_np.runfolder import conclude, rundir, saving
 from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder.signals import Watch
 from bdiff_np.show import report
@@ -80,6 +80,14 @@ def _where_it_stands(folder: Path, job: training.Run | None) -> str:
     """After a signal that was not waited for."""
     if job is None or job.results == Path():
         return "\ninterrupted before the training began; nothing is left behind"
+    if not rundir.checkpoints(job.results):
+        saving.discard(job)
+        if not job.results.exists():
+            return "\ninterrupted before there was a checkpoint; nothing is left behind"
+        return (
+            f"\ninterrupted before there was a checkpoint; {job.results} has the metrics of {job.epoch} epochs and no "
+            f"weights; begin again: python cli.py train {folder}"
+        )
     if job.finished:
         return f"\nthe model is saved in {job.results}; bounds and pictures: python cli.py train {folder} --resume"
     return f"\ninterrupted; go on from the last checkpoint in {job.results}: python cli.py train {folder} --resume"
