@@ -283,6 +283,16 @@ def test_amounts(rows, given, expected):
     assert tuple(much) == expected
 
 
+@pytest.mark.parametrize("samples", [0, 8])
+def test_samples_that_are_not_drawn_are_not_counted(tmp_path, samples):
+    """An epoch's line says nothing of them."""
+    folder = folder_of(tmp_path / "run", 50, num_val_samples=samples)
+    job = training.prepare(folder, settings_of(folder), backend="numpy")
+    shares = dict.fromkeys(job.history.census.names, 0.0)
+    job.history.add({"epoch": 1, "step": 10, "seconds": 0, "loss_bits": 1.0, **shares}, np.zeros((3, 12)))
+    assert (", samples of " in job.line()) is bool(samples)
+
+
 def test_epochs_that_are_not_looked_at(tmp_path, monkeypatch):
     """nan in metrics.csv, null in results.json; pictures and --resume go on with the others, and the plan says it."""
     monkeypatch.undo()

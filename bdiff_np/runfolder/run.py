@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,12 @@ clock = time.monotonic  # for what is saved by the clock
 class Run:
     """One training of a run folder, new or resumed.
 
-    folder : the run folder. settings : its configuration, read from the file `source` and the options `sets`. code :
-        its own network's file, if any
+    folder : the run folder. settings : its configuration. place : what a fault of a setting such as "data.shape" begins
+        with, where it was given. given : the text that a new training keeps of how it was
+    code : its own network's file, if any
     results : the results folder, once there is one, and `lock` on it. new : whether it was made for this training
     said : lines for a user, once it is resumed
-    rows : training data and held-out data, where they do not lie in the folder
+    rows : training data and held-out data of a call from Python, which do not lie in the folder
     """
 
     def __init__(
@@ -52,11 +53,11 @@ class Run:
         *,
         backend: str,
         code: Path | None,
-        source: Path,
+        place: Callable[[str], str],
+        given: bytes = b"",
         rows: tuple[Data, Data | None] | None = None,
-        sets: Sequence[str] = (),
     ):
-        self.folder, self.settings, self.code, self.source = folder, settings, code, source
+        self.folder, self.settings, self.code, self.given = folder, settings, code, given
         self.results = Path()
         self.lock: Lock | None = None
         self.new = False
@@ -65,11 +66,9 @@ class Run:
         given = held_out.read(self.family, folder, settings) if rows is None else held_out.of(*rows, settings)
         self.train_rows, self.val_rows, self.val_taken = given
         self.choice = Choice(settings.training, 0 if self.val_rows is None else len(self.val_rows))
-        faults = list(self._disagreements())
+        faults = [f"{place(path)}: {reason}" for path, reason in self._disagreements(rows is None)]
         if faults:
-            raise InputError(
-                "\n".join(f"{configuration.place(source, path, sets)}: {path}: {reason}" for path, reason in faults)
-            )
+            raise InputError("\n".join(faults))
         chain = self.family.make_chain(settings.model, self.train_rows)
         self._build = lambda name: Training(
             Model.build(settings, self.train_rows.D, chain, backend=name, code=code), self.train_rows
@@ -128,7 +127,7 @@ class Run:
         wanted, model = self.settings.training.sample_steps, self.settings.model
         return None if wanted is None or wanted >= self.training.T or self.family.all_steps(model) else wanted
 
-    def _disagreements(self) -> Iterator[tuple[str, str]]:
+    def _disagreements(self, from_folder: bool) -> Iterator[tuple[str, str]]:
         """Settings that the data does not fit: name and reason."""
         yield from self.train_rows.misfits(self.settings.data)
         for name in ("num_val_samples", "num_examples"):
@@ -136,12 +135,11 @@ class Run:
             need = sample.COPIES * n * rows.D * rows.dtype.itemsize
             if (fault := memory.fault(need, f"{n} rows of {rows.D} {rows.elements}", "take fewer")) is not None:
                 yield f"training.{name}", fault
-        ending = self.train_rows.ENDINGS[0]
+        fix = "give val="
+        if from_folder:
+            fix = f"put a val{self.train_rows.ENDINGS[0]} into {self.folder}, or say select: last"
         if self.settings.training.select == "best" and self.val_rows is None:
-            yield (
-                "training.select",
-                f"best needs held-out rows: put a val{ending} into {self.folder}, or say select: last",
-            )
+            yield "training.select", f"best needs held-out rows: {fix}"
         elif isinstance(self.settings.training.patience, int) and self.choice.select == "last":
             yield (
                 "training.patience",
@@ -322,9 +320,9 @@ class Run:
         """The newest epoch in one line."""
         h, census = self.history.newest(), self.history.census
         val = "" if math.isnan(h["val_bound_bits"]) else f", val bound {h['val_bound_bits']:.4f}"
-        shares = f", samples of {self.sample_steps or self.training.T} steps: {census.shares(h)}" if census else ""
-        if self.history.examples[-1] is None:
-            shares = ""
+        shares = ""
+        if census and self.settings.training.num_val_samples and self.history.examples[-1] is not None:
+            shares = f", samples of {self.sample_steps or self.training.T} steps: {census.shares(h)}"
         done = f"epoch {h['epoch']}/{self.settings.training.epochs}, step {h['step']}, {h['seconds']:.0f} s"
         return f"{done}: loss {h['loss_bits']:.4f} bits{val}{shares}"
 
@@ -368,8 +366,12 @@ def prepare(folder: Path, settings: configuration.Config, *, backend: str, sets:
 
     sets : the options among what `settings` was read from, which a fault may be of
     """
-    code, source = own_code(folder), config_file(folder)
-    return Run(folder, settings, backend=backend, code=code, source=source, sets=sets)
+    file, code = config_file(folder), own_code(folder)
+    return Run(folder, settings, backend=backend, code=code, place=_places(file, sets), given=file.read_bytes())
+
+
+def _places(file: Path, sets: Sequence[str] = ()) -> Callable[[str], str]:
+    return lambda setting: f"{configuration.place(file, setting, sets)}: {setting}"
 
 
 def resume(folder: Path, *, backend: str, sets: Sequence[str] = ()) -> Run:
@@ -385,8 +387,8 @@ def resume(folder: Path, *, backend: str, sets: Sequence[str] = ()) -> Run:
     lock = Lock(results)
     try:
         begun, settings = changes.load(results, sets)
-        code, source = saving.own_network(results), results / "config.yaml"
-        run = Run(folder, settings, backend=backend, code=code, source=source)
+        code, place = saving.own_network(results), _places(results / "config.yaml", sets)
+        run = Run(folder, settings, backend=backend, code=code, place=place)
         run.results, run.lock = results, lock
         saving.restore(run)
         changes.check(run, begun)

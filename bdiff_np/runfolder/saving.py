@@ -45,7 +45,7 @@ def begin(run: Run) -> None:
     run.results, run.new = rundir.new_results(run.folder), True
     code = run.code.read_bytes() if run.code else BUILT_IN.format(net=run.settings.model.net).encode()
     write_whole(run.results / CODE, code)
-    write_whole(run.results / GIVEN, run.source.read_bytes())
+    write_whole(run.results / GIVEN, run.given)
     run.lock = Lock(run.results)
     write_config(run)  # last: with it the folder can be resumed
 
