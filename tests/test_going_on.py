@@ -211,6 +211,10 @@ def test_finished_is_said(tmp_path, monkeypatch):
         f"finished already: 6 epochs; to go on: python cli.py train {folder} --resume --set training.epochs=12"
     )
     assert found.stdout.strip() and found.stdout in first.stdout
+    changed = invoke("train", folder, "--resume", "--set", "training.save_every_n_epochs=2")
+    assert changed.exit_code == 0 and state(folder) == before
+    said = "training.save_every_n_epochs: 2 is not kept, for there is no step left to take"
+    assert said in changed.stderr.splitlines() and "up to now" not in changed.stderr
 
 
 @pytest.mark.parametrize("lost", ["killed in the pictures", "killed before the bounds"])
@@ -245,6 +249,10 @@ def test_an_early_stop_is_finished(tmp_path):
     assert found.exit_code == 0 and state(folder) == before
     assert "finished already with an early stop: " in found.stderr
     assert found.stderr.strip().endswith("--resume --set training.patience=never")
+    more = invoke("train", folder, "--resume", "--set", "training.epochs=20")
+    assert more.exit_code == 0 and state(folder) == before and "from here on" not in more.stderr
+    said = "training.epochs: 20 is not kept, for training has stopped early; add --set training.patience=never"
+    assert said in more.stderr.splitlines()
     assert invoke("train", folder, "--resume", "--set", "training.patience=never").exit_code == 0
     assert len(metrics(newest(folder))) == 12
 

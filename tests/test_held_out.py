@@ -100,7 +100,7 @@ def test_the_split_is_one_for_all_commands(tmp_path):
     """train says it; evaluate and validate take the same rows, --resume too, for the seed is in the checkpoint."""
     folder = folder_of(tmp_path / "run", 700, D=24, seed=3)
     found = invoke("train", folder)
-    said = "665 rows of 24 bits, 35 held out of them by the seed, for there is no val file (data.val: none keeps them)"
+    said = "700 rows of 24 bits: 665 to train on, 35 held out (chosen by training.seed; data.val: none keeps all); T"
     assert found.exit_code == 0 and said in found.stderr
     model, expected = Model.load(folder), held_out.read(FAMILY, folder, settings_of(folder))
     told = json.loads(invoke("evaluate", folder, "--json", "--evaluations", 64).stdout)

@@ -96,7 +96,15 @@ def check(run: Run, begun: configuration.Config) -> None:
 
 
 def course(run: Run, begun: configuration.Config) -> Iterator[str]:
-    """A line for each setting that is changed, and how the learning rate goes on."""
+    """A line for each setting that is changed, and how the learning rate goes on; for a run that is finished all the
+    same, that nothing comes of it."""
+    if run.finished:
+        reason = "there is no step left to take"
+        if run.epoch < run.settings.training.epochs:
+            reason = "training has stopped early; add --set training.patience=never"
+        for key, (_, new) in differences(begun, run.settings).items():
+            yield f"{key}: {_shown(new)} is not kept, for {reason}"
+        return
     for key, (old, new) in differences(begun, run.settings).items():
         yield f"{key}: {_shown(old)} up to now, {_shown(new)} from here on"
     optimizer, step = run.training.optimizer, run.training.optimizer.taken + 1

@@ -396,8 +396,6 @@ def resume(folder: Path, *, backend: str, sets: Sequence[str] = ()) -> Run:
             *changes.edited(run, config_file(folder), results / saving.GIVEN, begun),
             *changes.course(run, begun),
         ]
-        if settings != begun:
-            saving.write_config(run)
     except BaseException:
         lock.release()
         raise

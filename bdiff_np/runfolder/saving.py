@@ -51,8 +51,10 @@ def begin(run: Run) -> None:
 
 
 def write_config(run: Run) -> None:
-    """The resolved configuration, in the results folder."""
-    write_whole(run.results / "config.yaml", configuration.dump(run.settings).encode())
+    """The resolved configuration, in the results folder, where it does not stand there yet."""
+    file, text = run.results / "config.yaml", configuration.dump(run.settings).encode()
+    if not file.exists() or file.read_bytes() != text:
+        write_whole(file, text)
 
 
 def discard(run: Run) -> None:

@@ -59,6 +59,8 @@ def _run(job: training.Run, watch: Watch, resume: bool, say) -> int:
     if not resume:
         saving.begin(job)
         say(f"results: {job.results}", err=True)
+    elif not job.finished:
+        saving.write_config(job)
     try:
         ending = job.train(watch)
     except training.Stopped as fault:

@@ -19,11 +19,17 @@ from bdiff_np.runfolder.amounts import FIRST
 def plan(job: training.Run) -> str:
     """What a training is going to do."""
     t, settings = job.training, job.settings
-    val = f", {len(job.val_rows)} held out" if job.val_rows is not None else ""
-    if job.val_taken:
-        val += " of them by the seed, for there is no val file (data.val: none keeps them)"
+    of = f"of {job.train_rows.D} {job.train_rows.elements}"
+    rows = f"{len(job.train_rows)} rows {of}"
+    if job.val_rows is not None and job.val_taken:
+        rows = (
+            f"{len(job.train_rows) + len(job.val_rows)} rows {of}: {len(job.train_rows)} to train on, "
+            f"{len(job.val_rows)} held out (chosen by training.seed; data.val: none keeps all)"
+        )
+    elif job.val_rows is not None:
+        rows += f", {len(job.val_rows)} held out"
     return (
-        f"{job.folder}: {len(job.train_rows)} rows of {job.train_rows.D} {job.train_rows.elements}{val}; "
+        f"{job.folder}: {rows}; "
         f"T = {t.T}, {t.model.params.flat.size} parameters, "
         f"back end {t.model.ops.name}{f' (auto: {job.chosen_because})' if job.chosen_because else ''}\n"
         f"{settings.training.epochs} epochs of {t.steps_per_epoch} steps, {t.batch_rows} rows x {t.repeats} timesteps "
