@@ -118,11 +118,11 @@ def trained(tmp_path_factory) -> Trained:
 def quick(monkeypatch):
     """Few evaluations, no floor, no pictures and no waiting for the disk, where none of them is what is tested."""
     from bdiff_np.diffusion.bernoulli_family import Bernoulli
-    from bdiff_np.runfolder import conclude, run
+    from bdiff_np.runfolder import conclude, looking
     from bdiff_np.show import pictures
 
     monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(run, "VAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(looking, "VAL_EVALUATIONS", 1 << 7)
     monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(pictures, "draw", lambda *_: None)

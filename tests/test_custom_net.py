@@ -18,8 +18,7 @@ from bdiff_np.diffusion.bernoulli import make_chain
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
 from bdiff_np.nets.custom import CustomNet, load_class
-from bdiff_np.runfolder import checkpoint, conclude, rundir
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import checkpoint, conclude, opening, rundir
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
 
@@ -570,7 +569,7 @@ def test_the_rehearsal_leaves_no_trace(tmp_path):
     """What the object counts between calls is as if it had not been; a dry run leaves no folder."""
     code = NET.replace(BACKWARD, f"{LATE.format(2)}\n        {BACKWARD}")
     folder = make_run(tmp_path / "run", code)
-    job = training.prepare(folder, config.load(folder / "config.yaml"), backend="numpy").training
+    job = opening.prepare(folder, config.load(folder / "config.yaml"), backend="numpy").training
     assert not hasattr(job.model.net.inner, "count")
     job.step()
     assert job.model.net.inner.count == 1

@@ -19,7 +19,7 @@ from tiny import invoke, make_run, newest
 
 from bdiff_np import config
 from bdiff_np.errors import InputError
-from bdiff_np.runfolder import checkpoint, conclude, lock, rundir, saving, session, signals
+from bdiff_np.runfolder import checkpoint, conclude, lock, opening, rundir, saving, session, signals
 from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
@@ -398,7 +398,7 @@ def test_stderr_that_is_gone_loses_nothing(tmp_path, monkeypatch):
 def test_a_training_in_a_thread(tmp_path):
     """Python sets handlers in the main thread alone; elsewhere a training does without."""
     folder, found, before = make_run(tmp_path / "run"), [], signal.getsignal(signal.SIGINT)
-    job = training.prepare(folder, config.load(folder / "config.yaml"), backend="numpy")
+    job = opening.prepare(folder, config.load(folder / "config.yaml"), backend="numpy")
     saving.begin(job)
     thread = threading.Thread(target=lambda: found.append(job.train()))
     thread.start()

@@ -18,8 +18,7 @@ from bdiff_np import config, evaluate
 from bdiff_np.data.bits import Bits
 from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.model import Model
-from bdiff_np.runfolder import amounts, checkpoint, conclude, held_out, rundir
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import amounts, checkpoint, conclude, held_out, opening, rundir
 from bdiff_np.show import report
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -144,14 +143,14 @@ def test_patience_of_before(tmp_path, patience, expected):
     folder = folder_of(tmp_path / "run", 50, 30, select="best")
     assert invoke("train", folder, "--set", "data.val=none").exit_code == 0
     grow_old(folder, patience=patience)
-    job = training.resume(folder, backend="numpy", sets=["training.epochs=90"])
+    job = opening.resume(folder, backend="numpy", sets=["training.epochs=90"])
     job.release()
     assert job.settings.training.patience == expected and job.epoch == 2
     assert not [line for line in job.said if "patience" in line]
     assert not [line for line in job.said if "patience" in line]
     _, meta = checkpoint.read(rundir.checkpoint_path(newest(folder), 2))
     assert config.validate(meta["config"]).training.patience == expected
-    mended = training.resume(folder, backend="numpy", sets=["training.patience=5"])
+    mended = opening.resume(folder, backend="numpy", sets=["training.patience=5"])
     mended.release()
     assert mended.settings.training.patience == 5
 
@@ -177,7 +176,7 @@ def test_patience_of_before(tmp_path, patience, expected):
 def test_defaults_rest_on_the_held_out_rows(tmp_path, val, sets, select, patience):
     """From 30 rows on the best epoch counts, and a quarter of the epochs, 10 at least, is waited."""
     folder = folder_of(tmp_path / "run", 50, val)
-    job = training.prepare(folder, settings_of(folder, *sets), backend="numpy")
+    job = opening.prepare(folder, settings_of(folder, *sets), backend="numpy")
     assert (job.choice.select, job.choice.patience) == (select, patience)
 
 
@@ -194,7 +193,7 @@ def test_patience_without_rows_to_rest_on(tmp_path):
 def job(tmp_path):
     """A training of 40 epochs with 30 held-out rows, whose bounds a test writes."""
     folder = folder_of(tmp_path / "run", 50, 30, epochs=40)
-    return training.prepare(folder, settings_of(folder), backend="numpy")
+    return opening.prepare(folder, settings_of(folder), backend="numpy")
 
 
 def with_bounds(job, bounds):
@@ -287,7 +286,7 @@ def test_amounts(rows, given, expected):
 def test_samples_that_are_not_drawn_are_not_counted(tmp_path, samples):
     """An epoch's line says nothing of them."""
     folder = folder_of(tmp_path / "run", 50, num_val_samples=samples)
-    job = training.prepare(folder, settings_of(folder), backend="numpy")
+    job = opening.prepare(folder, settings_of(folder), backend="numpy")
     shares = dict.fromkeys(job.history.census.names, 0.0)
     job.history.add({"epoch": 1, "step": 10, "seconds": 0, "loss_bits": 1.0, **shares}, np.zeros((3, 12)))
     assert (", samples of " in job.line()) is bool(samples)
@@ -300,8 +299,8 @@ def test_epochs_that_are_not_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(amounts, "LEAST_ROWS", 1)
     monkeypatch.setattr(amounts, "SHARE", 4.0)  # of 20 rows
     folder = make_run(tmp_path / "run", epochs=12, steps_per_epoch=200)
-    job = training.prepare(folder, settings_of(folder), backend="numpy")
-    every = job.amounts.every
+    job = opening.prepare(folder, settings_of(folder), backend="numpy")
+    every = job.looking.amounts.every
     assert every > 4
     found = invoke("train", folder)
     assert found.exit_code == 0 and f"after the first 4 epochs and every {every} epochs" in found.stderr

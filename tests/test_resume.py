@@ -88,6 +88,7 @@ from pathlib import Path
 from bdiff_np import cli, evaluate
 from bdiff_np.show import report
 from bdiff_np.runfolder import rundir
+from bdiff_np.runfolder import looking
 from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder import conclude
 from bdiff_np.show import pictures
@@ -97,7 +98,7 @@ from bdiff_np.kernels.bernoulli import bernoulli_numpy
 from bdiff_np.nets import mlp
 import safetensors.numpy, threadpoolctl, tqdm  # all that a child would have to load is loaded before the forks
 
-conclude.EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
+conclude.EVALUATIONS = looking.VAL_EVALUATIONS = 1 << 7
 pictures.draw, Bernoulli.floor, os.fsync = (lambda *_: None), (lambda *_: None), (lambda _: None)
 folder, how, dice = sys.argv[1], sys.argv[2], random.Random(int(sys.argv[3]))
 replace, left = os.replace, 0

@@ -11,7 +11,7 @@ from bdiff_np.errors import InputError
 from bdiff_np.model import Model, family_of
 from bdiff_np.nets import netcheck
 from bdiff_np.runfolder import held_out
-from bdiff_np.runfolder.run import config_file, own_code
+from bdiff_np.runfolder.opening import config_file, own_code
 
 
 def check_net(run: Path, seed: int) -> tuple[str, bool]:

@@ -15,8 +15,9 @@ from bdiff_np.errors import InputError, seed_of
 from bdiff_np.model import Model, family_of, kind_of
 from bdiff_np.runfolder import saving
 from bdiff_np.runfolder.conclude import take_chosen_weights
-from bdiff_np.runfolder.run import Run, Stopped
+from bdiff_np.runfolder.run import Run
 from bdiff_np.runfolder.signals import Watch
+from bdiff_np.runfolder.stopping import Stopped
 
 QUIET = {"num_val_samples": 0, "num_examples": 1}  # samples on the way, which nobody looks at here
 

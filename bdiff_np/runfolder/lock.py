@@ -45,7 +45,7 @@ class Lock:
 
     def __del__(self) -> None:
         if self._descriptor is not None:
-            warnings.warn("a lock on a results folder was not released", ResourceWarning, source=self)
+            warnings.warn("a lock on a results folder was not released", ResourceWarning, stacklevel=2, source=self)
             self.release()
 
 

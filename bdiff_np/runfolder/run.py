@@ -1,10 +1,9 @@
-"""Training a run folder: epochs, samples on the way, checkpoints, metrics, pictures, Ctrl-C and resume. The steps
-themselves are train.py's."""
+"""Training a run folder: epochs, what is looked at between them, and when it is saved. The steps themselves are
+train.py's."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,17 +20,15 @@ from bdiff_np.model import Model, family_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.nets.custom import NetFault
 from bdiff_np.optim.adamw import Diverged
-from bdiff_np.runfolder import amounts, changes, held_out, rundir, saving
+from bdiff_np.runfolder import held_out, rundir, saving, stopping
 from bdiff_np.runfolder.choice import SPEAKING, Choice
-from bdiff_np.runfolder.files import check_regular
 from bdiff_np.runfolder.history import History
 from bdiff_np.runfolder.lock import Lock
+from bdiff_np.runfolder.looking import Asked, Looking
 from bdiff_np.runfolder.progress import QUIET_SECONDS, Lines, pace, progress
 from bdiff_np.runfolder.signals import Watch
 from bdiff_np.train import Training
 
-VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after an epoch, at most
-GENTLER = "Start anew with a lower training.lr, a longer training.warmup_steps or a smaller training.clip_thresh"
 clock = time.monotonic  # for what is saved by the clock
 
 
@@ -63,18 +60,19 @@ class Run:
         self.new = False
         self.said: Sequence[str] = ()
         self.family = family_of(settings)
-        given = held_out.read(self.family, folder, settings) if rows is None else held_out.of(*rows, settings)
-        self.train_rows, self.val_rows, self.val_taken = given
+        parts = held_out.read(self.family, folder, settings) if rows is None else held_out.of(*rows, settings)
+        self.train_rows, self.val_rows, self.val_taken = parts
         self.choice = Choice(settings.training, 0 if self.val_rows is None else len(self.val_rows))
         faults = [f"{place(path)}: {reason}" for path, reason in self._disagreements(rows is None)]
         if faults:
             raise InputError("\n".join(faults))
+        self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
         chain = self.family.make_chain(settings.model, self.train_rows)
         self._build = lambda name: Training(
             Model.build(settings, self.train_rows.D, chain, backend=name, code=code), self.train_rows
         )
         self.auto, self.chosen_because = backend == AUTO, ""
-        self.training = self._build("numpy" if self.auto else backend)
+        self._take(self._build("numpy" if self.auto else backend))
         if self.auto:
             choice = auto.for_training(self.training)
             self.chosen_because = choice.reason
@@ -82,17 +80,18 @@ class Run:
         if not self.training.model.ops.on_device:
             self.training.reserve()
         self.net_file = CODE if code else settings.model.net
-        self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
         self.watch = Watch()
         self.saved_at = clock()
-        self._exact: dict[str, float] | None = None  # terms of the held-out rows' bound that know no weights
         self._at_once = 1  # steps between two looks at the signals and the progress bar
 
     def use(self, backend: str) -> None:
         """Another back end, before the first step."""
         if backend != self.training.model.ops.name:
-            self.training = self._build(backend)
+            self._take(self._build(backend))
+
+    def _take(self, training: Training) -> None:
+        self.training, self.looking = training, Looking(training, self.val_rows, self.history.census)
 
     def release(self) -> None:
         """Lets others train the results folder."""
@@ -108,24 +107,6 @@ class Run:
     def finished(self) -> bool:
         """Whether there is no step left to take."""
         return self.epoch >= self.settings.training.epochs or self.choice.exhausted(self.history)
-
-    @property
-    def amounts(self) -> amounts.Amounts:
-        """How much is looked at between epochs."""
-        t, training = self.settings.training, self.training
-        return amounts.between_epochs(
-            training.steps_per_epoch * training.batch_rows * training.repeats,
-            evaluations=VAL_EVALUATIONS if self.val_rows is not None else 0,
-            samples=t.num_val_samples if self.history.census else 0,
-            examples=t.num_examples,
-            steps=self.sample_steps or training.T,
-        )
-
-    @property
-    def sample_steps(self) -> int | None:
-        """Steps of the chain for samples between epochs; None for all."""
-        wanted, model = self.settings.training.sample_steps, self.settings.model
-        return None if wanted is None or wanted >= self.training.T or self.family.all_steps(model) else wanted
 
     def _disagreements(self, from_folder: bool) -> Iterator[tuple[str, str]]:
         """Settings that the data does not fit: name and reason."""
@@ -177,7 +158,7 @@ class Run:
                         return "interrupted"
                     if self._due():
                         saving.save(self, self.epoch)
-                    elif self.amounts.due(self.epoch):
+                    elif self.looking.amounts.due(self.epoch):
                         self.history.write_metrics(self.results)
                     if isinstance(bar, Lines) and (self.finished or bar.silence() > QUIET_SECONDS):
                         bar.say(self.line())
@@ -185,41 +166,14 @@ class Run:
                         return "interrupted"
             return "early stop" if self.epoch < self.settings.training.epochs else "finished"
         except Diverged as fault:
-            saving.discard(self)
-            raise self._stopped(fault) from None
+            raise stopping.diverged(self, fault) from None
         except NetFault as fault:
-            raise InputError(f"{fault}; {self._stopped_by_its_network()}") from None
+            raise stopping.net_failed(self, fault) from None
         except Exception:
             saving.discard(self)
             raise
         finally:
             bar.close()
-
-    def _stopped_by_its_network(self) -> str:
-        """Saves what was trained before the user's own network failed, if that is of any use; says where, and how to
-        go on."""
-        at, no_numbers = f"epoch {self.epoch + 1}, after {self.training.optimizer.taken} steps", None
-        if self.training.optimizer.taken:
-            try:
-                saving.save(self, self.epoch + 1)
-            except Diverged as fault:
-                no_numbers = fault
-        saving.discard(self)
-        if no_numbers is not None:
-            return f"training stopped in {at}: {no_numbers}; {self._last_good()}. {GENTLER}"
-        if not rundir.checkpoints(self.results):
-            return f"training stopped in {at}; {self._last_good()}"
-        return (
-            f"training stopped in {at}; {self._last_good()}; mend {self.results / CODE} and go on with: python cli.py "
-            f"train {self.folder} --resume"
-        )
-
-    def _last_good(self) -> str:
-        """What is left of a training that cannot go on."""
-        kept = rundir.checkpoints(self.results)
-        if kept:
-            return f"the last good checkpoint is {list(kept.values())[-1]}"
-        return "there is no checkpoint yet" + ("" if self.results.exists() else ", and nothing is left behind")
 
     def _due(self) -> bool:
         """Whether the epoch that has just ended is to be saved."""
@@ -238,13 +192,6 @@ class Run:
         """Whether the last checkpoint is too long ago."""
         minutes = self.settings.training.save_every_minutes
         return minutes is not None and clock() - self.saved_at >= 60 * minutes
-
-    def _stopped(self, fault: Diverged) -> Stopped:
-        rate = self.training.optimizer.learning_rate(self.training.optimizer.taken + 1)
-        return Stopped(
-            f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {self._last_good()}. "
-            + GENTLER
-        )
 
     def _steps_of_epoch(self, bar) -> bool:
         """The steps that the epoch still lacks; False where a signal came meanwhile."""
@@ -276,10 +223,10 @@ class Run:
         self.training.check_finite()
         figures: dict[str, float] = {}
         examples = None
-        if self.amounts.due(self.epoch + 1):
+        if self.looking.amounts.due(self.epoch + 1):
             try:
-                figures, examples = self._look()
-            except _Asked:
+                figures, examples = self.looking.look(self.watch)
+            except Asked:
                 return False
         self.history.add(
             {
@@ -292,39 +239,13 @@ class Run:
         self.loss_sum, self.loss_count = 0.0, 0
         return True
 
-    def _look(self) -> tuple[dict[str, float], np.ndarray]:
-        """Figures of samples and the bound of the held-out rows, and the samples for the pictures. Raises _Asked where
-        a signal comes meanwhile."""
-        t, model, much = self.settings.training, self.training.averaged, self.amounts
-        figures: dict[str, float] = {}
-
-        def heed(*_) -> None:
-            if self.watch.number is not None:
-                raise _Asked
-
-        steps, batch = self.sample_steps, max(t.val_batch_size, 1024)
-        examples = sample.draw(model, t.num_examples, seed=t.seed, steps=steps, progress=heed)
-        if self.history.census:
-            rows = sample.draw(model, much.samples, seed=t.seed + 1, steps=steps, batch=batch, progress=heed)
-            figures = self.history.census(model.kind.from_array(rows))
-        if self.val_rows is not None:
-            self._exact = self._exact or evaluate.exact_terms(model, model.chain, self.val_rows)
-            bound = evaluate.bound(
-                model, self.val_rows, evaluations=much.evaluations, seed=t.seed, progress=heed,
-                groups=amounts.GROUPS, exact=self._exact,
-            )  # fmt: skip
-            figures["val_bound_bits"] = bound.bits_per_sequence
-        return figures, examples
-
     def line(self) -> str:
         """The newest epoch in one line."""
-        h, census = self.history.newest(), self.history.census
+        h = self.history.newest()
         val = "" if math.isnan(h["val_bound_bits"]) else f", val bound {h['val_bound_bits']:.4f}"
-        shares = ""
-        if census and self.settings.training.num_val_samples and self.history.examples[-1] is not None:
-            shares = f", samples of {self.sample_steps or self.training.T} steps: {census.shares(h)}"
+        shares = "" if self.history.examples[-1] is None else self.looking.shares(h)
         done = f"epoch {h['epoch']}/{self.settings.training.epochs}, step {h['step']}, {h['seconds']:.0f} s"
-        return f"{done}: loss {h['loss_bits']:.4f} bits{val}{shares}"
+        return f"{done}: loss {h['loss_bits']:.4f} bits{val}{f', {shares}' if shares else ''}"
 
     def tick(self) -> None:
         """Counts the time since the last checkpoint; saving.save calls it."""
@@ -340,63 +261,3 @@ class Run:
             "training_seconds": round(self.seconds, 3),  # in optimiser steps
             "wall_seconds": round(self.wall_seconds, 3),  # with samples, bounds and files on the way
         }
-
-
-class _Asked(Exception):
-    """A signal asks to leave what is being looked at."""
-
-
-class Stopped(RuntimeError):
-    """A training that cannot go on, in one sentence with the cause and what is left."""
-
-
-def config_file(folder: Path) -> Path:
-    """The run's config.yaml, or an empty file where there is none: every setting has a default."""
-    return folder / "config.yaml" if (folder / "config.yaml").exists() else Path(os.devnull)
-
-
-def own_code(folder: Path) -> Path | None:
-    """The run's reverse_model.py, if it has one."""
-    check_regular(folder / CODE)
-    return folder / CODE if (folder / CODE).exists() else None
-
-
-def prepare(folder: Path, settings: configuration.Config, *, backend: str, sets: Sequence[str] = ()) -> Run:
-    """A new training, with nothing on disk yet. Raises InputError if an input is at fault.
-
-    sets : the options among what `settings` was read from, which a fault may be of
-    """
-    file, code = config_file(folder), own_code(folder)
-    return Run(folder, settings, backend=backend, code=code, place=_places(file, sets), given=file.read_bytes())
-
-
-def _places(file: Path, sets: Sequence[str] = ()) -> Callable[[str], str]:
-    return lambda setting: f"{configuration.place(file, setting, sets)}: {setting}"
-
-
-def resume(folder: Path, *, backend: str, sets: Sequence[str] = ()) -> Run:
-    """The newest training of a run folder, where it stopped, with the configuration and the network that it was begun
-    with; `sets` changes what can be changed. What a user should know of it is in `said`.
-
-    Raises InputError where there is none, where another process trains it, and for a change that cannot be.
-    """
-    every = [results for results in rundir.all_results(folder) if (results / "config.yaml").exists()]
-    if not every:
-        raise InputError(f"{folder}: nothing to resume, there are no results; leave --resume out")
-    results = every[-1]
-    lock = Lock(results)
-    try:
-        begun, settings = changes.load(results, sets)
-        code, place = saving.own_network(results), _places(results / "config.yaml", sets)
-        run = Run(folder, settings, backend=backend, code=code, place=place)
-        run.results, run.lock = results, lock
-        saving.restore(run)
-        changes.check(run, begun)
-        run.said = [
-            *changes.edited(run, config_file(folder), results / saving.GIVEN, begun),
-            *changes.course(run, begun),
-        ]
-    except BaseException:
-        lock.release()
-        raise
-    return run

@@ -9,14 +9,14 @@ from bdiff_np import evaluate
 from bdiff_np.diffusion import Family
 from bdiff_np.evaluate import Bound
 from bdiff_np.runfolder import choice
-from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder.amounts import FIRST
+from bdiff_np.runfolder.run import Run
 
 # Training
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def plan(job: training.Run) -> str:
+def plan(job: Run) -> str:
     """What a training is going to do."""
     t, settings = job.training, job.settings
     of = f"of {job.train_rows.D} {job.train_rows.elements}"
@@ -40,9 +40,9 @@ def plan(job: training.Run) -> str:
     )
 
 
-def _looks(job: training.Run) -> str:
+def _looks(job: Run) -> str:
     """What is looked at between epochs, where that is less than could be."""
-    much, asked = job.amounts, job.settings.training.num_val_samples if job.history.census else 0
+    much, asked = job.looking.amounts, job.settings.training.num_val_samples if job.history.census else 0
     if much.samples == asked and (much.every == 1 or job.settings.training.epochs <= FIRST):
         return ""
     bound = f"the bound of the held-out rows from {much.evaluations} steps of the chain, " if much.evaluations else ""
@@ -50,7 +50,7 @@ def _looks(job: training.Run) -> str:
     return f"\nafter {when}, to take a tenth of the time at most: {bound}{much.samples} samples"
 
 
-def ending(job: training.Run, how: str) -> str:
+def ending(job: Run, how: str) -> str:
     """How a training ended."""
     steps = job.training.optimizer.taken
     rate = steps / job.seconds if job.seconds else 0.0
@@ -61,7 +61,7 @@ def ending(job: training.Run, how: str) -> str:
     return text + (f"; go on with: python cli.py train {job.folder} --resume" if how == "interrupted" else "")
 
 
-def finished(job: training.Run) -> str:
+def finished(job: Run) -> str:
     """That there is no step left to take, and how to go on all the same."""
     more, early = f"training.epochs={2 * job.settings.training.epochs}", ""
     if job.epoch < job.settings.training.epochs:
@@ -71,17 +71,17 @@ def finished(job: training.Run) -> str:
     )
 
 
-def early_stop(job: training.Run) -> str:
+def early_stop(job: Run) -> str:
     """Why a training ended before its last epoch; empty for one that did not."""
     if job.epoch >= job.settings.training.epochs or not job.choice.exhausted(job.history):
         return ""
     return (
-        f"the bound of the held-out rows has not been better for {job.choice.patience} epochs; to go on: python cli.py train "
-        f"{job.folder} --resume --set training.patience=never"
+        f"the bound of the held-out rows has not been better for {job.choice.patience} epochs; to go on: python cli.py "
+        f"train {job.folder} --resume --set training.patience=never"
     )
 
 
-def overfitting(job: training.Run) -> str:
+def overfitting(job: Run) -> str:
     """What the held-out rows say against the model, in a sentence; empty where they say nothing."""
     if not job.choice.speaking or job.history.best is None:
         return ""
@@ -105,7 +105,7 @@ def overfitting(job: training.Run) -> str:
     return ""
 
 
-def conclusion(job: training.Run, results: dict) -> str:
+def conclusion(job: Run, results: dict) -> str:
     """Samples, bounds and where the pictures are. results : what conclude.conclude gave, or results.json"""
     train, census, lines = job.train_rows, job.history.census, []
     if "rows" in results:
