@@ -17,7 +17,7 @@ import numpy as np
 
 from bdiff_np import config, evaluate
 from bdiff_np.diffusion import bernoulli, bernoulli_floor
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import opening
 
 
 @click.command()
@@ -32,7 +32,7 @@ def main(run: Path, variants: tuple[str, ...], seed: int, held_out: bool):
     click.echo("| variant | steps | training | excess, bits |\n|---|---|---|---|")
     for variant in variants or ("",):
         settings = config.load(run / "config.yaml", (*variant.split(), f"training.seed={seed}"))
-        job = training.prepare(run, settings, backend="numpy")
+        job = opening.prepare(run, settings, backend="numpy")
         start = time.perf_counter()
         with job.training.model.threads, np.errstate(over="ignore", invalid="ignore"):
             for _ in range(job.training.total_steps):

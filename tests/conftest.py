@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,9 +34,12 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Both pretend a GPU for the whole session, before anything asks for one."""
+    """The stand-in and the simulator pretend a GPU for the whole session, before anything asks for one. Where pytest
+    runs in a shell's background, which ignores Ctrl-C, the trainings that are tested heed it."""
     from bdiff_np.backends import gpu
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--stand-in"):
         from cuda_on_cpu import compile, stand_in
 
@@ -114,11 +118,11 @@ def trained(tmp_path_factory) -> Trained:
 def quick(monkeypatch):
     """Few evaluations, no floor, no pictures and no waiting for the disk, where none of them is what is tested."""
     from bdiff_np.diffusion.bernoulli_family import Bernoulli
-    from bdiff_np.runfolder import conclude, run
+    from bdiff_np.runfolder import conclude, looking
     from bdiff_np.show import pictures
 
     monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(run, "VAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(looking, "VAL_EVALUATIONS", 1 << 7)
     monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(pictures, "draw", lambda *_: None)

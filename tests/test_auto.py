@@ -24,8 +24,7 @@ from bdiff_np.diffusion.bernoulli_family import Bernoulli
 from bdiff_np.errors import InputError
 from bdiff_np.kernels.shared import compiled
 from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba
-from bdiff_np.runfolder import checkpoint, conclude, rundir
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import checkpoint, conclude, looking, rundir
 from bdiff_np.runfolder.progress import compiling
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
@@ -40,7 +39,7 @@ def quick(monkeypatch):
     here."""
     monkeypatch.setattr(gpu, "driver", lambda: gpu.Driver(None, (), "none"))
     monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
-    monkeypatch.setattr(training, "VAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(looking, "VAL_EVALUATIONS", 1 << 7)
     monkeypatch.setattr(Bernoulli, "floor", lambda *_: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(pictures, "draw", lambda *_: None)
@@ -521,7 +520,7 @@ from bdiff_np.runfolder import conclude
 from bdiff_np.show import pictures
 from bdiff_np.diffusion.bernoulli_family import Bernoulli
 
-conclude.EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
+conclude.EVALUATIONS = looking.VAL_EVALUATIONS = 1 << 7
 pictures.draw, Bernoulli.floor, os.fsync = (lambda *_: None), (lambda *_: None), (lambda _: None)
 folder, left, how, replace = sys.argv[1], int(sys.argv[2]), sys.argv[3], os.replace
 
@@ -646,7 +645,7 @@ from bdiff_np.runfolder import conclude
 from bdiff_np.show import pictures
 from bdiff_np.diffusion.bernoulli_family import Bernoulli
 
-conclude.EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
+conclude.EVALUATIONS = looking.VAL_EVALUATIONS = 1 << 7
 pictures.draw = lambda *_: None
 look("import run")
 for words in ast.literal_eval(sys.argv[1]):

@@ -28,8 +28,7 @@ from bdiff_np import __version__, backends, config, evaluate, memory, sample
 from bdiff_np.cli import main
 from bdiff_np.data import bits as data
 from bdiff_np.model import Model
-from bdiff_np.runfolder import checkpoint, conclude, files, rundir
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import checkpoint, conclude, files, opening, rundir
 from bdiff_np.show import bits_pictures, curves
 
 ROOT = Path(__file__).parent.parent
@@ -436,7 +435,7 @@ def test_results_json_has_the_keys_of_the_reference(trained):
 
 def test_losses_are_means_of_the_steps_of_their_epoch(trained):
     """In bits per sequence, each epoch on its own; and a second training gives the same numbers to the last bit."""
-    steps = training.prepare(trained.run, config.load(trained.results / "config.yaml"), backend="numpy").training
+    steps = opening.prepare(trained.run, config.load(trained.results / "config.yaml"), backend="numpy").training
     nats = [[steps.step() for _ in range(60)] for _ in range(3)]
     np.testing.assert_allclose(trained.json["losses"], np.mean(nats, axis=1) / math.log(2), rtol=1e-12)
     saved, _ = checkpoint.read(trained.checkpoint(3))
@@ -593,7 +592,7 @@ def test_num_sample_steps_is_timesteps_per_example(run):
     """A step puts batch_size x num_sample_steps rows through the network: each row of the batch at num_sample_steps of
     the T steps."""
     (run / "config.yaml").write_text(REFERENCE)
-    job = training.prepare(run, config.load(run / "config.yaml"), backend="numpy")
+    job = opening.prepare(run, config.load(run / "config.yaml"), backend="numpy")
     net, seen = job.training.model.net, []
     inner = net.forward
     net.forward = lambda ops, params, x_t, t, key=None: (
@@ -913,7 +912,7 @@ def test_check_net_lists_every_parameter(trained):
     """A line for each parameter of the network, all ok, and a sentence; it writes nothing."""
     before = tree(trained.run)
     shown = good("check-net", trained.run).stdout
-    job = training.prepare(trained.run, config.load(trained.run / "config.yaml"), backend="numpy")
+    job = opening.prepare(trained.run, config.load(trained.run / "config.yaml"), backend="numpy")
     names = list(job.training.model.net.shapes)
     assert [line.split()[0] for line in shown.splitlines()[1:-1]] == names and len(names) > 4
     assert all(line.endswith("  ok") for line in shown.splitlines()[1:-1])
@@ -959,9 +958,9 @@ def test_a_fault_as_a_process(tmp_path):
     """One sentence on stderr, exit code 2, nothing on stdout, no traceback."""
     found = process("train", tmp_path / "nowhere")
     assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr == f"{tmp_path / 'nowhere'}: " + (
-        "there is no such run folder; make one with a train.txt in it, or an example: python cli.py data heartbeat "
-        "--help\n"
+    assert found.stderr == (
+        f"{tmp_path / 'nowhere'}: there is no such run folder; make an example: python cli.py data heartbeat "
+        f"--length 20 --period 5 --out {tmp_path / 'nowhere'}\n"
     )
 
 

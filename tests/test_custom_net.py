@@ -18,9 +18,9 @@ from bdiff_np.diffusion.bernoulli import make_chain
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
 from bdiff_np.nets.custom import CustomNet, load_class
-from bdiff_np.runfolder import checkpoint, conclude, rundir
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import checkpoint, conclude, opening, rundir
 from bdiff_np.show import pictures
+from bdiff_np.train import Training
 
 CHAIN = make_chain("paper", 20, 0.25)
 TASK = Task("bernoulli", D, D, CHAIN), {"pi": CHAIN.pi}
@@ -529,11 +529,47 @@ def test_a_fault_in_the_middle_of_training(tmp_path, monkeypatch, late):
     assert all(np.array_equal(tensors[0][name], tensors[1][name]) for name in tensors[1])
 
 
+FINITE = "assert all(np.isfinite(w).all() for w in params.values()), 'no number'"
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_fault_for_weights_that_are_no_numbers(tmp_path, monkeypatch, epochs):
+    """They are not saved: one sentence, with the last good checkpoint or nothing left behind."""
+    monkeypatch.setattr(pictures, "draw", lambda *_: None)
+    monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 7)
+    code = NET.replace(FORWARD, f"{FINITE}\n        {FORWARD}")
+    values = {"lr": 1e30, "weight_decay": 1.0, "warmup_steps": 0, "lr_schedule": "constant"}
+    if epochs:
+        values = {"lr": 0.01, "epochs": 3}
+        step = Training.step
+
+        def overflow(self):
+            loss = step(self)
+            if self.optimizer.taken == 12:
+                self.model.params.flat[0] = np.inf
+            return loss
+
+        monkeypatch.setattr(Training, "step", overflow)
+    folder = make_run(tmp_path / "run", code, **values)
+    found = invoke("train", folder)
+    assert found.exit_code == 2 and "Traceback" not in found.stderr
+    line = found.stderr.strip().splitlines()[-1]
+    assert line.startswith(
+        f"{folder / 'reverse_model.py'}:{at('isfinite', code)}: AssertionError: no number; training "
+    )
+    assert "are not finite numbers; " in line and "Start anew with a lower training.lr" in line
+    if epochs:
+        kept = rundir.checkpoint_path(newest(folder), 1)
+        assert f"the last good checkpoint is {kept}." in line and list(rundir.checkpoints(newest(folder))) == [1]
+    else:
+        assert "there is no checkpoint yet, and nothing is left behind." in line and not (folder / "results").exists()
+
+
 def test_the_rehearsal_leaves_no_trace(tmp_path):
     """What the object counts between calls is as if it had not been; a dry run leaves no folder."""
     code = NET.replace(BACKWARD, f"{LATE.format(2)}\n        {BACKWARD}")
     folder = make_run(tmp_path / "run", code)
-    job = training.prepare(folder, config.load(folder / "config.yaml"), backend="numpy").training
+    job = opening.prepare(folder, config.load(folder / "config.yaml"), backend="numpy").training
     assert not hasattr(job.model.net.inner, "count")
     job.step()
     assert job.model.net.inner.count == 1

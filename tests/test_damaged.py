@@ -298,6 +298,58 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     assert invoke("sample", folder).exit_code == 0
 
 
+RISING = {"select": "best", "epochs": 4, "lr": 0.3, "warmup_steps": 0, "ema": 0.0, "lr_schedule": "constant"}
+
+
+def lose(path: Path, how: str) -> None:
+    """A checkpoint that is gone, cut off, or of another epoch."""
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        shutil.copy(path.with_name("model_epoch_3.safetensors"), path)
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "another"])
+@pytest.mark.parametrize("done", [3, 4])
+def test_the_best_checkpoint_is_lost(tmp_path, done, how):
+    """--resume says so in a line and takes the best epoch of those that are whole; it concludes, once."""
+    folder = make_run(tmp_path / "run", **RISING, patience="never")
+    assert invoke("train", folder, "--set", f"training.epochs={done}").exit_code == 0
+    bounds = rundir.read_results(newest(folder))["val_bounds"]
+    best, second = (int(k) + 1 for k in np.argsort(bounds, kind="stable")[:2])
+    assert best == 1 and second < done
+    lose(rundir.checkpoint_path(newest(folder), best), how)
+    more = ["--set", "training.epochs=4"] if done == 3 else []
+    found = invoke("train", folder, "--resume", *more)
+    path = rundir.checkpoint_path(newest(folder), 1)
+    (line,) = [line for line in found.stderr.splitlines() if line.startswith(f"{path}: ")]
+    assert found.exit_code == 0 and line.endswith(f"; the run stood for that epoch, and stands for epoch {second} now")
+    saved = rundir.read_results(newest(folder))
+    assert saved["chosen_epoch"] == second and "bounds" in saved and len(saved["losses"]) == 4
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert invoke("train", folder, "--resume").exit_code == 0
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert invoke("sample", folder).exit_code == 0
+
+
+def test_the_best_checkpoint_is_lost_in_the_end(tmp_path, monkeypatch):
+    """While training runs: it concludes with the last epoch where no other checkpoint is left."""
+    folder = make_run(tmp_path / "run", **RISING)
+    original = conclude.conclude
+
+    def without(run):
+        for epoch in (1, 2, 3):
+            rundir.checkpoint_path(run.results, epoch).unlink()
+        return original(run)
+
+    monkeypatch.setattr(conclude, "conclude", without)
+    found = invoke("train", folder)
+    assert found.exit_code == 0 and "model_epoch_1.safetensors: no such checkpoint; the run stood for" in found.stderr
+    assert rundir.read_results(newest(folder))["chosen_epoch"] == 4
+
+
 def test_check_regular(tmp_path):
     """What is missing, a file and a link to a file pass."""
     (tmp_path / "file").write_text("")

@@ -21,8 +21,7 @@ from bdiff_np.data import read_file
 from bdiff_np.data.bits import Bits
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
-from bdiff_np.runfolder import checkpoint, rundir
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import checkpoint, opening, rundir
 
 ROOT = Path(__file__).resolve().parent.parent
 PIECES = [
@@ -209,7 +208,7 @@ def test_what_a_training_goes_on_from(damaged, number, record_property, capfd):
     run = damaged.parent.parent
 
     def resume() -> None:
-        training.resume(run, backend="numpy").release()
+        opening.resume(run, backend="numpy").release()
 
     for case in range(number):
         rng = random.Random(case)

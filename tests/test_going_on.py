@@ -19,7 +19,7 @@ from tiny import invoke, make_run, newest
 
 from bdiff_np import config
 from bdiff_np.errors import InputError
-from bdiff_np.runfolder import checkpoint, conclude, lock, rundir, saving, session, signals
+from bdiff_np.runfolder import checkpoint, conclude, lock, opening, rundir, saving, session, signals
 from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
@@ -61,6 +61,61 @@ def test_edits_are_named(tmp_path, monkeypatch):
         "training.epochs: 6 when begun, 7 in config.yaml now; going on with 6",
         "training.lr: 0.02 when begun, 0.5 in config.yaml now; going on with 0.02",
     ]
+
+
+def edits(found) -> list[str]:
+    assert found.exit_code == 0, found.stderr
+    return [line for line in found.stderr.splitlines() if "when begun" in line]
+
+
+def test_what_set_gave_is_no_edit(tmp_path, monkeypatch):
+    """Each time: neither a setting of the file that --set overruled, nor one that the file leaves out."""
+    folder = make_run(tmp_path / "run")
+    text = "".join(line for line in open(folder / "config.yaml") if "  lr:" not in line)
+    (folder / "config.yaml").write_text(text)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 35)
+        options = ("--set", "training.lr=0.01", "--set", "model.T=10", "--set", "training.epochs=5")
+        assert invoke("train", folder, *options).exit_code == 130
+    assert edits(invoke("train", shutil.copytree(folder, tmp_path / "same"), "--resume")) == []
+    (folder / "config.yaml").write_text(text.replace("T: 20", "T: 10").replace("epochs: 6", "epochs: 7"))
+    # T is what the training has anyway
+    expected = "training.epochs: 6 when begun, 7 in config.yaml now; going on with 5"
+    assert edits(invoke("train", folder, "--resume")) == [expected]
+
+
+def test_a_line_taken_out_is_an_edit(tmp_path, monkeypatch):
+    folder = stopped(tmp_path / "run", monkeypatch)
+    text = "".join(line for line in open(folder / "config.yaml") if "  epochs:" not in line)
+    (folder / "config.yaml").write_text(text)
+    expected = "training.epochs: 6 when begun, 100 by default now; going on with 6"
+    assert edits(invoke("train", folder, "--resume")) == [expected]
+
+
+def test_a_default_that_has_changed_is_no_edit(tmp_path, monkeypatch):
+    """The version that began the training had another default."""
+    folder = stopped(tmp_path / "run", monkeypatch)
+    (folder / "config.yaml").write_text(
+        "# a remark\n" + (folder / "config.yaml").read_text().replace("  ema: 0.999\n", "")
+    )
+    given = newest(folder) / saving.GIVEN
+    given.write_text(given.read_text().replace("  ema: 0.999\n", ""))
+    assert edits(invoke("train", folder, "--resume")) == []
+
+
+def test_results_without_a_copy_of_the_configuration(tmp_path, monkeypatch):
+    """Those of an earlier version: what was resolved then is compared, without settings that there were not yet."""
+    folder = stopped(tmp_path / "run", monkeypatch, val="none")
+    (newest(folder) / saving.GIVEN).unlink()
+    cuts = (folder, "  val: none\n"), (newest(folder), "  val: none\n"), (folder, "  save_every_minutes: 10\n")
+    for file, cut in cuts:
+        text = (file / "config.yaml").read_text()
+        assert cut in text
+        (file / "config.yaml").write_text(text.replace(cut, "").replace("patience: null", "patience: never"))
+    assert edits(invoke("train", shutil.copytree(folder, tmp_path / "same"), "--resume")) == []
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("lr: 0.02", "lr: 0.5"))
+    expected = "training.lr: 0.02 when begun, 0.5 in config.yaml now; going on with 0.02"
+    assert edits(invoke("train", folder, "--resume")) == [expected]
 
 
 def test_faulty_edits_are_named(tmp_path, monkeypatch):
@@ -156,6 +211,10 @@ def test_finished_is_said(tmp_path, monkeypatch):
         f"finished already: 6 epochs; to go on: python cli.py train {folder} --resume --set training.epochs=12"
     )
     assert found.stdout.strip() and found.stdout in first.stdout
+    changed = invoke("train", folder, "--resume", "--set", "training.save_every_n_epochs=2")
+    assert changed.exit_code == 0 and state(folder) == before
+    said = "training.save_every_n_epochs: 2 is not kept, for there is no step left to take"
+    assert said in changed.stderr.splitlines() and "up to now" not in changed.stderr
 
 
 @pytest.mark.parametrize("lost", ["killed in the pictures", "killed before the bounds"])
@@ -190,6 +249,10 @@ def test_an_early_stop_is_finished(tmp_path):
     assert found.exit_code == 0 and state(folder) == before
     assert "finished already with an early stop: " in found.stderr
     assert found.stderr.strip().endswith("--resume --set training.patience=never")
+    more = invoke("train", folder, "--resume", "--set", "training.epochs=20")
+    assert more.exit_code == 0 and state(folder) == before and "from here on" not in more.stderr
+    said = "training.epochs: 20 is not kept, for training has stopped early; add --set training.patience=never"
+    assert said in more.stderr.splitlines()
     assert invoke("train", folder, "--resume", "--set", "training.patience=never").exit_code == 0
     assert len(metrics(newest(folder))) == 12
 
@@ -235,6 +298,48 @@ def test_a_signal_while_compiling_leaves_nothing(tmp_path, monkeypatch, name, co
     found = invoke("train", folder)
     assert found.exit_code == code and "interrupted before the training began; nothing is left behind" in found.stderr
     assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize("when", ["made", "told", "first step", "first look"])
+def test_a_signal_before_there_is_a_checkpoint(tmp_path, monkeypatch, when):
+    """One before it is waited for, or a second in the first epoch: there is nothing to go on from, and nothing left."""
+    folder, kill = make_run(tmp_path / "run"), lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+    if when == "made":
+        monkeypatch.setattr(saving, "write_config", kill)
+    elif when == "told":
+        monkeypatch.setattr(training, "progress", kill)
+    elif when == "first step":
+        interrupt(monkeypatch, 1, times=2)
+    else:
+        monkeypatch.setattr(Training, "check_finite", lambda self: [kill(), kill()])
+    found = invoke("train", folder)
+    assert found.exit_code == (130 if when == "first step" else 143)
+    assert found.stderr.splitlines()[-1] == "interrupted before there was a checkpoint; nothing is left behind"
+    assert not (folder / "results").exists()
+
+
+def test_a_second_signal_before_there_is_a_checkpoint(tmp_path, monkeypatch):
+    """In a later epoch: the metrics are left, and the sentence says no more."""
+    folder = make_run(tmp_path / "run", save_every_n_epochs=6)
+    interrupt(monkeypatch, 25, times=2)
+    found = invoke("train", folder)
+    assert found.exit_code == 130 and found.stderr.splitlines()[-1] == (
+        f"interrupted before there was a checkpoint; {newest(folder)} has the metrics of 2 epochs and no weights; "
+        f"begin again: python cli.py train {folder}"
+    )
+    assert len(metrics(newest(folder))) == 2
+
+
+def test_results_that_were_there_are_not_removed(tmp_path, monkeypatch):
+    """--resume of results whose checkpoints were taken away begins anew in them, and removes nothing."""
+    folder = stopped(tmp_path / "run", monkeypatch)
+    shutil.rmtree(newest(folder) / "checkpoints")
+    (newest(folder) / "checkpoints").mkdir()
+    before = state(folder)
+    monkeypatch.setattr(training, "progress", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    found = invoke("train", folder, "--resume")
+    assert found.exit_code == 143 and state(folder) == before
+    assert f"{newest(folder)} has the metrics of 0 epochs and no weights" in found.stderr
 
 
 @pytest.mark.parametrize("name, code", SIGNALS)
@@ -307,7 +412,7 @@ def test_stderr_that_is_gone_loses_nothing(tmp_path, monkeypatch):
 def test_a_training_in_a_thread(tmp_path):
     """Python sets handlers in the main thread alone; elsewhere a training does without."""
     folder, found, before = make_run(tmp_path / "run"), [], signal.getsignal(signal.SIGINT)
-    job = training.prepare(folder, config.load(folder / "config.yaml"), backend="numpy")
+    job = opening.prepare(folder, config.load(folder / "config.yaml"), backend="numpy")
     saving.begin(job)
     thread = threading.Thread(target=lambda: found.append(job.train()))
     thread.start()
@@ -316,16 +421,29 @@ def test_a_training_in_a_thread(tmp_path):
     assert found == ["finished"] and signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_nohup_is_heeded(tmp_path, monkeypatch):
-    """Where SIGHUP is ignored when the training begins, it stays so."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("name, code", SIGNALS)
+def test_what_is_ignored_stays_so(name, code):
+    """nohup ignores SIGHUP, a shell's `&` SIGINT."""
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with signals.Watch() as watch:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert watch.number is None
+            os.kill(os.getpid(), number)
+            assert watch.number is None and signal.getsignal(number) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
+
+
+def test_a_watch_on_some_signals(capsys):
+    """The others keep their handlers; the sentence is the one given."""
+    term = signal.getsignal(signal.SIGTERM)
+    with signals.Watch(["SIGINT"], "finishing the step") as watch:
+        assert signal.getsignal(signal.SIGTERM) is term
+        with watch.patient():
+            os.kill(os.getpid(), signal.SIGINT)
+    assert watch.exit_code == 130
+    assert capsys.readouterr().err == "\nCtrl-C: finishing the step (again to leave at once)\n"
 
 
 # The lock
@@ -359,8 +477,7 @@ def test_two_processes_on_one_run(tmp_path, monkeypatch):
 
 
 def test_a_lock_is_let_go(tmp_path):
-    """By `release`; a folder without the file that it hangs on, or on a disk without locks, is trained without."""
-    (tmp_path / "reverse_model.py").write_text("")
+    """By `release`; a folder that is gone, or on a disk without locks, is trained without."""
     first = lock.Lock(tmp_path)
     with pytest.raises(InputError, match="another process trains it"):
         lock.Lock(tmp_path)
@@ -369,11 +486,33 @@ def test_a_lock_is_let_go(tmp_path):
     lock.Lock(tmp_path / "nowhere").release()
 
 
+def test_a_lock_outlives_its_files(tmp_path, monkeypatch):
+    """An editor puts another reverse_model.py in the place of the one there is; or it cannot be written."""
+    folder = stopped(tmp_path / "run", monkeypatch)
+    code = newest(folder) / "reverse_model.py"
+    code.chmod(0o400)
+    held = lock.Lock(newest(folder))
+    try:
+        (newest(folder) / "new").write_text(code.read_text())
+        os.replace(newest(folder) / "new", code)
+        assert "another process trains it" in invoke("train", folder, "--resume").stderr
+        code.unlink()
+        assert "another process trains it" in invoke("train", folder, "--resume").stderr
+    finally:
+        held.release()
+
+
+def test_a_lock_that_is_forgotten(tmp_path):
+    """Is told, as a file that nobody closes is, and let go."""
+    with pytest.warns(ResourceWarning, match="a lock on a results folder was not released"):
+        lock.Lock(tmp_path)
+    lock.Lock(tmp_path).release()
+
+
 def test_no_locks_on_this_disk(tmp_path, monkeypatch):
-    def refuse(file):
+    def refuse(descriptor):
         raise OSError(95, "Operation not supported")
 
-    (tmp_path / "reverse_model.py").write_text("")
     monkeypatch.setattr(lock, "_lock", refuse)
     lock.Lock(tmp_path).release()
     lock.Lock(tmp_path).release()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ from bdiff_np import config, evaluate
 from bdiff_np.data.bits import Bits
 from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.model import Model
-from bdiff_np.runfolder import amounts, checkpoint, conclude, rundir, split
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import amounts, checkpoint, conclude, held_out, opening, rundir
 from bdiff_np.show import report
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -50,7 +50,7 @@ def settings_of(folder: Path, *sets: str):
 def test_a_twentieth_is_held_out(tmp_path, N, count):
     """Of 600 rows or more; both parts together are all rows, each in the order of the file."""
     folder = folder_of(tmp_path / "run", N)
-    found = split.read(FAMILY, folder, settings_of(folder))
+    found = held_out.read(FAMILY, folder, settings_of(folder))
     assert (
         (len(found.val) if found.val else 0) == count and len(found.train) == N - count and found.taken == bool(count)
     )
@@ -65,7 +65,8 @@ def test_a_twentieth_is_held_out(tmp_path, N, count):
 def test_the_split_is_the_seeds(tmp_path):
     folder = folder_of(tmp_path / "run", 700)
     prints = [
-        split.read(FAMILY, folder, settings_of(folder, f"training.seed={seed}")).val.fingerprint() for seed in (1, 1, 2)
+        held_out.read(FAMILY, folder, settings_of(folder, f"training.seed={seed}")).val.fingerprint()
+        for seed in (1, 1, 2)
     ]
     assert prints[0] == prints[1] != prints[2]
 
@@ -73,17 +74,17 @@ def test_the_split_is_the_seeds(tmp_path):
 def test_no_split(tmp_path):
     """data.val: none takes no rows; a val file is read either way."""
     folder = folder_of(tmp_path / "run", 700)
-    assert split.read(FAMILY, folder, settings_of(folder, "data.val=none")).val is None
+    assert held_out.read(FAMILY, folder, settings_of(folder, "data.val=none")).val is None
     Bits.from_array(rows(3)).write(folder / "val.txt")
     for option in ("none", "auto"):
-        found = split.read(FAMILY, folder, settings_of(folder, f"data.val={option}"))
+        found = held_out.read(FAMILY, folder, settings_of(folder, f"data.val={option}"))
         assert len(found.val) == 3 and len(found.train) == 700 and not found.taken
 
 
 def test_most_is_held_out_of_many(monkeypatch, tmp_path):
-    monkeypatch.setattr(split, "MOST", 33)
+    monkeypatch.setattr(held_out, "MOST", 33)
     folder = folder_of(tmp_path / "run", 1000)
-    assert len(split.read(FAMILY, folder, settings_of(folder)).val) == 33
+    assert len(held_out.read(FAMILY, folder, settings_of(folder)).val) == 33
 
 
 def test_select_of_any_kind():
@@ -98,9 +99,9 @@ def test_the_split_is_one_for_all_commands(tmp_path):
     """train says it; evaluate and validate take the same rows, --resume too, for the seed is in the checkpoint."""
     folder = folder_of(tmp_path / "run", 700, D=24, seed=3)
     found = invoke("train", folder)
-    said = "665 rows of 24 bits, 35 held out of them by the seed, for there is no val file (data.val: none keeps them)"
+    said = "700 rows of 24 bits: 665 to train on, 35 held out (chosen by training.seed; data.val: none keeps all); T"
     assert found.exit_code == 0 and said in found.stderr
-    model, expected = Model.load(folder), split.read(FAMILY, folder, settings_of(folder))
+    model, expected = Model.load(folder), held_out.read(FAMILY, folder, settings_of(folder))
     told = json.loads(invoke("evaluate", folder, "--json", "--evaluations", 64).stdout)
     assert told["data"] == "val rows" and told["n_sequences"] == 35
     assert told["bits_per_sequence"] == evaluate.bound(model, expected.val, evaluations=64).bits_per_sequence
@@ -111,20 +112,47 @@ def test_the_split_is_one_for_all_commands(tmp_path):
     assert invoke("train", folder, "--resume", "--set", "training.epochs=3").exit_code == 0
 
 
+def grow_old(folder: Path, **before) -> None:
+    """The results of a run folder as a version without data.val would have left them, patience: null meaning never."""
+    file = newest(folder) / "config.yaml"
+    text = file.read_text().replace("  val: none\n", "")
+    for name, value in before.items():
+        text = re.sub(f"  {name}: .*", f"  {name}: {json.dumps(value)}", text)
+    file.write_text(text)
+    for path in rundir.checkpoints(newest(folder)).values():
+        tensors, meta = checkpoint.read(path)
+        del meta["config"]["data"]["val"]
+        meta["config"]["training"].update(before)
+        checkpoint.write(path, tensors, meta)
+
+
 def test_runs_from_before_there_was_a_split(tmp_path):
     """Neither the config.yaml nor the checkpoint of an old run has data.val: nothing was held out then."""
     folder = folder_of(tmp_path / "run", 700)
     assert invoke("train", folder, "--set", "data.val=none").exit_code == 0
-    file = newest(folder) / "config.yaml"
-    file.write_text(file.read_text().replace("  val: none\n", ""))
-    for path in rundir.checkpoints(newest(folder)).values():
-        tensors, meta = checkpoint.read(path)
-        del meta["config"]["data"]["val"]
-        checkpoint.write(path, tensors, meta)
+    grow_old(folder, patience=None)
     told = json.loads(invoke("evaluate", folder, "--json", "--evaluations", 64).stdout)
     assert told["data"] == "train rows" and told["n_sequences"] == 700
     found = invoke("train", folder, "--resume", "--set", "training.epochs=3")
     assert found.exit_code == 0 and "700 rows of 12 bits; T" in found.stderr
+
+
+@pytest.mark.parametrize("patience, expected", [(None, "never"), (3, 3)])
+def test_patience_of_before(tmp_path, patience, expected):
+    """null meant never: with a val file such a run does not stop early now; a number stays."""
+    folder = folder_of(tmp_path / "run", 50, 30, select="best")
+    assert invoke("train", folder, "--set", "data.val=none").exit_code == 0
+    grow_old(folder, patience=patience)
+    job = opening.resume(folder, backend="numpy", sets=["training.epochs=90"])
+    job.release()
+    assert job.settings.training.patience == expected and job.epoch == 2
+    assert not [line for line in job.said if "patience" in line]
+    assert not [line for line in job.said if "patience" in line]
+    _, meta = checkpoint.read(rundir.checkpoint_path(newest(folder), 2))
+    assert config.validate(meta["config"]).training.patience == expected
+    mended = opening.resume(folder, backend="numpy", sets=["training.patience=5"])
+    mended.release()
+    assert mended.settings.training.patience == 5
 
 
 # What held-out rows decide
@@ -148,8 +176,8 @@ def test_runs_from_before_there_was_a_split(tmp_path):
 def test_defaults_rest_on_the_held_out_rows(tmp_path, val, sets, select, patience):
     """From 30 rows on the best epoch counts, and a quarter of the epochs, 10 at least, is waited."""
     folder = folder_of(tmp_path / "run", 50, val)
-    job = training.prepare(folder, settings_of(folder, *sets), backend="numpy")
-    assert (job.select, job.patience) == (select, patience)
+    job = opening.prepare(folder, settings_of(folder, *sets), backend="numpy")
+    assert (job.choice.select, job.choice.patience) == (select, patience)
 
 
 def test_patience_without_rows_to_rest_on(tmp_path):
@@ -165,7 +193,7 @@ def test_patience_without_rows_to_rest_on(tmp_path):
 def job(tmp_path):
     """A training of 40 epochs with 30 held-out rows, whose bounds a test writes."""
     folder = folder_of(tmp_path / "run", 50, 30, epochs=40)
-    return training.prepare(folder, settings_of(folder), backend="numpy")
+    return opening.prepare(folder, settings_of(folder), backend="numpy")
 
 
 def with_bounds(job, bounds):
@@ -182,10 +210,14 @@ def with_bounds(job, bounds):
         ([9.0, *[9.1] * 20], False),  # about as good: the learning rate may still help it
         ([9.0, *[9.5] * 10, math.nan], False),  # not looked at
         ([9.0, *[math.nan] * 12, 9.5], True),
+        ([-10.0] * 11, False),  # families of real numbers have such bounds
+        ([-10.0, *[-9.85] * 10], False),
+        ([-10.0, *[-9.75] * 10], True),
     ],
 )
 def test_an_early_stop_unasked(job, bounds, stops):
-    assert with_bounds(job, bounds).exhausted is stops
+    with_bounds(job, bounds)
+    assert job.choice.exhausted(job.history) is stops
 
 
 @pytest.mark.parametrize(
@@ -196,6 +228,9 @@ def test_an_early_stop_unasked(job, bounds, stops):
         ([14.0, 13.0, math.nan, 15.0], "cost 13.00 bits at best, in epoch 2, which is more than the 11."),
         ([math.nan], ""),
         ([], ""),
+        ([-10.0] * 11, ""),
+        ([-10.0, -9.85], ""),
+        ([-10.0, -9.75], "was least in epoch 1, -10.00 bits, and is -9.75 bits in the last;"),
     ],
 )
 def test_overfitting_in_words(job, bounds, says):
@@ -247,6 +282,16 @@ def test_amounts(rows, given, expected):
     assert tuple(much) == expected
 
 
+@pytest.mark.parametrize("samples", [0, 8])
+def test_samples_that_are_not_drawn_are_not_counted(tmp_path, samples):
+    """An epoch's line says nothing of them."""
+    folder = folder_of(tmp_path / "run", 50, num_val_samples=samples)
+    job = opening.prepare(folder, settings_of(folder), backend="numpy")
+    shares = dict.fromkeys(job.history.census.names, 0.0)
+    job.history.add({"epoch": 1, "step": 10, "seconds": 0, "loss_bits": 1.0, **shares}, np.zeros((3, 12)))
+    assert (", samples of " in job.line()) is bool(samples)
+
+
 def test_epochs_that_are_not_looked_at(tmp_path, monkeypatch):
     """nan in metrics.csv, null in results.json; pictures and --resume go on with the others, and the plan says it."""
     monkeypatch.undo()
@@ -254,8 +299,8 @@ def test_epochs_that_are_not_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(amounts, "LEAST_ROWS", 1)
     monkeypatch.setattr(amounts, "SHARE", 4.0)  # of 20 rows
     folder = make_run(tmp_path / "run", epochs=12, steps_per_epoch=200)
-    job = training.prepare(folder, settings_of(folder), backend="numpy")
-    every = job.amounts.every
+    job = opening.prepare(folder, settings_of(folder), backend="numpy")
+    every = job.looking.amounts.every
     assert every > 4
     found = invoke("train", folder)
     assert found.exit_code == 0 and f"after the first 4 epochs and every {every} epochs" in found.stderr

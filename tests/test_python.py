@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
+import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +20,7 @@ import pytest
 
 import bdiff_np
 from bdiff_np.errors import seed_of
+from bdiff_np.train import Training
 
 ROOT = Path(__file__).resolve().parent.parent
 X = np.repeat(np.random.default_rng(0).integers(0, 2, (60, 1)), 6, axis=1)
@@ -39,8 +45,6 @@ def test_the_page(tmp_path, monkeypatch):
 
 
 def _path() -> dict[str, str]:
-    import os
-
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -102,6 +106,10 @@ def test_fit_leaves_nothing_behind(tmp_path, monkeypatch):
         ({"backend": "abacus"}, "back end 'abacus' is not part of this version"),
         ({"val": X[:, :4]}, "val: rows have 4 bits, those of X have 6"),
         ({"val": 2 * X}, "val:1:1: "),
+        ({"select": "best"}, r"^fit\(select=...\): best needs held-out rows: give val=$"),
+        ({"patience": 3}, r"^fit\(patience=...\): needs 30 held-out rows"),
+        ({"shape": [2, 4]}, r"^fit\(shape=...\): "),
+        ({"rule": {"name": "heartbeat", "period": 9}}, r"^fit\(rule=...\): "),
     ],
 )
 def test_wrong_settings_are_named(options, says):
@@ -195,6 +203,54 @@ def test_auto_takes_the_back_end_that_suits_each_call(model, tmp_path, monkeypat
     )
     loaded.sample(7, seed=0)
     assert asked == [7] and capsys.readouterr().err == ""
+
+
+def test_held_out_rows_are_said(capsys):
+    """Of 600 rows or more, in a line; not where they are given, nor of fewer."""
+    many = np.repeat(X, 12, axis=0)[:700]
+    bdiff_np.fit(many, seed=1, **SMALL)
+    said = "700 rows: 665 to train on, 35 held out (chosen by the seed; val= gives others)"
+    assert [line for line in capsys.readouterr().err.splitlines() if "held out" in line] == [said]
+    for rows, val in ((many, X[:5]), (X, None)):
+        bdiff_np.fit(rows, val, seed=1, **SMALL)
+        assert "held out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGHUP"])
+def test_fit_dies_of_the_signals_that_kill(signal_name):
+    """They do in fit what they do everywhere else in the program that calls it."""
+    if not hasattr(signal, signal_name):
+        pytest.skip(f"needs {signal_name}")
+    program = f"""
+import os, signal, numpy as np, bdiff_np
+from bdiff_np.train import Training
+step = Training.step
+Training.step = lambda self: [step(self), os.kill(os.getpid(), signal.{signal_name})][0]
+bdiff_np.fit(np.eye(4, dtype=int), T=5, hidden=[4], epochs=1, backend="numpy")
+print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=_path())
+    assert done.returncode == -getattr(signal, signal_name) and done.stdout == "" and "finishing" not in done.stderr
+
+
+def test_ctrl_c_ends_fit_after_the_step(monkeypatch, capsys):
+    step = Training.step
+    monkeypatch.setattr(Training, "step", lambda self: [step(self), os.kill(os.getpid(), signal.SIGINT)][0])
+    assert bdiff_np.fit(X, seed=1, **SMALL).sample(2, seed=0).shape == (2, 6)
+    assert "\nCtrl-C: finishing the step (again to leave at once)\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_fit_lets_go_of_its_lock(monkeypatch, fails):
+    """As tests under -W error::ResourceWarning ask for."""
+    if fails:
+        monkeypatch.setattr(Training, "step", lambda self: 1 / 0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+            bdiff_np.fit(X, seed=1, **SMALL)
+        gc.collect()
+    assert not [each for each in caught if each.category is ResourceWarning]
 
 
 def test_training_in_a_thread(model):

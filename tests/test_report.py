@@ -15,8 +15,7 @@ from bdiff_np.diffusion.bernoulli_family import FAMILY
 from bdiff_np.errors import InputError
 from bdiff_np.evaluate import Bound
 from bdiff_np.model import Model
-from bdiff_np.runfolder import run as training
-from bdiff_np.runfolder import rundir
+from bdiff_np.runfolder import opening, rundir
 from bdiff_np.runfolder.rows import rows_to_evaluate
 from bdiff_np.show import report
 
@@ -68,7 +67,7 @@ def test_census_in_words():
 
 def test_plan_and_ending(trained):
     """Sizes, parameters and steps of what is going to be done; rate and how to go on of what was."""
-    job = training.prepare(trained.run, config.load(trained.results / "config.yaml"), backend="numpy")
+    job = opening.prepare(trained.run, config.load(trained.results / "config.yaml"), backend="numpy")
     size = sum(int(np.prod(shape)) for shape in job.training.model.net.shapes.values())
     assert report.plan(job) == (
         f"{trained.run}: 4 rows of 10 bits, 1 held out; T = 20, {size} parameters, back end numpy\n"

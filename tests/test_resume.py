@@ -88,6 +88,7 @@ from pathlib import Path
 from bdiff_np import cli, evaluate
 from bdiff_np.show import report
 from bdiff_np.runfolder import rundir
+from bdiff_np.runfolder import looking
 from bdiff_np.runfolder import run as training
 from bdiff_np.runfolder import conclude
 from bdiff_np.show import pictures
@@ -97,7 +98,7 @@ from bdiff_np.kernels.bernoulli import bernoulli_numpy
 from bdiff_np.nets import mlp
 import safetensors.numpy, threadpoolctl, tqdm  # all that a child would have to load is loaded before the forks
 
-conclude.EVALUATIONS = training.VAL_EVALUATIONS = 1 << 7
+conclude.EVALUATIONS = looking.VAL_EVALUATIONS = 1 << 7
 pictures.draw, Bernoulli.floor, os.fsync = (lambda *_: None), (lambda *_: None), (lambda _: None)
 folder, how, dice = sys.argv[1], sys.argv[2], random.Random(int(sys.argv[3]))
 replace, left = os.replace, 0
@@ -118,7 +119,7 @@ def begun():
 killed, patience = 0, 0.05
 while True:
     resume = ["--resume"] if begun() else []
-    left = dice.randint(3, 9)
+    left = dice.randint(4, 9)
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -174,10 +174,26 @@ def _schema_of(model: Mapping[str, Any]) -> tuple[Schema, list[tuple[tuple[str, 
 def validate(raw: Mapping[str, Any]) -> Config:
     """The configuration that a checkpoint holds. Raises ValueError (pydantic's, or InputError for a family or a net
     that is not there)."""
-    # one that has no data.val is from before there was this setting: nothing was held out
-    raw = {**raw, "data": {"val": "none", **raw.get("data", {})}}
+    for setting, value in meant(raw).items():
+        section, field = setting.split(".")
+        raw = {**raw, section: {**raw.get(section, {}), field: value}}
     model = raw.get("model", {})
     return schema(model.get("family"), model.get("net")).Config.model_validate(raw)
+
+
+def meant(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What a whole configuration of an earlier version means and does not say, "section.field" -> value: without
+    data.val nothing was held out, and patience: null never stopped early. raw : its sections"""
+    if "val" in (raw.get("data") or {}):
+        return {}
+    patience = (raw.get("training") or {}).get("patience")
+    return {"data.val": "none"} | ({"training.patience": "never"} if patience is None else {})
+
+
+def given(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """What a file that `load` can read says itself: section -> field -> value."""
+    data = yaml_lines.parse(open(path, encoding="utf-8-sig").read()).data or {}
+    return {section: fields or {} for section, fields in data.items()}
 
 
 def place(path: str | os.PathLike[str], setting: str, sets: Sequence[str] = ()) -> str:

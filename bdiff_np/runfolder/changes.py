@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,9 @@ def load(results: Path, sets: Sequence[str] = ()) -> tuple[configuration.Config,
     """The configuration that a results folder was begun with, and the same changed by `sets`. Raises InputError for a
     change that a training cannot go on with."""
     file = results / "config.yaml"
-    # begun before there was this setting: nothing was held out
-    before = ("data.val=none",) if configuration.place(file, "data.val") == str(file) else ()
-    begun, now = configuration.load(file, before), configuration.load(file, (*before, *sets))
+    configuration.load(file)  # a file at fault is told as such
+    before = [f"{setting}={value}" for setting, value in configuration.meant(configuration.given(file)).items()]
+    begun, now = configuration.load(file, before), configuration.load(file, [*before, *sets])
     wrong = [key for key in differences(begun, now) if key not in CHANGEABLE]
     if wrong:
         raise InputError(
@@ -40,21 +41,50 @@ def differences(one: configuration.Config, other: configuration.Config) -> dict[
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def edited(run: Run, file: Path, begun: configuration.Config) -> Iterator[str]:
-    """A line for each setting that the run folder's config.yaml, `file`, has otherwise than the training was begun
-    with, and that --set does not change."""
+def edited(run: Run, file: Path, before: Path, begun: configuration.Config) -> Iterator[str]:
+    """A line for each setting that the run folder's config.yaml has otherwise than when the training began, unless
+    --set changes it now.
+
+    file : the config.yaml of now. before : the copy of then, which older results lack
+    begun : the resolved configuration of then
+    """
+    with suppress(OSError):
+        if before.read_bytes() == file.read_bytes():
+            return
     try:
         now = configuration.load(file)
     except InputError as fault:
         first, *_ = str(fault).splitlines()
         yield f"{first}; going on with the settings of {run.results / 'config.yaml'}"
         return
-    where = "by default now, without a config.yaml" if str(file) == os.devnull else "in config.yaml now"
-    changed = differences(begun, run.settings)
-    for key, (old, new) in differences(begun, now).items():
-        if key in changed:
-            continue
-        yield f"{key}: {_shown(old)} when begun, {_shown(new)} {where}; going on with {_shown(old)}"
+    changed, given = differences(begun, run.settings), _settings(file)
+    without = ", without a config.yaml" if str(file) == os.devnull else ""
+    for key, (old, new) in _edits(now, given, before, begun, run.results / "config.yaml").items():
+        going = _value(run.settings, key)
+        if key not in changed and new != going:
+            where = "in config.yaml now" if key in given else f"by default now{without}"
+            yield f"{key}: {_shown(old)} when begun, {_shown(new)} {where}; going on with {_shown(going)}"
+
+
+def _edits(now, given: set[str], before: Path, begun, resolved: Path) -> dict[str, tuple[Any, Any]]:
+    """The settings that config.yaml has otherwise than before: both files as this version reads them, so that a default
+    that has changed is no edit, nor is what --set gave. Without a copy of then, what the resolved configuration, the
+    file `resolved`, says stands for it."""
+    try:
+        return differences(configuration.load(before), now)
+    except InputError:
+        known = given | (_settings(resolved) - configuration.meant(configuration.given(resolved)).keys())
+        return {key: pair for key, pair in differences(begun, now).items() if key in known}
+
+
+def _settings(file: Path) -> set[str]:
+    """The names of the settings that a file gives."""
+    return {f"{section}.{field}" for section, fields in configuration.given(file).items() for field in fields}
+
+
+def _value(config: configuration.Config, key: str) -> Any:
+    section, field = key.split(".")
+    return getattr(config, section).model_dump().get(field)
 
 
 def check(run: Run, begun: configuration.Config) -> None:
@@ -66,7 +96,15 @@ def check(run: Run, begun: configuration.Config) -> None:
 
 
 def course(run: Run, begun: configuration.Config) -> Iterator[str]:
-    """A line for each setting that is changed, and how the learning rate goes on."""
+    """A line for each setting that is changed, and how the learning rate goes on; for a run that is finished all the
+    same, that nothing comes of it."""
+    if run.finished:
+        reason = "there is no step left to take"
+        if run.epoch < run.settings.training.epochs:
+            reason = "training has stopped early; add --set training.patience=never"
+        for key, (_, new) in differences(begun, run.settings).items():
+            yield f"{key}: {_shown(new)} is not kept, for {reason}"
+        return
     for key, (old, new) in differences(begun, run.settings).items():
         yield f"{key}: {_shown(old)} up to now, {_shown(new)} from here on"
     optimizer, step = run.training.optimizer, run.training.optimizer.taken + 1

@@ -10,8 +10,8 @@ from bdiff_np import config
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model, family_of
 from bdiff_np.nets import netcheck
-from bdiff_np.runfolder import split
-from bdiff_np.runfolder.run import config_file, own_code
+from bdiff_np.runfolder import held_out
+from bdiff_np.runfolder.opening import config_file, own_code
 
 
 def check_net(run: Path, seed: int) -> tuple[str, bool]:
@@ -20,7 +20,7 @@ def check_net(run: Path, seed: int) -> tuple[str, bool]:
         raise InputError(f"{run}: there is no such run folder")
     settings = config.load(config_file(run))
     family, code = family_of(settings), own_code(run)
-    rows = split.read(family, run, settings).train
+    rows = held_out.read(family, run, settings).train
     chain = family.make_chain(settings.model, rows)
     model = Model.build(settings, rows.D, chain, code=code, dtype=np.float64)
     if model.net.path is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bdiff_np import __version__, evaluate, sample
 from bdiff_np.model import Model
-from bdiff_np.runfolder import checkpoint, rundir
+from bdiff_np.runfolder import rundir, saving
 from bdiff_np.runfolder.progress import progress
 from bdiff_np.show import pictures
 
@@ -44,16 +44,15 @@ def conclude(run) -> dict:
 def concluded(run) -> dict | None:
     """What `conclude` left of a run that has come to its end, None where there is nothing yet."""
     results = rundir.read_results(run.results)
-    return results if run.finished and {"bounds", "samples"} <= results.keys() else None
+    chosen = run.summary()["chosen_epoch"]  # another one than there was, where a checkpoint is lost
+    whole = {"bounds", "samples"} <= results.keys() and results.get("chosen_epoch") == chosen
+    return results if run.finished and whole else None
 
 
 def take_chosen_weights(run) -> Model:
     """The model with the averaged weights of now or, if the run selects the best epoch, with those of that epoch, which
     take the place of the others."""
-    training, best = run.training, run.history.best
-    at_its_end = best is not None and best[1] == run.epoch and not run.loss_count  # of the best epoch
-    if run.select == "last" or best is None or at_its_end:
-        return training.averaged
-    tensors, _ = checkpoint.load(rundir.checkpoint_path(run.results, best[1]))
-    training.optimizer.ema.fill({name[4:]: array for name, array in tensors.items() if name.startswith("ema/")})
-    return training.averaged
+    weights = saving.weights_of_best(run)
+    if weights is not None:
+        run.training.optimizer.ema.fill(weights)
+    return run.training.averaged

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ class History:
         bound = values.get("val_bound_bits", math.nan)
         if not math.isnan(bound) and (self.best is None or bound < self.best[0]):
             self.best = bound, self.epoch
+
+    def disown(self, epoch: int, others: Collection[int]) -> None:
+        """An epoch that is the best no longer: of `others` and the newest, the next best one takes its place; `best` is
+        None where there is none."""
+        assert self.best is not None
+        bounds = zip(self.columns["val_bound_bits"], itertools.count(1))
+        worse = [pair for pair in bounds if pair > (self.best[0], epoch)]  # of equal ones the first is the best
+        self.best = min((pair for pair in worse if pair[1] in others or pair[1] == self.epoch), default=None)
 
     def newest(self) -> dict:
         """The figures of the newest epoch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from bdiff_np.errors import InputError, seed_of
 from bdiff_np.model import Model, family_of, kind_of
 from bdiff_np.runfolder import saving
 from bdiff_np.runfolder.conclude import take_chosen_weights
-from bdiff_np.runfolder.run import Run, Stopped
+from bdiff_np.runfolder.run import Run
+from bdiff_np.runfolder.signals import Watch
+from bdiff_np.runfolder.stopping import Stopped
 
 QUIET = {"num_val_samples": 0, "num_examples": 1}  # samples on the way, which nobody looks at here
 
@@ -32,12 +34,22 @@ def fit(X: Any, val: Any, *, seed: int | None, backend: str, settings: dict[str,
         raise InputError(f"val: rows have {held_out.D} {kind.elements}, those of X have {rows.D}")
     refuse_missing(family_of(config), rows, held_out)
     with tempfile.TemporaryDirectory(prefix="bdiff_np-") as folder:
-        run = Run(Path(folder), config, backend=backend, code=None, source=Path(os.devnull), rows=(rows, held_out))
+        run = Run(
+            Path(folder), config, backend=backend, code=None, rows=(rows, held_out),
+            place=lambda setting: f"fit({setting.rpartition('.')[2]}=...)",
+        )  # fmt: skip
+        if run.val_rows is not None and run.val_taken:
+            counts = f"{len(run.train_rows)} to train on, {len(run.val_rows)} held out"
+            print(f"{len(rows)} rows: {counts} (chosen by the seed; val= gives others)", file=sys.stderr)
         run.compile()
-        saving.begin(run)
         try:
-            run.train()
+            saving.begin(run)
+            # what ends a process besides Ctrl-C ends it
+            with Watch(["SIGINT"], "finishing the step") as watch:
+                run.train(watch)
+            model = replace(take_chosen_weights(run), form=rows.form)
         except Stopped as fault:
             raise InputError(str(fault.__cause__ or fault)) from None
-        model = replace(take_chosen_weights(run), form=rows.form)
+        finally:
+            run.release()
     return replace(model.on("numpy"), auto=True) if backend == AUTO else model

@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
-from typing import IO
 
 from bdiff_np.errors import InputError
-from bdiff_np.nets.custom import FILE as CODE
+
+FILE = ".lock"  # what is locked on Windows, where a folder cannot be
 
 
 class Lock:
     """Held on a results folder from its making to `release`, or to the end of the process, however it ends: it is the
-    system's, and leaves nothing behind. It hangs on the network's file, which is written once. Where the file system
-    refuses one, or the file is gone, all goes on without.
+    system's, and hangs on the folder itself, whatever becomes of the files in it. Where the file system refuses one, or
+    the folder is gone, all goes on without.
 
     Raises InputError where another holds it.
     """
 
     def __init__(self, results: Path) -> None:
-        self._file: IO | None = None
+        self._descriptor: int | None = None
         try:
-            file = open(results / CODE, "r+b")
+            descriptor = _open(results)
         except OSError:
             return
         try:
-            _lock(file)
+            _lock(descriptor)
         except (BlockingIOError, PermissionError):
-            file.close()
+            os.close(descriptor)
             raise InputError(
                 f"{results}: another process trains it at this moment; wait for its end, or start a training beside "
                 "it, without --resume"
             ) from None
         except OSError:
-            file.close()
+            os.close(descriptor)
             return
-        self._file = file
+        self._descriptor = descriptor
 
     def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            warnings.warn("a lock on a results folder was not released", ResourceWarning, stacklevel=2, source=self)
+            self.release()
 
 
-def _lock(file: IO) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
+def _open(results: Path) -> int:
+    if os.name == "nt":
+        return os.open(results / FILE, os.O_RDWR | os.O_CREAT)
+    return os.open(results, os.O_RDONLY)
+
+
+def _lock(descriptor: int) -> None:
+    """Raises BlockingIOError or PermissionError where another process has it."""
+    if os.name == "nt":
         import msvcrt
 
-        file.seek(1 << 30)  # behind its end: others may read what is not locked alone
-        return msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

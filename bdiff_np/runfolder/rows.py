@@ -10,7 +10,7 @@ from bdiff_np.data import Data, find_file, read_file, refuse_missing
 from bdiff_np.data.source import shown
 from bdiff_np.errors import InputError
 from bdiff_np.model import Model
-from bdiff_np.runfolder import rundir, split
+from bdiff_np.runfolder import held_out, rundir
 
 
 def rows_to_evaluate(
@@ -51,5 +51,5 @@ def rows_of_run(model: Model, source: rundir.Source) -> tuple[Data, Data | None]
             f"{source.checkpoint}: lies in no run folder, so its rows are not known; name a run folder, or a file with "
             "--data"
         )
-    rows = split.read(model.family, source.run, model.config)
+    rows = held_out.read(model.family, source.run, model.config)
     return rows.train, rows.val

@@ -1,12 +1,11 @@
-"""Training a run folder: epochs, samples on the way, checkpoints, metrics, pictures, Ctrl-C and resume. The steps
-themselves are train.py's."""
+"""Training a run folder: epochs, what is looked at between them, and when it is saved. The steps themselves are
+train.py's."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,28 +20,27 @@ from bdiff_np.model import Model, family_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.nets.custom import NetFault
 from bdiff_np.optim.adamw import Diverged
-from bdiff_np.runfolder import amounts, changes, rundir, saving, split
-from bdiff_np.runfolder.files import check_regular
+from bdiff_np.runfolder import held_out, rundir, saving, stopping
+from bdiff_np.runfolder.choice import SPEAKING, Choice
 from bdiff_np.runfolder.history import History
 from bdiff_np.runfolder.lock import Lock
+from bdiff_np.runfolder.looking import Asked, Looking
 from bdiff_np.runfolder.progress import QUIET_SECONDS, Lines, pace, progress
 from bdiff_np.runfolder.signals import Watch
 from bdiff_np.train import Training
 
-VAL_EVALUATIONS = 1 << 14  # for the bound of the validation rows after an epoch, at most
-SPEAKING = 30  # held-out rows from which their bound chooses an epoch, and ends a training, unasked
-PATIENCE = 10  # epochs at least before a training ends unasked,
-NOTEWORTHY = 0.02  # and by which share their bound must have risen then, or to be called overfitting
 clock = time.monotonic  # for what is saved by the clock
 
 
 class Run:
     """One training of a run folder, new or resumed.
 
-    folder : the run folder. settings : its configuration, read from the file `source` and the options `sets`. code :
-        its own network's file, if any
-    results : the results folder, once there is one, and `lock` on it. said : lines for a user, once it is resumed
-    rows : training data and held-out data, where they do not lie in the folder
+    folder : the run folder. settings : its configuration. place : what a fault of a setting such as "data.shape" begins
+        with, where it was given. given : the text that a new training keeps of how it was
+    code : its own network's file, if any
+    results : the results folder, once there is one, and `lock` on it. new : whether it was made for this training
+    said : lines for a user, once it is resumed
+    rows : training data and held-out data of a call from Python, which do not lie in the folder
     """
 
     def __init__(
@@ -52,26 +50,29 @@ class Run:
         *,
         backend: str,
         code: Path | None,
-        source: Path,
+        place: Callable[[str], str],
+        given: bytes = b"",
         rows: tuple[Data, Data | None] | None = None,
-        sets: Sequence[str] = (),
     ):
-        self.folder, self.settings, self.code = folder, settings, code
-        self.results, self.lock, self.said = Path(), None, ()  # type: Path, Lock | None, Sequence[str]
+        self.folder, self.settings, self.code, self.given = folder, settings, code, given
+        self.results = Path()
+        self.lock: Lock | None = None
+        self.new = False
+        self.said: Sequence[str] = ()
         self.family = family_of(settings)
-        given = split.read(self.family, folder, settings) if rows is None else split.of(*rows, settings)
-        self.train_rows, self.val_rows, self.val_taken = given
-        faults = list(self._disagreements())
+        parts = held_out.read(self.family, folder, settings) if rows is None else held_out.of(*rows, settings)
+        self.train_rows, self.val_rows, self.val_taken = parts
+        self.choice = Choice(settings.training, 0 if self.val_rows is None else len(self.val_rows))
+        faults = [f"{place(path)}: {reason}" for path, reason in self._disagreements(rows is None)]
         if faults:
-            raise InputError(
-                "\n".join(f"{configuration.place(source, path, sets)}: {path}: {reason}" for path, reason in faults)
-            )
+            raise InputError("\n".join(faults))
+        self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
         chain = self.family.make_chain(settings.model, self.train_rows)
         self._build = lambda name: Training(
             Model.build(settings, self.train_rows.D, chain, backend=name, code=code), self.train_rows
         )
         self.auto, self.chosen_because = backend == AUTO, ""
-        self.training = self._build("numpy" if self.auto else backend)
+        self._take(self._build("numpy" if self.auto else backend))
         if self.auto:
             choice = auto.for_training(self.training)
             self.chosen_because = choice.reason
@@ -79,17 +80,18 @@ class Run:
         if not self.training.model.ops.on_device:
             self.training.reserve()
         self.net_file = CODE if code else settings.model.net
-        self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
         self.watch = Watch()
         self.saved_at = clock()
-        self._exact: dict[str, float] | None = None  # terms of the held-out rows' bound that know no weights
         self._at_once = 1  # steps between two looks at the signals and the progress bar
 
     def use(self, backend: str) -> None:
         """Another back end, before the first step."""
         if backend != self.training.model.ops.name:
-            self.training = self._build(backend)
+            self._take(self._build(backend))
+
+    def _take(self, training: Training) -> None:
+        self.training, self.looking = training, Looking(training, self.val_rows, self.history.census)
 
     def release(self) -> None:
         """Lets others train the results folder."""
@@ -102,60 +104,11 @@ class Run:
         return self.history.epoch
 
     @property
-    def speaking(self) -> bool:
-        """Whether enough rows are held out for their bound to decide something unasked."""
-        return self.val_rows is not None and len(self.val_rows) >= SPEAKING
-
-    @property
-    def select(self) -> str:
-        """Which epoch the run stands for, "last" or "best"."""
-        return self.settings.training.select or ("best" if self.speaking else "last")
-
-    @property
-    def patience(self) -> int | None:
-        """Epochs without a better bound of the held-out rows before training stops; None: it does not."""
-        patience, epochs = self.settings.training.patience, self.settings.training.epochs
-        if patience is None and self.speaking:
-            patience = max(PATIENCE, -(-epochs // 4))
-        return patience if isinstance(patience, int) and self.select == "best" else None
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the newest bound of the held-out rows ends the training early: it has been no better for as many
-        epochs as `patience` says and, where nobody set that, it is worse by NOTEWORTHY. A bound that stays where it is
-        may still fall when the learning rate does."""
-        best, bounds = self.history.best, self.history.columns["val_bound_bits"]
-        if self.patience is None or best is None or math.isnan(bounds[-1]):
-            return False
-        unasked = self.settings.training.patience is None
-        if unasked and bounds[-1] < best[0] * (1 + NOTEWORTHY):
-            return False
-        return self.epoch - best[1] >= self.patience
-
-    @property
     def finished(self) -> bool:
         """Whether there is no step left to take."""
-        return self.epoch >= self.settings.training.epochs or self.exhausted
+        return self.epoch >= self.settings.training.epochs or self.choice.exhausted(self.history)
 
-    @property
-    def amounts(self) -> amounts.Amounts:
-        """How much is looked at between epochs."""
-        t, training = self.settings.training, self.training
-        return amounts.between_epochs(
-            training.steps_per_epoch * training.batch_rows * training.repeats,
-            evaluations=VAL_EVALUATIONS if self.val_rows is not None else 0,
-            samples=t.num_val_samples if self.history.census else 0,
-            examples=t.num_examples,
-            steps=self.sample_steps or training.T,
-        )
-
-    @property
-    def sample_steps(self) -> int | None:
-        """Steps of the chain for samples between epochs; None for all."""
-        wanted, model = self.settings.training.sample_steps, self.settings.model
-        return None if wanted is None or wanted >= self.training.T or self.family.all_steps(model) else wanted
-
-    def _disagreements(self) -> Iterator[tuple[str, str]]:
+    def _disagreements(self, from_folder: bool) -> Iterator[tuple[str, str]]:
         """Settings that the data does not fit: name and reason."""
         yield from self.train_rows.misfits(self.settings.data)
         for name in ("num_val_samples", "num_examples"):
@@ -163,17 +116,16 @@ class Run:
             need = sample.COPIES * n * rows.D * rows.dtype.itemsize
             if (fault := memory.fault(need, f"{n} rows of {rows.D} {rows.elements}", "take fewer")) is not None:
                 yield f"training.{name}", fault
-        ending = self.train_rows.ENDINGS[0]
+        fix = "give val="
+        if from_folder:
+            fix = f"put a val{self.train_rows.ENDINGS[0]} into {self.folder}, or say select: last"
         if self.settings.training.select == "best" and self.val_rows is None:
-            yield (
-                "training.select",
-                f"best needs held-out rows: put a val{ending} into {self.folder}, or say select: last",
-            )
-        elif isinstance(self.settings.training.patience, int) and self.select == "last":
+            yield "training.select", f"best needs held-out rows: {fix}"
+        elif isinstance(self.settings.training.patience, int) and self.choice.select == "last":
             yield (
                 "training.patience",
                 f"needs {SPEAKING} held-out rows, or training.select: best (there are "
-                f"{0 if self.val_rows is None else len(self.val_rows)}); without it, leave patience out or null",
+                f"{self.choice.held_out}); without it, leave patience out or null",
             )
 
     def compile(self) -> None:
@@ -206,7 +158,7 @@ class Run:
                         return "interrupted"
                     if self._due():
                         saving.save(self, self.epoch)
-                    elif self.amounts.due(self.epoch):
+                    elif self.looking.amounts.due(self.epoch):
                         self.history.write_metrics(self.results)
                     if isinstance(bar, Lines) and (self.finished or bar.silence() > QUIET_SECONDS):
                         bar.say(self.line())
@@ -214,28 +166,14 @@ class Run:
                         return "interrupted"
             return "early stop" if self.epoch < self.settings.training.epochs else "finished"
         except Diverged as fault:
-            saving.discard(self)
-            raise self._stopped(fault) from None
+            raise stopping.diverged(self, fault) from None
         except NetFault as fault:
-            raise InputError(f"{fault}; {self._stopped_by_its_network()}") from None
+            raise stopping.net_failed(self, fault) from None
         except Exception:
             saving.discard(self)
             raise
         finally:
             bar.close()
-
-    def _stopped_by_its_network(self) -> str:
-        """Saves what was trained before the user's own network failed; says where, and how to go on."""
-        if self.training.optimizer.taken:
-            saving.save(self, self.epoch + 1)
-        saving.discard(self)
-        kept, at = rundir.checkpoints(self.results), f"epoch {self.epoch + 1}, after {self.training.optimizer.taken}"
-        if not kept:
-            return f"training stopped in {at} steps; there is no checkpoint yet, and nothing is left behind"
-        return (
-            f"training stopped in {at} steps; the last good checkpoint is {list(kept.values())[-1]}; mend "
-            f"{self.results / CODE} and go on with: python cli.py train {self.folder} --resume"
-        )
 
     def _due(self) -> bool:
         """Whether the epoch that has just ended is to be saved."""
@@ -245,7 +183,7 @@ class Run:
             or self.finished
             or self.watch.number is not None
             or self._overdue()
-            or (self.select == "best" and best is not None and best[1] == self.epoch)
+            or (self.choice.select == "best" and best is not None and best[1] == self.epoch)
             # of this epoch, saved within it and since completed
             or rundir.checkpoint_path(self.results, self.epoch).exists()
         )
@@ -254,16 +192,6 @@ class Run:
         """Whether the last checkpoint is too long ago."""
         minutes = self.settings.training.save_every_minutes
         return minutes is not None and clock() - self.saved_at >= 60 * minutes
-
-    def _stopped(self, fault: Diverged) -> Stopped:
-        kept = rundir.checkpoints(self.results)
-        good = f"the last good checkpoint is {list(kept.values())[-1]}" if kept else "there is no checkpoint yet"
-        good += "" if kept or self.epoch else ", and nothing is left behind"
-        rate = self.training.optimizer.learning_rate(self.training.optimizer.taken + 1)
-        return Stopped(
-            f"training stopped in epoch {self.epoch + 1}: {fault} (learning rate {rate:.3g}); {good}. "
-            f"Start anew with a lower training.lr, a longer training.warmup_steps or a smaller training.clip_thresh"
-        )
 
     def _steps_of_epoch(self, bar) -> bool:
         """The steps that the epoch still lacks; False where a signal came meanwhile."""
@@ -295,10 +223,10 @@ class Run:
         self.training.check_finite()
         figures: dict[str, float] = {}
         examples = None
-        if self.amounts.due(self.epoch + 1):
+        if self.looking.amounts.due(self.epoch + 1):
             try:
-                figures, examples = self._look()
-            except _Asked:
+                figures, examples = self.looking.look(self.watch)
+            except Asked:
                 return False
         self.history.add(
             {
@@ -311,39 +239,13 @@ class Run:
         self.loss_sum, self.loss_count = 0.0, 0
         return True
 
-    def _look(self) -> tuple[dict[str, float], np.ndarray]:
-        """Figures of samples and the bound of the held-out rows, and the samples for the pictures. Raises _Asked where
-        a signal comes meanwhile."""
-        t, model, much = self.settings.training, self.training.averaged, self.amounts
-        figures: dict[str, float] = {}
-
-        def heed(*_) -> None:
-            if self.watch.number is not None:
-                raise _Asked
-
-        steps, batch = self.sample_steps, max(t.val_batch_size, 1024)
-        examples = sample.draw(model, t.num_examples, seed=t.seed, steps=steps, progress=heed)
-        if self.history.census:
-            rows = sample.draw(model, much.samples, seed=t.seed + 1, steps=steps, batch=batch, progress=heed)
-            figures = self.history.census(model.kind.from_array(rows))
-        if self.val_rows is not None:
-            self._exact = self._exact or evaluate.exact_terms(model, model.chain, self.val_rows)
-            bound = evaluate.bound(
-                model, self.val_rows, evaluations=much.evaluations, seed=t.seed, progress=heed,
-                groups=amounts.GROUPS, exact=self._exact,
-            )  # fmt: skip
-            figures["val_bound_bits"] = bound.bits_per_sequence
-        return figures, examples
-
     def line(self) -> str:
         """The newest epoch in one line."""
-        h, census = self.history.newest(), self.history.census
+        h = self.history.newest()
         val = "" if math.isnan(h["val_bound_bits"]) else f", val bound {h['val_bound_bits']:.4f}"
-        shares = f", samples of {self.sample_steps or self.training.T} steps: {census.shares(h)}" if census else ""
-        if self.history.examples[-1] is None:
-            shares = ""
+        shares = "" if self.history.examples[-1] is None else self.looking.shares(h)
         done = f"epoch {h['epoch']}/{self.settings.training.epochs}, step {h['step']}, {h['seconds']:.0f} s"
-        return f"{done}: loss {h['loss_bits']:.4f} bits{val}{shares}"
+        return f"{done}: loss {h['loss_bits']:.4f} bits{val}{f', {shares}' if shares else ''}"
 
     def tick(self) -> None:
         """Counts the time since the last checkpoint; saving.save calls it."""
@@ -355,62 +257,7 @@ class Run:
         best = self.history.best
         return {
             **self.history.summary(),
-            "chosen_epoch": best[1] if self.select == "best" and best else None,
+            "chosen_epoch": best[1] if self.choice.select == "best" and best else None,
             "training_seconds": round(self.seconds, 3),  # in optimiser steps
             "wall_seconds": round(self.wall_seconds, 3),  # with samples, bounds and files on the way
         }
-
-
-class _Asked(Exception):
-    """A signal asks to leave what is being looked at."""
-
-
-class Stopped(RuntimeError):
-    """A training that cannot go on, in one sentence with the cause and what is left."""
-
-
-def config_file(folder: Path) -> Path:
-    """The run's config.yaml, or an empty file where there is none: every setting has a default."""
-    return folder / "config.yaml" if (folder / "config.yaml").exists() else Path(os.devnull)
-
-
-def own_code(folder: Path) -> Path | None:
-    """The run's reverse_model.py, if it has one."""
-    check_regular(folder / CODE)
-    return folder / CODE if (folder / CODE).exists() else None
-
-
-def prepare(folder: Path, settings: configuration.Config, *, backend: str, sets: Sequence[str] = ()) -> Run:
-    """A new training, with nothing on disk yet. Raises InputError if an input is at fault.
-
-    sets : the options among what `settings` was read from, which a fault may be of
-    """
-    code, source = own_code(folder), config_file(folder)
-    return Run(folder, settings, backend=backend, code=code, source=source, sets=sets)
-
-
-def resume(folder: Path, *, backend: str, sets: Sequence[str] = ()) -> Run:
-    """The newest training of a run folder, where it stopped, with the configuration and the network that it was begun
-    with; `sets` changes what can be changed. What a user should know of it is in `said`.
-
-    Raises InputError where there is none, where another process trains it, and for a change that cannot be.
-    """
-    every = [results for results in rundir.all_results(folder) if (results / "config.yaml").exists()]
-    if not every:
-        raise InputError(f"{folder}: nothing to resume, there are no results; leave --resume out")
-    results = every[-1]
-    lock = Lock(results)
-    try:
-        begun, settings = changes.load(results, sets)
-        code, source = saving.own_network(results), results / "config.yaml"
-        run = Run(folder, settings, backend=backend, code=code, source=source)
-        run.results, run.lock = results, lock
-        saving.restore(run)
-        changes.check(run, begun)
-        run.said = [*changes.edited(run, config_file(folder), begun), *changes.course(run, begun)]
-        if settings != begun:
-            saving.write_config(run)
-    except BaseException:
-        lock.release()
-        raise
-    return run

@@ -23,6 +23,8 @@ from bdiff_np.runfolder.lock import Lock
 if TYPE_CHECKING:
     from bdiff_np.runfolder.run import Run
 
+GIVEN = "config_given.yaml"  # the run folder's config.yaml as it was when the training began
+
 # How a results folder's reverse_model.py begins that holds no code.
 BUILT_IN_START = '"""The network of this run is the built-in one'
 BUILT_IN = (
@@ -39,22 +41,25 @@ from bdiff_np.nets.{net} import NET  # noqa: F401
 
 
 def begin(run: Run) -> None:
-    """Makes the results folder, with the resolved configuration and the network's file in it."""
-    run.results = rundir.new_results(run.folder)
+    """Makes the results folder, with the configuration, as given and as resolved, and the network's file in it."""
+    run.results, run.new = rundir.new_results(run.folder), True
     code = run.code.read_bytes() if run.code else BUILT_IN.format(net=run.settings.model.net).encode()
     write_whole(run.results / CODE, code)
+    write_whole(run.results / GIVEN, run.given)
     run.lock = Lock(run.results)
     write_config(run)  # last: with it the folder can be resumed
 
 
 def write_config(run: Run) -> None:
-    """The resolved configuration, in the results folder."""
-    write_whole(run.results / "config.yaml", configuration.dump(run.settings).encode())
+    """The resolved configuration, in the results folder, where it does not stand there yet."""
+    file, text = run.results / "config.yaml", configuration.dump(run.settings).encode()
+    if not file.exists() or file.read_bytes() != text:
+        write_whole(file, text)
 
 
 def discard(run: Run) -> None:
-    """Removes the results folder of a training that fails before its first epoch has ended."""
-    if run.results.parent == run.folder / "results" and not run.epoch and not rundir.checkpoints(run.results):
+    """Removes the results folder of a new training that fails before its first epoch has ended."""
+    if run.new and not run.epoch and not rundir.checkpoints(run.results):
         run.release()  # Windows removes no file that is open
         shutil.rmtree(run.results)
         if not any(run.results.parent.iterdir()):
@@ -118,6 +123,44 @@ def restore(run: Run) -> None:
         raise misfit
     for reason in passed:
         print(f"{reason}; an earlier checkpoint is taken, or the start where there is none", file=sys.stderr)
+    weights_of_best(run)  # better now than after hours of work
+
+
+def weights_of_best(run: Run) -> dict[str, np.ndarray] | None:
+    """The averaged weights of the epoch that the run stands for, by name; None for those of now.
+
+    Where its checkpoint is gone or damaged, stderr says so, and of the epochs whose checkpoints are whole the best
+    takes its place in the history; where there is none, the last.
+    """
+    fault = None
+    while run.choice.select == "best" and run.history.best is not None:
+        epoch = run.history.best[1]
+        if epoch == run.epoch and run.training.optimizer.taken == epoch * run.training.steps_per_epoch:
+            weights = None
+            break
+        try:
+            weights = _averages(run, epoch)
+            break
+        except InputError as reason:
+            fault = fault or reason
+            run.history.disown(epoch, rundir.checkpoints(run.results).keys())
+    else:
+        weights = None
+    if fault is not None:
+        instead = f"epoch {run.history.best[1]}" if run.history.best else "the last epoch"
+        print(f"{fault}; the run stood for that epoch, and stands for {instead} now", file=sys.stderr)
+    return weights
+
+
+def _averages(run: Run, epoch: int) -> dict[str, np.ndarray]:
+    """Those of the checkpoint at the end of an epoch. Raises InputError where it is not one of this training."""
+    path, averages = rundir.checkpoint_path(run.results, epoch), run.training.optimizer.ema
+    tensors, meta = checkpoint.load(path, training=True)
+    weights = {name[4:]: array for name, array in tensors.items() if name.startswith("ema/")}
+    shapes = [{name: array.shape for name, array in part.items()} for part in (weights, averages)]
+    if meta["epoch"] != epoch or meta["data"] != _fingerprints(run) or shapes[0] != shapes[1]:
+        raise InputError(f"{path}: not the end of epoch {epoch} of this training")
+    return weights
 
 
 def _go_back(run: Run, path: Path, tensors: dict, meta: dict) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bdiff_np import config
 from bdiff_np.errors import InputError
-from bdiff_np.runfolder import conclude, saving
-from bdiff_np.runfolder import run as training
+from bdiff_np.model import family_of, kind_of
+from bdiff_np.runfolder import conclude, opening, rundir, saving
+from bdiff_np.runfolder.run import Run
 from bdiff_np.runfolder.signals import Watch
+from bdiff_np.runfolder.stopping import Stopped
 from bdiff_np.show import report
 from bdiff_np.streams import OutputFault
 
@@ -44,26 +47,28 @@ def train(
             job.release()
 
 
-def _prepare(folder: Path, sets: Sequence[str], backend: str) -> training.Run:
-    return training.prepare(folder, config.load(training.config_file(folder), sets), backend=backend, sets=sets)
+def _prepare(folder: Path, sets: Sequence[str], backend: str) -> Run:
+    return opening.prepare(folder, config.load(opening.config_file(folder), sets), backend=backend, sets=sets)
 
 
-def _resume(folder: Path, sets: Sequence[str], backend: str, say) -> training.Run:
-    job = training.resume(folder, backend=backend, sets=sets)
+def _resume(folder: Path, sets: Sequence[str], backend: str, say) -> Run:
+    job = opening.resume(folder, backend=backend, sets=sets)
     for line in job.said:
         say(line, err=True)
     return job
 
 
-def _run(job: training.Run, watch: Watch, resume: bool, say) -> int:
+def _run(job: Run, watch: Watch, resume: bool, say) -> int:
     if not job.finished:
         job.compile()  # before there is a results folder: who interrupts it leaves nothing behind
     if not resume:
         saving.begin(job)
         say(f"results: {job.results}", err=True)
+    elif not job.finished:
+        saving.write_config(job)
     try:
         ending = job.train(watch)
-    except training.Stopped as fault:
+    except Stopped as fault:
         say(str(fault), err=True)
         return 1
     for line in (report.ending(job, ending), report.early_stop(job), report.overfitting(job)):
@@ -78,10 +83,18 @@ def _run(job: training.Run, watch: Watch, resume: bool, say) -> int:
     return watch.exit_code if ending == "interrupted" else 0
 
 
-def _where_it_stands(folder: Path, job: training.Run | None) -> str:
+def _where_it_stands(folder: Path, job: Run | None) -> str:
     """After a signal that was not waited for."""
     if job is None or job.results == Path():
         return "\ninterrupted before the training began; nothing is left behind"
+    if not rundir.checkpoints(job.results):
+        saving.discard(job)
+        if not job.results.exists():
+            return "\ninterrupted before there was a checkpoint; nothing is left behind"
+        return (
+            f"\ninterrupted before there was a checkpoint; {job.results} has the metrics of {job.epoch} epochs and no "
+            f"weights; begin again: python cli.py train {folder}"
+        )
     if job.finished:
         return f"\nthe model is saved in {job.results}; bounds and pictures: python cli.py train {folder} --resume"
     return f"\ninterrupted; go on from the last checkpoint in {job.results}: python cli.py train {folder} --resume"
@@ -96,10 +109,8 @@ def plan(folder: Path, sets: Sequence[str], *, backend: str) -> tuple[str, str]:
 def check(folder: Path, *, seed: int | None, resume: bool, dry_run: bool) -> None:
     """Raises InputError for a folder that is not there, and for options that contradict one another."""
     if not folder.is_dir():
-        raise InputError(
-            f"{folder}: there is no such run folder; make one with a train.txt in it, or an example: python cli.py "
-            "data heartbeat --help"
-        )
+        kind = kind_of(family_of(config.load(os.devnull)))
+        raise InputError(f"{folder}: there is no such run folder; {kind.example} {folder}")
     if resume and (seed is not None or dry_run):
         raise InputError(
             "--resume goes on with the seed it was begun with, and takes steps; leave out --seed and --dry-run, or "

@@ -5,26 +5,29 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from bdiff_np.streams import Steady
 
 NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}  # Windows has no SIGHUP
+CONCLUDING = "finishing the step, saving, drawing the pictures"
 
 
 class Watch:
-    """From `with` on, notes the first of these signals and raises KeyboardInterrupt; after it stderr and the handlers
-    are what they were.
+    """From `with` on, notes the first of some signals and raises KeyboardInterrupt; after it stderr and the handlers
+    are what they were. A signal that is ignored stays so.
 
     While `patient`, the first signal is noted alone: who works looks at `number`. A second one always raises. In
     another thread than the main one Python has no handlers: there none is set, and nothing is noted.
 
+    names : of the signals. doing : what is done yet after the first, in words
     number : of the first signal, None before it
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Iterable[str] = tuple(NAMES), doing: str = CONCLUDING) -> None:
+        self.names, self.doing = names, doing
         self.number: int | None = None
         self._raised = False
         self._patient = False
@@ -40,10 +43,10 @@ class Watch:
         if threading.current_thread() is not threading.main_thread():
             return self
         sys.stderr = self._steady  # type: ignore[assignment]
-        for name in NAMES:
+        for name in self.names:
             number = getattr(signal, name, 0)
             before = signal.getsignal(number) if number else None  # None for a handler that is not Python's, too
-            if before is None or before is signal.SIG_IGN and name == "SIGHUP":  # nohup wants it so
+            if before in (None, signal.SIG_IGN):  # nohup and a shell's & want it so
                 continue
             self._before[number] = before
             signal.signal(number, self._on_signal)
@@ -75,4 +78,4 @@ class Watch:
             self._raised = True
             raise KeyboardInterrupt
         name = NAMES[signal.Signals(number).name]
-        print(f"\n{name}: finishing the step, saving, drawing the pictures (again to leave at once)", file=sys.stderr)
+        print(f"\n{name}: {self.doing} (again to leave at once)", file=sys.stderr)

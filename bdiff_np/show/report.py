@@ -8,21 +8,28 @@ from pathlib import Path
 from bdiff_np import evaluate
 from bdiff_np.diffusion import Family
 from bdiff_np.evaluate import Bound
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import choice
 from bdiff_np.runfolder.amounts import FIRST
+from bdiff_np.runfolder.run import Run
 
 # Training
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def plan(job: training.Run) -> str:
+def plan(job: Run) -> str:
     """What a training is going to do."""
     t, settings = job.training, job.settings
-    val = f", {len(job.val_rows)} held out" if job.val_rows is not None else ""
-    if job.val_taken:
-        val += " of them by the seed, for there is no val file (data.val: none keeps them)"
+    of = f"of {job.train_rows.D} {job.train_rows.elements}"
+    rows = f"{len(job.train_rows)} rows {of}"
+    if job.val_rows is not None and job.val_taken:
+        rows = (
+            f"{len(job.train_rows) + len(job.val_rows)} rows {of}: {len(job.train_rows)} to train on, "
+            f"{len(job.val_rows)} held out (chosen by training.seed; data.val: none keeps all)"
+        )
+    elif job.val_rows is not None:
+        rows += f", {len(job.val_rows)} held out"
     return (
-        f"{job.folder}: {len(job.train_rows)} rows of {job.train_rows.D} {job.train_rows.elements}{val}; "
+        f"{job.folder}: {rows}; "
         f"T = {t.T}, {t.model.params.flat.size} parameters, "
         f"back end {t.model.ops.name}{f' (auto: {job.chosen_because})' if job.chosen_because else ''}\n"
         f"{settings.training.epochs} epochs of {t.steps_per_epoch} steps, {t.batch_rows} rows x {t.repeats} timesteps "
@@ -33,9 +40,9 @@ def plan(job: training.Run) -> str:
     )
 
 
-def _looks(job: training.Run) -> str:
+def _looks(job: Run) -> str:
     """What is looked at between epochs, where that is less than could be."""
-    much, asked = job.amounts, job.settings.training.num_val_samples if job.history.census else 0
+    much, asked = job.looking.amounts, job.settings.training.num_val_samples if job.history.census else 0
     if much.samples == asked and (much.every == 1 or job.settings.training.epochs <= FIRST):
         return ""
     bound = f"the bound of the held-out rows from {much.evaluations} steps of the chain, " if much.evaluations else ""
@@ -43,7 +50,7 @@ def _looks(job: training.Run) -> str:
     return f"\nafter {when}, to take a tenth of the time at most: {bound}{much.samples} samples"
 
 
-def ending(job: training.Run, how: str) -> str:
+def ending(job: Run, how: str) -> str:
     """How a training ended."""
     steps = job.training.optimizer.taken
     rate = steps / job.seconds if job.seconds else 0.0
@@ -54,7 +61,7 @@ def ending(job: training.Run, how: str) -> str:
     return text + (f"; go on with: python cli.py train {job.folder} --resume" if how == "interrupted" else "")
 
 
-def finished(job: training.Run) -> str:
+def finished(job: Run) -> str:
     """That there is no step left to take, and how to go on all the same."""
     more, early = f"training.epochs={2 * job.settings.training.epochs}", ""
     if job.epoch < job.settings.training.epochs:
@@ -64,23 +71,24 @@ def finished(job: training.Run) -> str:
     )
 
 
-def early_stop(job: training.Run) -> str:
+def early_stop(job: Run) -> str:
     """Why a training ended before its last epoch; empty for one that did not."""
-    if job.epoch >= job.settings.training.epochs or not job.exhausted:
+    if job.epoch >= job.settings.training.epochs or not job.choice.exhausted(job.history):
         return ""
     return (
-        f"the bound of the held-out rows has not been better for {job.patience} epochs; to go on: python cli.py train "
-        f"{job.folder} --resume --set training.patience=never"
+        f"the bound of the held-out rows has not been better for {job.choice.patience} epochs; to go on: python cli.py "
+        f"train {job.folder} --resume --set training.patience=never"
     )
 
 
-def overfitting(job: training.Run) -> str:
+def overfitting(job: Run) -> str:
     """What the held-out rows say against the model, in a sentence; empty where they say nothing."""
-    bounds = [bits for bits in job.history.columns["val_bound_bits"] if not math.isnan(bits)]
-    if not bounds or not job.speaking or job.history.best is None:
+    if not job.choice.speaking or job.history.best is None:
         return ""
     least, epoch = job.history.best
-    stands = f"the run stands for epoch {epoch}" if job.select == "best" else f"select: best would take epoch {epoch}"
+    stands = (
+        f"the run stands for epoch {epoch}" if job.choice.select == "best" else f"select: best would take epoch {epoch}"
+    )
     help = "more rows, dropout or a smaller network help"
     name, nats = job.family.baseline(job.train_rows) or ("", math.inf)
     if least > nats / evaluate.LN2:
@@ -88,15 +96,16 @@ def overfitting(job: training.Run) -> str:
             f"overfitting: the held-out rows cost {least:.2f} bits at best, in epoch {epoch}, which is more than the "
             f"{nats / evaluate.LN2:.2f} bits of {name}; {stands}; {help}"
         )
-    if bounds[-1] > least * (1 + training.NOTEWORTHY):
+    if choice.risen(job.history):
+        last = next(bits for bits in reversed(job.history.columns["val_bound_bits"]) if not math.isnan(bits))
         return (
             f"overfitting: the bound of the held-out rows was least in epoch {epoch}, {least:.2f} bits, and is "
-            f"{bounds[-1]:.2f} bits in the last; {stands}; {help}"
+            f"{last:.2f} bits in the last; {stands}; {help}"
         )
     return ""
 
 
-def conclusion(job: training.Run, results: dict) -> str:
+def conclusion(job: Run, results: dict) -> str:
     """Samples, bounds and where the pictures are. results : what conclude.conclude gave, or results.json"""
     train, census, lines = job.train_rows, job.history.census, []
     if "rows" in results:

@@ -20,8 +20,7 @@ from bdiff_np.kernels.mlp import mlp_plan
 from bdiff_np.model import Model
 from bdiff_np.optim.adamw import Diverged
 from bdiff_np.rng import Key
-from bdiff_np.runfolder import checkpoint, conclude, rundir
-from bdiff_np.runfolder import run as running
+from bdiff_np.runfolder import checkpoint, conclude, looking, rundir
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
 from gpu.training import CASES, STEP, buffers, distance, take, training
@@ -40,7 +39,7 @@ def good(*arguments):
 def quick(monkeypatch):
     """Few evaluations, no pictures and no waiting for the disk: none of them is what is tested here."""
     monkeypatch.setattr(conclude, "EVALUATIONS", 1 << 9)
-    monkeypatch.setattr(running, "VAL_EVALUATIONS", 1 << 7)
+    monkeypatch.setattr(looking, "VAL_EVALUATIONS", 1 << 7)
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(pictures, "draw", lambda *_: None)
 

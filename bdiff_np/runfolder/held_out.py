@@ -13,10 +13,12 @@ from bdiff_np.data import Data, read_run, refuse_missing
 from bdiff_np.diffusion import Family
 from bdiff_np.model import kind_of
 from bdiff_np.rng import Key
+from bdiff_np.runfolder.choice import SPEAKING
 
-# Without a val file one row in SHARE is held out, MOST at most; of fewer rows than LEAST none, for their bound would
-# say little (run.SPEAKING) and the training rows would miss them.
-SHARE, LEAST, MOST = 20, 600, 10_000
+# Without a val file one row in SHARE is held out, MOST at most; of fewer rows than LEAST none, for the bound of those
+# held out would decide nothing, and the training rows would miss them.
+SHARE, MOST = 20, 10_000
+LEAST = SPEAKING * SHARE
 
 
 class Rows(NamedTuple):
@@ -40,6 +42,6 @@ def of(train: Data, val: Data | None, settings) -> Rows:
     if val is not None or settings.data.val == "none" or len(train) < LEAST:
         return Rows(train, val, False)
     order = rng.permutation(Key(settings.training.seed, rng.SPLIT, 0), len(train))
-    held_out = np.zeros(len(train), bool)
-    held_out[order[: min(len(train) // SHARE, MOST)]] = True
-    return Rows(train.select(~held_out), train.select(held_out), True)
+    taken = np.zeros(len(train), bool)
+    taken[order[: min(len(train) // SHARE, MOST)]] = True
+    return Rows(train.select(~taken), train.select(taken), True)
