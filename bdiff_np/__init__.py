@@ -55,7 +55,8 @@ def fit(X: Any, val: Any = None, *, seed: int | None = 0, backend: str = "auto",
     """A model trained on rows.
 
     X, val : training rows and held-out rows, (N, D): an array of any dtype, a list, a data frame, a tensor, a sparse
-        matrix that holds nothing but 0 and 1, or words for them
+        matrix that holds nothing but 0 and 1, or words for them. Without val a share of 600 rows or more is held out;
+        val="none" trains on all
     seed : of all random words; for None one is drawn, and said on stderr
     backend : what computes, "numpy", "numba", "cupy" or "numba-cuda"; "auto" takes what suits the work
     settings : of docs/settings.md, by their names alone: T=500, hidden=[64, 64], epochs=20, lr=1e-3

@@ -272,3 +272,18 @@ def test_clamping_warns_where_it_is_asked_for(model):
     np.testing.assert_array_equal(exact, free[free[:, 0] == 1][:30])
     several = model.sample(30, seed=0, known=np.tile(known, (30, 1)), method="rejection")
     np.testing.assert_array_equal(several, exact)
+
+
+def test_a_share_is_held_out_unless_told_otherwise(capsys):
+    many = np.tile(X, (11, 1))  # 660 rows
+    bdiff_np.fit(2 * many - 1, seed=1, **SMALL)
+    said = capsys.readouterr().err
+    assert "X: 1 = 1, -1 = 0\n" in said and "660 rows: 627 to train on, 33 held out" in said
+    bdiff_np.fit(many, val="none", seed=1, **SMALL)
+    assert "held out" not in capsys.readouterr().err
+    with pytest.raises(bdiff_np.InputError, match=r"^fit\(val=...\): must be one of auto, none"):
+        bdiff_np.fit(many, val="some.csv", **SMALL)
+
+
+def test_a_model_in_short(model):
+    assert repr(model).startswith("Model(6 bits, family bernoulli, T = 10, ") and len(repr(model)) < 120

@@ -24,9 +24,13 @@ QUIET = {"num_val_samples": 0, "num_examples": 1}  # samples on the way, which n
 
 def fit(X: Any, val: Any, *, seed: int | None, backend: str, settings: dict[str, Any]) -> Model:
     """As bdiff_np.fit."""
+    if isinstance(val, str):  # the setting of that name
+        val, settings = None, {**settings, "val": val}
     config = configuration.of({**QUIET, **settings, "seed": seed_of(seed)})
     kind = kind_of(family_of(config))
     rows = kind.from_array(X, "X")
+    if rows.understood:
+        print(f"X: {rows.understood}", file=sys.stderr)
     held_out = None if val is None else kind.from_array(val, "val").in_form(rows.form, "val")
     if not len(rows):
         raise InputError(f"X: holds no {kind.elements}; give one row at least")

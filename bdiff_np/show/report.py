@@ -91,10 +91,13 @@ def overfitting(job: Run) -> str:
     )
     help = "more rows, dropout or a smaller network help"
     name, nats = job.family.baseline(job.train_rows) or ("", math.inf)
-    if least > nats / evaluate.LN2:
+    simple = nats / evaluate.LN2
+    if math.isfinite(simple) and least - simple > choice.NOTEWORTHY * abs(simple):
+        learned = job.history.columns["loss_bits"][-1] < simple
         return (
-            f"overfitting: the held-out rows cost {least:.2f} bits at best, in epoch {epoch}, which is more than the "
-            f"{nats / evaluate.LN2:.2f} bits of {name}; {stands}; {help}"
+            f"{'overfitting' if learned else 'not learned yet'}: the held-out rows cost {least:.2f} bits at best, in "
+            f"epoch {epoch}, which is more than the {simple:.2f} bits of {name}; {stands}; "
+            + (help if learned else "more epochs or another learning rate help")
         )
     if choice.risen(job.history):
         last = next(bits for bits in reversed(job.history.columns["val_bound_bits"]) if not math.isnan(bits))
