@@ -93,7 +93,7 @@ def overfitting(job: Run) -> str:
     name, nats = job.family.baseline(job.train_rows) or ("", math.inf)
     simple = nats / evaluate.LN2
     if math.isfinite(simple) and least - simple > choice.NOTEWORTHY * abs(simple):
-        learned = job.history.columns["loss_bits"][-1] < simple
+        learned = choice.risen(job.history) or job.history.columns["loss_bits"][-1] < least
         return (
             f"{'overfitting' if learned else 'not learned yet'}: the held-out rows cost {least:.2f} bits at best, in "
             f"epoch {epoch}, which is more than the {simple:.2f} bits of {name}; {stands}; "
