@@ -515,7 +515,7 @@ def test_interrupted_on_numba_and_resumed(tmp_path, undisturbed, monkeypatch, va
 KILLED = """
 import os, signal, sys
 from bdiff_np import cli, evaluate
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import looking
 from bdiff_np.runfolder import conclude
 from bdiff_np.show import pictures
 from bdiff_np.diffusion.bernoulli_family import Bernoulli
@@ -640,7 +640,7 @@ def look(stage):
 
 look("import")
 from bdiff_np import cli
-from bdiff_np.runfolder import run as training
+from bdiff_np.runfolder import looking
 from bdiff_np.runfolder import conclude
 from bdiff_np.show import pictures
 from bdiff_np.diffusion.bernoulli_family import Bernoulli

@@ -348,6 +348,7 @@ def test_results_folder_holds_exactly_this(trained):
     no temporary."""
     assert {p.name for p in trained.results.iterdir()} == PICTURES | {
         "config.yaml",
+        "config_given.yaml",
         "reverse_model.py",
         "checkpoints",
         "metrics.csv",
