@@ -4,7 +4,6 @@
     model = bdiff_np.load("runs/heartbeat_paper")  # or bdiff_np.fit(X), of rows of 0 and 1
     rows = model.sample(10, seed=0)     # (10, D) uint8
     bits = model.score(rows)            # (10,) upper bounds on -log2 p(row)
-    model.save("model.safetensors")
 
 Importing this package loads nothing but the standard library; the rest comes with the first use.
 """
