@@ -61,6 +61,11 @@ READ = {
         "##by hand\n" + lines("\t", head="#id\ta\tb\tc\td", index="S{}\t"), {"index": "id"}, "column 1 left out",
     ),
     "the separator of Excel": ("sep=;\n" + lines(";"), {"separator": ";"}, "semicolons"),
+    "quoted tabs": (lines("\t", '"0"', '"1"', head='"a"\t"b"\t"c"\t"d"'), {"separator": "\t"}, "tabs"),
+    "blanks and names": (lines(" ", head="aa bb cc dd"), {"names": ["aa", "bb", "cc", "dd"]}, "header with 4 names"),
+    "many comments": ("# note\n" * 70 + lines(), {}, "70 comment lines passed over"),
+    "a row commented out": ("#1,0,1,0\n" + lines(), {}, "1 comment line passed over"),
+    "names of rows, columns numbered": (lines(head="id,0,1,2,3", index="r{},"), {"index": "id"}, "column 1 left out"),
     "comments": ("# made by hand\n# twice\n" + lines(" "), {}, "2 comment lines passed over"),
     "wide characters": (lines(head="ä,ö,ü,ß", end="\r\n").encode("utf-16"), {"names": ["ä", "ö", "ü", "ß"]}, "header"),
     "gzip by another name": (gzip.compress(lines().encode()), {}, ""),
@@ -123,6 +128,12 @@ REFUSED = {
     "holes alone": ("0,1,-1\n1,0,-1\n", "1:5", "a table of 0 and 1: one pair of numbers"),
     "one letter": ("a,sex\n0,F\n1,F\n", "2:3", "alone in its column"),
     "one sign": ("a,b\n0,-\n1,-\n", "2:3", "alone in its column"),
+    "bits in one cell": ("0000000000,0\n0000000111,1\n0000001110,0\n", "2:1", "column 1 (0000000000)"),
+    "blanks in a cell": ("1 0, 1\n0 1, 1\n", "2:1", "column 1 (1 0)"),
+    "a code for holes": ("a,b\n9,1\n0,1\n1,0\n", "2:1", "the value 9 is not a bit"),
+    "one odd word": ("a,b\nyes,1\nmaybe,0\n", "3:1", "'maybe' is not a bit"),
+    "names over one cell": ("a,b\n1\n0\n", "1:2", "several names above lines of one cell"),
+    "lists below": ("1 1 1\n1 11\n", "1:1", "rows of bits, or lists of numbers"),
     "ages": ("age,q\n31,0\n45,1\n52,1\n", "2:1", "if column 1 numbers the rows, write a header that calls it id"),
     "deviates": ("x,q\n0.31,0\n-1.2,1\n0.52,1\n", "2:1", "is not a bit"),
     "baskets of 10 and 11": ("1 10 11\n10 11 1\n", "1:1", "rows of bits, or lists of numbers"),
@@ -261,6 +272,43 @@ def test_data_frames_and_parquet(tmp_path):
     rows = Bits.read(tmp_path / "train.parquet")
     np.testing.assert_array_equal(rows.all(), ROWS)
     assert rows.form["names"] == list("abcd") and "index left out" in rows.understood
+
+
+def test_any_number_of_spellings(tmp_path):
+    """0.0, 0.00, 0.000, ... are all 0, however many there are."""
+    path = tmp_path / "train.csv"
+    path.write_text("".join(f"0,1.{'0' * k}\n1,0.{'0' * k}\n" for k in range(400)))
+    np.testing.assert_array_equal(Bits.read(path).all(), [[0, 1], [1, 0]] * 400)
+
+
+def test_what_is_masked_is_missing():
+    masked = np.ma.array(ROWS, mask=np.eye(5, 4))
+    assert Bits.from_array(masked, "X").first_missing == "X:1:1"
+    assert Bits.from_array(np.ma.array(ROWS.astype(object), mask=np.eye(5, 4)), "X").first_missing == "X:1:1"
+    fixed, values = Bits.check_known(np.ma.array([1, 0, 1], mask=[0, 1, 1]), 2, 3)
+    assert fixed.tolist() == [[True, False, False]] * 2 and (values[:, 0] == 1).all()
+
+
+def test_a_wild_index_of_a_sparse_matrix_is_refused(tmp_path):
+    pytest.importorskip("scipy.sparse")
+    for index in (10**5, 5, -3):
+        np.savez(
+            tmp_path / "x.npz", format="csr", shape=np.array([2, 4]), data=np.ones(2),
+            indices=np.array([0, index]), indptr=np.array([0, 1, 2]),
+        )  # fmt: skip
+        with pytest.raises(InputError, match="x.npz: is not a whole .npz"):
+            Bits.read(tmp_path / "x.npz")
+
+
+def test_frames_keep_the_order_and_parquet_its_index(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(ROWS)
+    form = Bits.from_array(frame).form
+    np.testing.assert_array_equal(Bits.from_array(frame[[3, 1, 0, 2]]).in_form(form, "X").all(), ROWS)
+    pytest.importorskip("pyarrow")
+    named = frame.set_axis(list("abcd"), axis=1).set_index(pandas.Index([0, 1, 1, 0, 1], name="flag"))
+    named.to_parquet(tmp_path / "x.parquet")
+    assert Bits.read(tmp_path / "x.parquet").form["names"] == list("abcd")
 
 
 def test_genotypes(tmp_path):

@@ -184,7 +184,10 @@ class Bits(data.Data):
     @classmethod
     def check_known(cls, known: np.ndarray, n: int, D: int) -> tuple[np.ndarray, np.ndarray]:
         """known : (D,) or (n, D), 0 or 1 where a bit is known, -1 where it is not"""
-        known = np.asarray(known)
+        try:
+            known = np.ma.filled(np.ma.asarray(known), -1)  # what is masked is not known
+        except ValueError:
+            raise InputError(f"what is known has rows of several lengths; give ({D},) or ({n}, {D})") from None
         if known.shape not in ((D,), (n, D)):
             raise InputError(
                 f"what is known of {n} rows of {D} bits has shape {known.shape}; give ({D},) or ({n}, {D})"

@@ -47,19 +47,23 @@ def read(given: Any, name: str) -> Reading:
         raise InputError(f"{name}: is {short(repr(given), 60)}; give rows, an (N, D) array of 0 and 1")
     if hasattr(given, "detach"):  # a tensor of PyTorch
         given = given.detach().cpu().numpy()
-    if hasattr(given, "tocsr"):  # a sparse matrix or array of SciPy
+    if isinstance(given, np.ma.MaskedArray):  # what is masked is missing
+        numbers = given.dtype.kind in "biuf"
+        given = np.ma.filled(given.astype(np.float64), np.nan) if numbers else np.ma.filled(given.astype(object), None)
+    if hasattr(given, "tocsr") and given.shape[1]:  # a sparse matrix or array of SciPy
         rows = given.tocsr()
         return _sliced(given.shape, lambda part: rows[part].toarray(), name)
-    if hasattr(given, "column_names"):  # a table of pyarrow
-        names = [column for column in given.column_names if not column.startswith("__index_level_")]  # pandas's index
-        reading = columns([given.column(column).to_numpy() for column in names], names, name)
-        left_out = ["the index left out"] * (len(names) < len(given.column_names))
+    if hasattr(given, "schema") and hasattr(given, "column"):  # a table of pyarrow
+        index = (getattr(given.schema, "pandas_metadata", None) or {}).get("index_columns", ())
+        kept = [k for k, column in enumerate(given.schema.names) if column not in index]
+        arrays = [np.array(given.column(k).to_pylist(), object) for k in kept]
+        reading = columns(arrays, [given.schema.names[k] for k in kept], name)
+        left_out = ["the index left out"] * (len(kept) < len(given.schema.names))
         return reading._replace(notes=[*reading.notes, *left_out])
     if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # a data frame of pandas or polars
         names = [str(column) for column in given.columns]
         series = [given.iloc[:, k] if hasattr(given, "iloc") else given[column] for k, column in enumerate(names)]
-        numbered = names == [str(k) for k in range(len(names))]
-        return columns([column.to_numpy() for column in series], [] if numbered else names, name)
+        return columns([column.to_numpy() for column in series], names, name)
     try:
         array = given if isinstance(given, np.ndarray) else np.asarray(given)
     except ValueError:
@@ -69,7 +73,7 @@ def read(given: Any, name: str) -> Reading:
             f"{name}: the array has shape {array.shape}; rows are an (N, D) array with D >= 1"
             + ("; X.reshape(-1, 1) makes one column" if array.ndim == 1 else "")
         )
-    if array.dtype.kind in "OSU":
+    if array.dtype.kind in "OSUT":
         flat = array.reshape(len(array), -1)
         return columns([flat[:, k] for k in range(flat.shape[1])], [], name)
     if array.dtype.kind not in "biuf":
@@ -109,7 +113,8 @@ def columns(arrays: Sequence[np.ndarray], names: Sequence[str], name: str) -> Re
         j, word, reason = odd
         row = [bits_words.plain(str(cell)) for cell in arrays[j]].index(word)
         raise InputError(f"{name}:{row + 1}:{j + 1}{f' (column {names[j]!r})' if names else ''}: {reason}")
-    notes = ([f"{D} columns with names"] if names else []) + bits_words.notes_of(pairs, names)
+    numbered = list(names) == [str(k) for k in range(D)]
+    notes = ([f"{D} columns with names"] if names and not numbered else []) + bits_words.notes_of(pairs, names)
     packed = np.packbits(missing, axis=1) if first else None
     return Reading(np.packbits(bits, axis=1), D, packed, first, form_of(names, pairs), notes)
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from bdiff_np.data import bits_cells, bits_formats, bits_table, bits_text, source
+from bdiff_np.data import bits_cells, bits_formats, bits_table, bits_text, bits_words, source
 from bdiff_np.data.bits_arrays import Reading
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder.files import write_whole
@@ -77,13 +77,13 @@ def _read(path: str | os.PathLike[str], name: str, lower: str) -> Reading:
 
 
 def _read_text(file: BinaryIO, name: str) -> Reading:
-    start = next(source.blocks(file, name), b"")
-    head = [line.decode("utf-8", "replace") for line in start.split(b"\n", 50)[:50]]
-    skipped = next((k for k, line in enumerate(head) if not line.startswith("#") and line.strip() not in SEPARATED), 0)
-    first = head[skipped].strip("\r ") if len(head) > skipped else ""
-    separator = bits_cells.separator_of([line.rstrip("\r") for line in head[skipped:]])
-    if skipped and separator not in ("", " ") and head[skipped - 1].count(separator) == head[skipped].count(separator):
-        skipped -= 1  # a header that begins with #
+    head, skipped = _head(file, name)
+    first = head[1].strip() if len(head) > 1 else ""
+    separator = bits_cells.separator_of(head[1:])
+    names = [bits_words.plain(cell) for cell in head[0].lstrip("# ").split(separator or None)]
+    if separator not in ("", " ") and head[0].count(separator) == head[1].count(separator) > 0:
+        if not any(name in bits_words.BITS for name in names):
+            skipped -= 1  # a header that begins with #
     found = None if skipped else bits_text.equal_lines(source.blocks(file, name), separator)
     tokens = first.split()
     several = any(len(token) > 1 for token in tokens)
@@ -100,11 +100,27 @@ def _read_text(file: BinaryIO, name: str) -> Reading:
         if re.fullmatch("0[,;\t|]1", first):  # as pandas names two columns
             notes.append(f"line 1 ({first[0]}, {first[-1]}) read as a row, not as names")
         return Reading(*found, form=kept, notes=notes)
-    below = [line.strip() for line in head[skipped + 1 : skipped + 3] if line.strip()]
+    below = [line.strip() for line in head[2:4] if line.strip()]
     digits = bool(below) and all(len(line) > 1 and set(line) <= set("01") for line in below)
-    if digits or separator in ("", " ") and bits_text.looks_like_digits(head[skipped:]):
+    if digits or separator in ("", " ") and bits_text.looks_like_digits(head[1:]):
         raise bits_text.first_fault(file, name)
     return bits_table.read(file, name, separator, skipped)
+
+
+def _head(file: BinaryIO, name: str) -> tuple[list[str], int]:
+    """The last comment line before the first row ("" for none) and up to 50 lines from that row on, without their ends;
+    and how many comment lines there are."""
+    comment, skipped = "", 0
+    head: list[str] = []
+    for line in source.lines(file, name):
+        text = line.decode("utf-8", "replace")
+        if not head and (text.startswith("#") or text.strip() in SEPARATED):
+            comment, skipped = text, skipped + 1
+        else:
+            head.append(text)
+            if len(head) == 50:
+                break
+    return [comment, *head], skipped
 
 
 def check_out(path: str | os.PathLike[str]) -> None:

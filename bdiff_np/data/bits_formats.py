@@ -62,7 +62,10 @@ def npz(file: BinaryIO, path: str, name: str) -> Reading:
             if {"format", "shape", "data"} <= set(arrays.files):
                 sparse = _needs("scipy.sparse", "mat", name)
                 file.seek(0)
-                return bits_arrays.read(sparse.load_npz(file), name)
+                matrix = sparse.load_npz(file)
+                if hasattr(matrix, "check_format"):
+                    matrix.check_format(full_check=True)  # else a wrong index reads other memory
+                return bits_arrays.read(matrix, name)
             return _one_of({key: arrays[key] for key in arrays.files}, name)
     except InputError:
         raise

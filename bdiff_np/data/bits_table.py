@@ -18,26 +18,35 @@ from bdiff_np.errors import InputError, short
 
 INDEX = re.compile(  # how an index column is named
     r"|unnamed: 0|index|rows?|row[ ._]?(names?|id|number)|(.*[ ._-])?(no|nr|number|key|code)|.*id|samples?|names?"
-    r"|subjects?"
+    r"|subjects?|patients?"
 )
 MOST_WORDS = 200  # different cells that are told apart; a table of bits has a few
 ITEMS = "; if each line is a list of items, make a column of 0 and 1 for each item"
+MOST_CELLS = 1 << 16  # spellings whose codes are kept
 LOOK = 4096  # rows after which a table that must be refused is read no further
 
 
 class _Codes(dict):
-    """Cell -> code, by order of appearance. odd : whether one of them stands neither for a bit nor for a missing value;
-    the table is then refused"""
+    """Cell -> code of its plain word. words : plain word -> code, by order of appearance. texts : code -> a cell of it
+    odd : whether a word stands neither for a bit nor for a missing value; the table is then refused"""
 
     def __init__(self, plain: Callable[[str], str]):
         self._plain, self.odd = plain, False
+        self.words: dict[str, int] = {}
+        self.texts: list[str] = []
 
     def __missing__(self, cell: str) -> int:
-        if len(self) > MOST_WORDS:
-            return len(self) - 1
-        self[cell] = len(self)
-        self.odd |= self._plain(cell) not in (*bits_words.BITS, *bits_words.MISSING)
-        return self[cell]
+        word = self._plain(cell)
+        code = self.words.get(word)
+        if code is None:
+            self.odd |= word not in (*bits_words.BITS, *bits_words.MISSING)
+            if len(self.words) > MOST_WORDS:
+                return MOST_WORDS  # one of them is odd: the table is refused
+            code = self.words[word] = len(self.words)
+            self.texts.append(cell)
+        if len(self) < MOST_CELLS:
+            self[cell] = code
+        return code
 
 
 def read(file: BinaryIO, name: str, separator: str, skipped: int = 0) -> Reading:
@@ -74,6 +83,9 @@ class _Table:
         head = next(rows, None)
         if head is None:
             raise self.cells.fault(1, 1, "the file is empty; write one row of 0 and 1 per line into it")
+        if not self.separator and (mark := re.search("[,;|\t]", head[0])) and '"' not in self.cells.line(0):
+            reason = f"several names above lines of one cell: {mark.group()!r} stands here and in no other line"
+            raise self.cells.fault(self.cells.skipped + 1, mark.start() + 1, reason)
         if not self.separator and re.fullmatch(r"\d+(\s+\d+)+", head[0].strip()):
             raise self.cells.fault(self.cells.skipped + 1, 1, f"several numbers above lines of one{ITEMS}")
         self.head = [head[0].lstrip("# ") if head[0].startswith("#") else head[0], *head[1:]]
@@ -131,7 +143,7 @@ class _Table:
             return not self.head[-1]
         if not column:
             return False
-        return bool((codes[:, column - 1] == self.codes.get("", 255)).all())
+        return bool((codes[:, column - 1] == self.codes.words.get("", 255)).all())
 
     def _is_neither(self, first: list[str]) -> bool:
         """Whether the cells of a first column are neither bits nor an index."""
@@ -141,7 +153,7 @@ class _Table:
 
     def _resolved(self, first: list[str], codes: np.ndarray) -> Reading:
         """Which columns are bits, which line is a header, which column an index."""
-        cells = list(self.codes)
+        cells = self.codes.texts
         columns = [self._cells(codes[:, j], cells) for j in range(codes.shape[1])]
         head, names, index = self.head, None, None
         if len(first) and len(head) == codes.shape[1]:  # R leaves out the name of its index
@@ -200,8 +212,7 @@ class _Table:
             top = np.array([[extra[cell] for cell in self.head[start:]]], np.uint8).reshape(1, -1)
             table = np.concatenate([top, table])
         lookup, absent = np.zeros(256, np.uint8), np.zeros(256, bool)
-        for cell, code in extra.items():
-            word = self.cells.plain(cell)
+        for word, code in extra.words.items():
             lookup[code], absent[code] = bits_words.BITS.get(word, 0), word in bits_words.MISSING
         N, D = table.shape
         packed, missing, place = np.empty((N, -(-D // 8)), np.uint8), None, ""
@@ -244,20 +255,30 @@ class _Table:
             numbers = sorted(map(int, words))
             follow = numbers[-1] - numbers[0] == len(numbers) - 1
             return named or follow and len(numbers) > (2 if header else 3)
-        return header or sum(word not in bits_words.BITS for word in words) > 1
+        return self._are_names(words) and (header or len(words) > 1)
 
     def _is_numbered(self, head: list[str], first: list[str] | None = None) -> bool:
         """Whether the first line numbers the columns from 0 or 1, as pandas does: four at least, which no slip makes of
-        a row; or, given the first column, beside numbers of the rows from 0 below an empty name."""
+        a row; or, given the first column, beside an index that has such a column's name."""
         texts = [text.strip() for text in head]
         if first is not None:
-            counts = len(first) > 2 and [cell.strip() for cell in first] == [str(k) for k in range(len(first))]
-            if not (counts and not texts[0]):
+            words = [self.cells.plain(cell) for cell in first]
+            counts = len(words) > 2 and words == [str(k) for k in range(len(words))]
+            named = INDEX.fullmatch(texts[0].lower()) and (counts or self._are_names(words))
+            if not named:
                 return False
             texts = texts[1:]
         elif len(texts) < 4:
             return False
         return texts in ([str(k) for k in range(len(texts))], [str(k + 1) for k in range(len(texts))])
+
+    @staticmethod
+    def _are_names(words: list[str]) -> bool:
+        """Whether words that all differ name rows: each has a letter, or is a date, and none is a word for a bit."""
+        return len(set(words)) == len(words) and all(
+            re.search(r"[^\W\d_]|\d[-/:.]\d.*[-/:.]\d", word) and word not in (*bits_words.BITS, *bits_words.MISSING)
+            for word in words
+        )
 
     def _fits(self, head: list[str], columns: list[set[str]]) -> list[bool]:
         """Whether each cell of the first line could be a value of its column."""

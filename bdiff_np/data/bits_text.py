@@ -15,6 +15,10 @@ import numpy as np
 from bdiff_np.data import bits_words, source
 from bdiff_np.errors import InputError
 
+LISTS = (
+    "these lines are rows of bits, or lists of numbers such as the items of baskets; if they are bits, put commas "
+    "between them, one column each; if they are lists, make a column of 0 and 1 for each item"
+)
 DIGITS = re.compile(rb"[01][01 \t]*")  # a line of them
 
 
@@ -97,10 +101,7 @@ def check_lists(file: BinaryIO, name: str) -> None:
         if not several and not repeated:
             repeated = any(len(set(row)) < len(row) for row in map(bytes.split, block.split(b"\n")))
     if not (grouped if several else repeated):
-        raise InputError(
-            f"{name}:1:1: these lines are rows of bits, or lists of numbers such as the items of baskets; if they are "
-            "bits, put commas between them, one column each; if they are lists, make a column of 0 and 1 for each item"
-        )
+        raise InputError(f"{name}:1:1: {LISTS}")
 
 
 def first_fault(file: BinaryIO, name: str) -> InputError:
@@ -126,7 +127,7 @@ def first_fault(file: BinaryIO, name: str) -> InputError:
             )
     if not D:
         return InputError(f"{name}:1:1: the file is empty; write one row of 0 and 1 per line into it")
-    raise AssertionError(f"{name}: refused, yet without a fault")
+    return InputError(f"{name}:1:1: {LISTS}")
 
 
 def _describe(rest: bytes) -> str:

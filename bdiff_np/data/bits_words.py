@@ -112,11 +112,9 @@ def as_bits(column: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[str, str]
     bits : (N,) uint8. missing : (N,) bool. pair : of words, as they are spelt. wrong : (N,) bool, which are no bits
     words : all plain words that stand for something
     """
-    if column.dtype.kind in "OSU":
+    if column.dtype.kind in "OSUT":
         at: dict[str, int] = {}
-        cells = [
-            "" if cell is None else cell.decode() if isinstance(cell, bytes) else str(cell) for cell in column.tolist()
-        ]
+        cells = [cell.decode("utf-8", "replace") if isinstance(cell, bytes) else str(cell) for cell in column.tolist()]
         codes = np.array([at.setdefault(cell, len(at)) for cell in cells], int)
         texts = list(at)
     else:

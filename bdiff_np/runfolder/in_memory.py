@@ -32,8 +32,9 @@ def fit(X: Any, val: Any, *, seed: int | None, backend: str, settings: dict[str,
     if rows.understood:
         print(f"X: {rows.understood}", file=sys.stderr)
     held_out = None if val is None else kind.from_array(val, "val").in_form(rows.form, "val")
-    if not len(rows):
-        raise InputError(f"X: holds no {kind.elements}; give one row at least")
+    for name, given in ("X", rows), ("val", held_out):
+        if given is not None and not len(given):
+            raise InputError(f"{name}: holds no {kind.elements}; give one row at least")
     if held_out is not None and held_out.D != rows.D:
         raise InputError(f"val: rows have {held_out.D} {kind.elements}, those of X have {rows.D}")
     refuse_missing(family_of(config), rows, held_out)
