@@ -11,15 +11,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from bdiff_np.data import bits_text, bits_words, source
+from bdiff_np.data import bits_layout, bits_text, bits_words, source
 from bdiff_np.data.bits_arrays import Reading, form_of, slices
 from bdiff_np.data.bits_cells import SAID, Cells
 from bdiff_np.errors import InputError, short
 
-INDEX = re.compile(  # how an index column is named
-    r"|unnamed: 0|index|rows?|row[ ._]?(names?|id|number)|(.*[ ._-])?(no|nr|number|key|code)|.*id|samples?|names?"
-    r"|subjects?|patients?"
-)
 MOST_WORDS = 200  # different cells that are told apart; a table of bits has a few
 ITEMS = "; if each line is a list of items, make a column of 0 and 1 for each item"
 MOST_CELLS = 1 << 16  # spellings whose codes are kept
@@ -63,6 +59,7 @@ class _Table:
 
     def __init__(self, cells: Cells):
         self.cells, self.separator, skipped = cells, cells.separator, cells.skipped
+        self.layout = bits_layout.Layout(cells.plain)
         self.notes = [f"{skipped} comment line{'s' * (skipped > 1)} passed over"] if skipped else []
         self.notes += [f"{SAID[self.separator]} between the columns"] if self.separator in SAID else []
 
@@ -100,7 +97,7 @@ class _Table:
 
     def _plain_below(self) -> Reading | None:
         """The table where below a header there are digits alone."""
-        if INDEX.fullmatch(self.head[0].strip().lower()) or self.separator == "":
+        if bits_layout.INDEX.fullmatch(self.head[0].strip().lower()) or self.separator == "":
             return None
         found = bits_text.equal_lines(
             _without(source.blocks(self.cells.file, self.cells.name), self.cells.skipped + 1), self.separator
@@ -164,7 +161,7 @@ class _Table:
             first_cells: set[str] = set()
         else:
             first_cells = set(first)
-            if self._is_index(head, first, columns):
+            if self.layout.is_index(head, first, columns):
                 index = head[0].strip()
         self.names = head
         lists = columns if index is not None else [first_cells, *columns]
@@ -172,7 +169,7 @@ class _Table:
         for j, texts in enumerate(lists):  # before a header is blamed
             self._check_words(start + j, texts, True)
         pairs = []
-        header = index is not None and self._is_numbered(head, first) or self._is_header(head[start:], lists)
+        header = index is not None and self.layout.is_numbered(head, first) or self._is_header(head[start:], lists)
         if len(self.head) < len(head) and not header:
             raise self._ragged(1, len(head))
         every: list[set[str]] = []
@@ -237,73 +234,16 @@ class _Table:
         """The different cells of a column."""
         return {cells[code] for code in np.flatnonzero(np.bincount(codes, minlength=len(cells)))}
 
-    def _is_index(self, head: list[str], first: list[str], columns: list[set[str]]) -> bool:
-        """Whether the first column numbers or names the rows. All its cells differ then; numbers follow one another, or
-        stand below a name for such a column; and more than one cell is no bit, which could be a slip."""
-        if len(head) < 2 or not len(first):
-            return False
-        header = self._is_numbered(head, first) or not self._some_fit(head[1:], columns)
-        words = [self.cells.plain(cell) for cell in (first if header else [head[0], *first])]
-        if len(set(words)) < len(words) or set(words) & set(bits_words.MISSING):
-            return False
-        named = header and bool(INDEX.fullmatch(head[0].strip().lower()))
-        if set(words) <= set(bits_words.pair_of(set(words))):
-            return named
-        if all(map(bits_words.NUMBER.fullmatch, words)):
-            if not all(word.lstrip("-").isdigit() for word in words):
-                return False
-            numbers = sorted(map(int, words))
-            follow = numbers[-1] - numbers[0] == len(numbers) - 1
-            return named or follow and len(numbers) > (2 if header else 3)
-        return self._are_names(words) and (header or len(words) > 1)
-
-    def _is_numbered(self, head: list[str], first: list[str] | None = None) -> bool:
-        """Whether the first line numbers the columns from 0 or 1, as pandas does: four at least, which no slip makes of
-        a row; or, given the first column, beside an index that has such a column's name."""
-        texts = [text.strip() for text in head]
-        if first is not None:
-            words = [self.cells.plain(cell) for cell in first]
-            counts = len(words) > 2 and words == [str(k) for k in range(len(words))]
-            named = INDEX.fullmatch(texts[0].lower()) and (counts or self._are_names(words))
-            if not named:
-                return False
-            texts = texts[1:]
-        elif len(texts) < 4:
-            return False
-        return texts in ([str(k) for k in range(len(texts))], [str(k + 1) for k in range(len(texts))])
-
-    @staticmethod
-    def _are_names(words: list[str]) -> bool:
-        """Whether words that all differ name rows: each has a letter, or is a date, and none is a word for a bit."""
-        return len(set(words)) == len(words) and all(
-            re.search(r"[^\W\d_]|\d[-/:.]\d.*[-/:.]\d", word) and word not in (*bits_words.BITS, *bits_words.MISSING)
-            for word in words
-        )
-
-    def _fits(self, head: list[str], columns: list[set[str]]) -> list[bool]:
-        """Whether each cell of the first line could be a value of its column."""
-        fits = []
-        for text, cells in zip(head, columns):
-            word = self.cells.plain(text)
-            words = {word, *map(self.cells.plain, cells)} - set(bits_words.MISSING)
-            fits.append(word in bits_words.MISSING or words <= set(bits_words.pair_of(words)))
-        return fits
-
-    def _some_fit(self, head: list[str], columns: list[set[str]]) -> bool:
-        """Whether a cell of the first line that holds something could be a value of its column."""
-        named = [self.cells.plain(text) not in bits_words.MISSING for text in head]
-        return any(fit and there for fit, there in zip(self._fits(head, columns), named))
-
     def _is_header(self, head: list[str], columns: list[set[str]]) -> bool:
         """Whether the first line names the columns. Raises InputError where it could be either."""
-        fits = self._fits(head, columns)
+        fits = self.layout.fits(head, columns)
         if not any(columns):  # one line alone
             return not any(fits)
-        if self._is_numbered(head):
+        if self.layout.is_numbered(head):
             return True
         if all(fits):
             return False
-        if not self._some_fit(head, columns):
+        if not self.layout.some_fit(head, columns):
             return True
         cell = fits.index(False)
         line, column = self.cells.place(0, cell + len(self.head) - len(head))
