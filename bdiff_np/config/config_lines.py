@@ -293,4 +293,6 @@ def _dotted(path: Path) -> str:
 def _shown(value: Any) -> str:
     """A value as it would stand in the file, in one short line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
+    if not text.isprintable():  # YAML knows more line ends than JSON
+        text = json.dumps(value, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
