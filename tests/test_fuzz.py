@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import invoke
 from test_tables import READ, REFUSED
 
 from bdiff_np import config
@@ -226,3 +227,20 @@ def test_what_a_training_goes_on_from(damaged, number, record_property, capfd):
         path.write_bytes(whole[name])
     assert "Traceback" not in capfd.readouterr().err
     record_property("results", number)
+
+
+def test_commands(tmp_path, number, record_property):
+    """Through the command line: exit code 0 or 2, no traceback, and nothing written."""
+    bases = [content if isinstance(content, bytes) else content.encode() for content, *_ in READ.values()]
+    run = tmp_path / "run"
+    run.mkdir()
+    for case in range(number // 10):
+        rng = random.Random(case)
+        (run / "train.csv").write_bytes(mutated(rng, rng.choice(bases)))
+        settings = b"model: {T: 5, hidden: [4]}\ntraining: {epochs: 1}\n"
+        (run / "config.yaml").write_bytes(mutated(rng, settings) if case % 4 == 0 else settings)
+        found = invoke("train", run, "--dry-run", "--backend", "numpy")
+        assert found.exit_code in (0, 2) and isinstance(found.exception, SystemExit | None), (case, found.exception)
+        assert "Traceback" not in found.stderr and bool(found.stdout) == (found.exit_code == 0), case
+        assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "train.csv"]
+    record_property("commands", number // 10)
