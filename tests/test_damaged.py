@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import save
 from tiny import NET, invoke, make_run, newest
 
-from bdiff_np.runfolder import checkpoint, conclude, files, rundir
+from bdiff_np.errors import InputError
+from bdiff_np.runfolder import checkpoint, conclude, files, rundir, saving
 from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
 
@@ -256,10 +257,7 @@ def test_no_file_is_not_waited_for(run, name, make):
     try:
         if name in ("results.json", "checkpoint"):
             assert sentence("sample", run).startswith(f"{path}: ")
-        if name == "checkpoint":
-            assert f"{path}: is a" in invoke("train", run, "--resume").stderr
-        else:
-            assert f"{path}: " in sentence("train", run, "--resume")
+        assert f"{path}: " in sentence("train", run, "--resume")
     finally:
         watch.cancel()
 
@@ -356,3 +354,54 @@ def test_check_regular(tmp_path):
     (tmp_path / "link").symlink_to("file")
     for name in ("none", "file", "link"):
         files.check_regular(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_at_an_earlier_checkpoint(run):
+    """It would be written over after a training that begins again: refused before."""
+    path = rundir.checkpoint_path(newest(run), 2)
+    path.unlink()
+    os.mkfifo(path)
+    assert sentence("train", run, "--resume").startswith(f"{path}: is a pipe or a device, not a file")
+    with pytest.raises(InputError, match="is a pipe"):
+        files.write_own(path, b"text")
+
+
+def test_checkpoints_folder_is_made_again(run, monkeypatch):
+    """Removed between two trainings, and while one is under way."""
+    shutil.rmtree(newest(run) / "checkpoints")
+    step = training.Training.step
+
+    def removing(self):
+        if self.optimizer.taken == 15:
+            shutil.rmtree(newest(run) / "checkpoints")
+        return step(self)
+
+    monkeypatch.setattr(training.Training, "step", removing)
+    assert invoke("train", run, "--resume").exit_code == 0
+    assert list(rundir.checkpoints(newest(run))) == [2, 3]
+
+
+def test_a_full_disk_at_the_start(tmp_path, monkeypatch):
+    """Nothing half made is left."""
+    folder = make_run(tmp_path / "run")
+
+    def full(path, _):
+        raise InputError(f"{path}: cannot be written: no space")
+
+    monkeypatch.setattr(saving, "write_own", full)
+    assert "no space" in sentence("train", folder)
+    assert not (folder / "results").exists()
+
+
+def test_results_removed_in_the_first_epoch(tmp_path, monkeypatch):
+    """What is to be discarded is gone: no traceback."""
+    folder = make_run(tmp_path / "run")
+
+    def removing(self):
+        shutil.rmtree(folder / "results")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Training, "step", removing)
+    found = invoke("train", folder)
+    assert found.exit_code == 130 and "nothing is left behind" in found.stderr

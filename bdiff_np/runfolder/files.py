@@ -57,6 +57,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
                 os.close(folder)
 
 
+def write_own(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
+    """As `write_whole`, a file of a results folder, where a pipe has no place: who opens it waits for ever."""
+    check_regular(path)
+    write_whole(path, data)
+
+
 def check_regular(path: str | os.PathLike[str]) -> None:
     """Raises InputError for a path that is there and is no file, nor a link to one: who opens a pipe waits for ever."""
     if os.path.exists(path) and not os.path.isfile(path):

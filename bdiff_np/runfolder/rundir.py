@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bdiff_np.errors import InputError
 from bdiff_np.nets.custom import FILE as CODE
-from bdiff_np.runfolder.files import check_regular, write_whole
+from bdiff_np.runfolder.files import check_regular, write_own
 
 _RESULTS = re.compile(r"d_(\d\d)_(\d\d)_(\d{4})_t_(\d\d)_(\d\d)_(\d\d)(?:_(\d+))?")
 _CHECKPOINT = re.compile(r"model_epoch_([0-9]{1,15})\.safetensors")
@@ -67,7 +67,7 @@ def checkpoint_path(results: Path, epoch: int) -> Path:
 def write_json(path: Path, value: dict) -> None:
     """One line for each key: long lists stay short to read, and small values easy to find."""
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items())
-    write_whole(path, f"{{\n{lines}\n}}\n".encode())
+    write_own(path, f"{{\n{lines}\n}}\n".encode())
 
 
 def read_results(results: Path) -> dict:
