@@ -18,7 +18,7 @@ from bdiff_np.model import process_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.runfolder import checkpoint, rundir
 from bdiff_np.runfolder.changes import differences
-from bdiff_np.runfolder.files import check_regular, write_own
+from bdiff_np.runfolder.files import check_readable, check_regular, write_own
 from bdiff_np.runfolder.lock import Lock
 
 if TYPE_CHECKING:
@@ -104,9 +104,10 @@ def restore(run: Run) -> None:
     """Goes on from the newest checkpoint of the results folder that is whole and fits, or from the start where none is
     whole.
 
-    Raises InputError for a checkpoint that is no file, and where some are whole and none of them fits: its network or its history is gone, and to begin again
-    in this folder would lose what was trained.
+    Raises InputError for a checkpoint that is no file; and where some are whole and none of them fits: its network or
+    its history is gone, and to begin again in this folder would lose what was trained.
     """
+    check_readable(run.results / "checkpoints")
     # of a write that a kill cut off
     for left in [*run.results.glob(".*.tmp"), *run.results.glob("checkpoints/.*.tmp")]:
         left.unlink()
