@@ -4,6 +4,7 @@ with exit code 2."""
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import traceback
@@ -64,6 +65,13 @@ class Commands(click.Group):
                 raise
             frame = traceback.extract_tb(fault.__traceback__)[-1]
             raise Fault(f"`{frame.name}` is not written; {frame.filename}:{frame.lineno} says what it does") from None
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted", err=True)
+            sys.exit(130)
+        except PermissionError as fault:
+            if fault.filename is None:
+                raise
+            raise Fault(f"{fault.filename}: {fault.strerror}; allow it, or name another place") from None
         except MemoryError as fault:
             raise Fault(
                 f"the memory is full: {str(fault).rstrip('.') or 'an array does not fit'}; take smaller batches or "
@@ -108,6 +116,11 @@ def _open(source, backend: str, choose):
     if choice.backend != model.ops.name:
         click.echo(f"back end {choice.backend} (auto: {choice.reason})", err=True)
     return model.on(choice.backend)
+
+
+def _as_options(text: str) -> str:
+    """What the sampler says of arguments in Python, as options."""
+    return re.sub(r'method "(\w+)"', r"--method \1", text.replace("(limit)", "(--limit)"))
 
 
 def _seed(default: int | None = 0):
@@ -242,12 +255,15 @@ def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, know
                 bar.set_postfix_str(f"{found} found", refresh=False)
                 bar.update(drawn)
 
-            rows = sampler.draw(
-                model, n, seed=seed, steps=steps, known=held, method="rejection", limit=limit, progress=tell
-            )
+            try:
+                rows = sampler.draw(
+                    model, n, seed=seed, steps=steps, known=held, method="rejection", limit=limit, progress=tell
+                )
+            except InputError as fault:
+                raise InputError(_as_options(str(fault))) from None
     else:
         if held is not None:
-            click.echo(sampler.HEURISTIC, err=True)
+            click.echo(_as_options(sampler.HEURISTIC), err=True)
         batches = -(-n // sampler.rows_at_once(model))
         with progress(model.steps(steps).T * batches, "sampling", leave=False) as bar, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # said above, as a line

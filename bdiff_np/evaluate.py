@@ -137,7 +137,7 @@ def _until(enough: Callable[[float], float], estimator: _Estimator, progress) ->
         mean, error = float(weights @ means), float(np.sqrt((weights**2) @ np.square(errors)))
         if not np.isfinite(error) or number > 0 and error <= enough(mean) or sum(sizes) + 2 * wanted > MOST:
             return mean, error, sum(sizes)
-        needed = min(MOST, sum(sizes) * (error / enough(mean)) ** 2)
+        needed = min(MOST, sum(sizes) * min(MOST, error / enough(mean)) ** 2)
         expected = sum(sizes) + 2 * wanted
         while expected < needed and 2 * expected < MOST:
             expected = 2 * expected

@@ -998,6 +998,7 @@ def test_faulty_rows(run, command, text):
 def test_no_rows(run):
     """The sentence says what to put there and how to make an example."""
     (run / "train.txt").unlink()
+    (run / "val.txt").unlink()  # a single file of rows would be named instead
     said = refused(run, "train", run)
     assert f"{run}: has no train.txt" in said and "python cli.py data heartbeat" in said
 

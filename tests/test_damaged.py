@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -14,7 +16,10 @@ import pytest
 from safetensors.numpy import save
 from tiny import NET, invoke, make_run, newest
 
-from bdiff_np.runfolder import checkpoint, conclude, files, rundir
+import bdiff_np
+from bdiff_np import evaluate
+from bdiff_np.errors import InputError
+from bdiff_np.runfolder import checkpoint, conclude, files, rundir, saving
 from bdiff_np.runfolder import run as training
 from bdiff_np.show import pictures
 
@@ -256,10 +261,7 @@ def test_no_file_is_not_waited_for(run, name, make):
     try:
         if name in ("results.json", "checkpoint"):
             assert sentence("sample", run).startswith(f"{path}: ")
-        if name == "checkpoint":
-            assert f"{path}: is a" in invoke("train", run, "--resume").stderr
-        else:
-            assert f"{path}: " in sentence("train", run, "--resume")
+        assert f"{path}: " in sentence("train", run, "--resume")
     finally:
         watch.cancel()
 
@@ -356,3 +358,186 @@ def test_check_regular(tmp_path):
     (tmp_path / "link").symlink_to("file")
     for name in ("none", "file", "link"):
         files.check_regular(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_at_an_earlier_checkpoint(run):
+    """It would be written over after a training that begins again: refused before."""
+    path = rundir.checkpoint_path(newest(run), 2)
+    path.unlink()
+    os.mkfifo(path)
+    assert sentence("train", run, "--resume").startswith(f"{path}: is a pipe or a device, not a file")
+    with pytest.raises(InputError, match="is a pipe"):
+        files.write_own(path, b"text")
+
+
+def test_checkpoints_folder_is_made_again(run, monkeypatch):
+    """Removed between two trainings, and while one is under way."""
+    shutil.rmtree(newest(run) / "checkpoints")
+    step = training.Training.step
+
+    def removing(self):
+        if self.optimizer.taken == 15:
+            shutil.rmtree(newest(run) / "checkpoints")
+        return step(self)
+
+    monkeypatch.setattr(training.Training, "step", removing)
+    assert invoke("train", run, "--resume").exit_code == 0
+    assert list(rundir.checkpoints(newest(run))) == [2, 3]
+
+
+def test_a_full_disk_at_the_start(tmp_path, monkeypatch):
+    """Nothing half made is left."""
+    folder = make_run(tmp_path / "run")
+
+    def full(path, _):
+        raise InputError(f"{path}: cannot be written: no space")
+
+    monkeypatch.setattr(saving, "write_own", full)
+    assert "no space" in sentence("train", folder)
+    assert not (folder / "results").exists()
+
+
+def test_results_removed_in_the_first_epoch(tmp_path, monkeypatch):
+    """What is to be discarded is gone: no traceback."""
+    folder = make_run(tmp_path / "run")
+
+    def removing(self):
+        shutil.rmtree(folder / "results")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Training, "step", removing)
+    found = invoke("train", folder)
+    assert found.exit_code == 130 and "nothing is left behind" in found.stderr
+
+
+CONCLUSIONS = {
+    "bounds a number": {"bounds": 5},
+    "no samples": {"samples": {}},
+    "samples a text": {"samples": "x"},
+    "another bound": {"bounds": {"train": {"bits": "x"}}},
+    "no bounds": {"bounds": {}},
+}
+
+
+@pytest.mark.parametrize("case", CONCLUSIONS)
+def test_a_conclusion_that_does_not_fit_is_made_anew(run, case):
+    before = rundir.read_results(newest(run))
+    rundir.write_json(newest(run) / "results.json", {**before, **CONCLUSIONS[case]})
+    resumed = invoke("train", run, "--resume")
+    assert resumed.exit_code == 0 and "Traceback" not in resumed.stderr
+    after = rundir.read_results(newest(run))
+    assert after["samples"] == before["samples"] and after["bounds"].keys() == before["bounds"].keys()
+    assert "n_sequences" in after["bounds"]["train"]
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "train", "check-net"])
+def test_a_name_that_is_too_long(command):
+    said = sentence(command, "x" * 300)
+    assert said.endswith(": cannot be read: File name too long; take a shorter name") and len(said) < 300
+    with pytest.raises(InputError, match="too long"):
+        bdiff_np.load("x" * 5000)
+
+
+def test_what_may_not_be_read(run, monkeypatch):
+    """A folder, and a checkpoint, without the permission: root has it always, so the system is imitated."""
+    monkeypatch.setattr(files.os, "access", lambda *_: False)
+    with pytest.raises(InputError, match=f"^{run}: cannot be read: Permission denied; allow reading it"):
+        rundir.resolve(run)
+    monkeypatch.undo()
+    path, opening = last(run), Path.open
+
+    def denied(self, *arguments, **options):
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opening(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", denied)
+    assert sentence("sample", run) == f"{path}: cannot be read: Permission denied; allow reading it"
+
+
+def test_results_that_are_a_dangling_link(tmp_path):
+    folder = make_run(tmp_path / "run")
+    (folder / "results").symlink_to("nowhere")
+    last_line = sentence("train", folder).splitlines()[-1]
+    assert last_line == f"{folder / 'results'}: is a link that leads nowhere; remove it or mend it"
+
+
+def test_the_current_folder_is_gone(run, tmp_path):
+    (tmp_path / "gone").mkdir()
+    work = "import os, sys; os.rmdir(os.getcwd()); from bdiff_np.cli import main; main()"
+    command = [sys.executable, "-c", work, "sample", run, "-n", "2"]
+    found = subprocess.run(command, cwd=tmp_path / "gone", capture_output=True, text=True)
+    assert found.returncode == 0 and len(found.stdout.splitlines()) == 2, found.stderr
+
+
+def test_standard_input_is_closed(run):
+    work = "import sys; sys.stdin = None; from bdiff_np.cli import main; main()"
+    command = [sys.executable, "-c", work, "evaluate", run, "--data", "-"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 2 and found.stderr.endswith("standard input is closed; name a file\n")
+
+
+def test_numba_that_does_not_compile(run):
+    work = "from bdiff_np.cli import main; main()"
+    command = [sys.executable, "-c", work, "sample", run, "--backend", "numba"]
+    found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NUMBA_DISABLE_JIT": "1"})
+    assert found.returncode == 2 and "--backend numba: NUMBA_DISABLE_JIT is set" in found.stderr
+
+
+def test_a_tolerance_that_nothing_reaches(run, monkeypatch):
+    monkeypatch.setattr(evaluate, "FIRST", 64)
+    monkeypatch.setattr(evaluate, "MOST", 500)
+    assert invoke("evaluate", run, "--tolerance", "1e-300").exit_code == 0
+
+
+def test_interrupted_before_anything_stands(run, monkeypatch):
+    """Ctrl-C while modules are loaded: the code of a shell."""
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rundir, "resolve", stop)
+    found = invoke("sample", run)
+    assert (found.exit_code, found.stdout, found.stderr) == (130, "", "\ninterrupted\n")
+
+
+def test_the_sampler_speaks_of_options(run):
+    said = sentence("sample", run, "-n", 3, "--known", "11111111", "--limit", 5)
+    assert "(--limit)" in said and "take --method clamp, " in said
+    found = invoke("sample", run, "-n", 1, "--known", "1???????", "--method", "clamp")
+    assert "--method rejection draws" in found.stderr
+
+
+def test_a_key_of_the_whole_file_that_is_no_word(tmp_path):
+    folder = make_run(tmp_path / "run")
+    (folder / "config.yaml").write_text("? [a]\n: b")
+    assert sentence("train", folder).startswith(f"{folder / 'config.yaml'}:1:3: a key must be one word")
+
+
+USING = """from __future__ import annotations
+import os
+from dataclasses import dataclass
+from typing import ClassVar
+os.chdir("/")
+
+@dataclass
+class Sizes:
+    kind: ClassVar[str] = "x"
+    h: int = 3
+
+"""
+
+
+def test_a_network_with_dataclasses_that_changes_the_folder(tmp_path, monkeypatch):
+    """Paths relative to the folder where the command was given stay good."""
+    make_run(tmp_path / "run", USING + NET)
+    monkeypatch.chdir(tmp_path)
+    found = invoke("train", "run")
+    assert found.exit_code == 0, found.stderr
+    assert Path.cwd() == tmp_path and len(rundir.checkpoints(newest(tmp_path / "run"))) > 1
+
+
+def test_a_long_message_of_a_network(tmp_path):
+    folder = make_run(tmp_path / "run", NET + "raise ValueError('y' * 100000)\n")
+    assert len(sentence("train", folder)) < 1000

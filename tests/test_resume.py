@@ -176,7 +176,7 @@ def test_killed_while_the_results_folder_is_made(tmp_path, monkeypatch, write):
 
         return call
 
-    monkeypatch.setattr(saving, "write_whole", dying(saving.write_whole))
+    monkeypatch.setattr(saving, "write_own", dying(saving.write_own))
     monkeypatch.setattr(shutil, "copyfile", dying(shutil.copyfile))
     invoke("train", folder)
     monkeypatch.undo()
@@ -502,4 +502,16 @@ def test_nan_stops_with_the_cause(tmp_path, undisturbed, limit, good):
     others, _ = checkpoint.read(rundir.checkpoint_path(undisturbed(NET), 2))
     assert meta["step"] == 20 and all(np.isfinite(a).all() for a in tensors.values())
     assert all(tensors[name].tobytes() == others[name].tobytes() for name in tensors)
+    assert Model.load(folder).sample(3).shape == (3, 8)
+
+
+def test_nan_keeps_the_epochs_since_the_last_checkpoint(tmp_path, undisturbed):
+    """They are saved as of the step before the one that failed."""
+    folder = make_run(tmp_path / "run", POISONED.replace("LIMIT", "25"), save_every_n_epochs=10)
+    found = invoke("train", folder)
+    assert found.exit_code == 1 and "Traceback" not in found.stderr
+    kept = rundir.checkpoints(newest(folder))
+    assert list(kept) == [3] and f"the last good checkpoint is {kept[3]}" in found.stderr
+    tensors, meta = checkpoint.read(kept[3])
+    assert (meta["epoch"], meta["step"]) == (2, 25) and all(np.isfinite(a).all() for a in tensors.values())
     assert Model.load(folder).sample(3).shape == (3, 8)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bdiff_np.backends import Backend
-from bdiff_np.backends.install import pip
+from bdiff_np.backends.install import current_folder, pip
 from bdiff_np.backends.tryout import try_out
 from bdiff_np.errors import Unavailable
 
@@ -82,7 +82,7 @@ def install() -> str:
     root = Path(__file__).resolve().parents[2]
     if not (root / "setup.py").is_file():
         return f'{pip()} install "bdiff_np[{extra()}]"'
-    return f'{pip()} install -e "{"." if root == Path.cwd() else root}[{extra()}]"'
+    return f'{pip()} install -e "{"." if root == current_folder() else root}[{extra()}]"'
 
 
 class GPUBackend(Backend):

@@ -29,11 +29,16 @@ from bdiff_np.errors import Unavailable
 from bdiff_np.kernels.dense.dense_codes import CODES, Rates, drop_threshold, rates
 
 try:
+    from numba import config
+
     from bdiff_np.kernels.dense import dense_numba as dense
 except ImportError as fault:
     raise Unavailable(
         "numba", f"Numba cannot be imported ({fault})", "pip install numba, or take --backend numpy"
     ) from fault
+
+if config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise Unavailable("numba", "NUMBA_DISABLE_JIT is set, and nothing is compiled", "unset it, or take --backend numpy")
 
 name, on_device = "numba", False
 

@@ -252,9 +252,9 @@ class _Reading:
 
     def _fault(self, place: Place, path: Path, reason: str) -> None:
         self.suspects.add(path)
-        fault = (place, f"{_dotted(path)}: {reason}")
-        if not any(place == other and text.startswith(f"{_dotted(path)}: ") for other, text in self.faults):
-            self.faults.append(fault)
+        where = f"{_dotted(path)}: " if path else ""
+        if not any(place == other and text.startswith(where) for other, text in self.faults):
+            self.faults.append((place, f"{where}{reason}"))
 
 
 def _kinds(field: FieldInfo) -> dict[Any, type[BaseModel]]:

@@ -42,6 +42,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     name = shown(path)
     try:
         if os.fspath(path) == STDIN:
+            if sys.stdin is None:
+                raise InputError(f"{name} is closed; name a file")
             with _copied(sys.stdin.buffer, name) as file:
                 yield file
             return

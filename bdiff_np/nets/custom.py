@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -20,13 +22,17 @@ from typing import Any
 import numpy as np
 
 from bdiff_np import rng
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, short
 from bdiff_np.nets import Net
 from bdiff_np.params import Params
 from bdiff_np.rng import Key
 
 FILE = "reverse_model.py"
+WORDS = 500  # characters at most of what its exceptions say
 METHODS = "init", "forward", "backward"
+
+
+_numbers = itertools.count(1)  # of files executed
 
 
 class NetFault(InputError):
@@ -136,7 +142,8 @@ class CustomNet(Net):
 def load_class(path: Path) -> type:
     """Executes the file and returns its class ReverseModel. Call it only with a path inside a folder that the user
     named."""
-    module = ModuleType("reverse_model")
+    # known by a name of its own, which dataclasses and typing look it up by
+    module = ModuleType(f"_bdiff_np_reverse_model_{next(_numbers)}")
     module.__file__ = str(path)
     try:
         source = path.read_bytes()  # bytes: a coding line counts, as in any file of Python
@@ -145,6 +152,7 @@ def load_class(path: Path) -> type:
     with _guarded(path):
         # Not an import: its cache of compiled files would miss an edit within the same second, and litter the run
         # folder.
+        sys.modules[module.__name__] = module
         exec(compile(source, str(path), "exec"), module.__dict__)
     network = getattr(module, "ReverseModel", None)
     if not inspect.isclass(network):
@@ -157,7 +165,7 @@ def _guarded(path: Path, method: Any = None) -> Iterator[None]:
     """Around all that runs the user's code. method : the function called, whose line stands in for one that the
     exception does not have"""
     try:
-        with contextlib.redirect_stdout(sys.stderr), np.errstate():
+        with contextlib.redirect_stdout(sys.stderr), np.errstate(), _same_folder():
             yield
     except (KeyboardInterrupt, NetFault):
         raise
@@ -165,10 +173,25 @@ def _guarded(path: Path, method: Any = None) -> Iterator[None]:
         raise NetFault(f"{path}{_line(fault, path) or _line_of(method, path)}: {_words(fault)}") from fault
 
 
+@contextlib.contextmanager
+def _same_folder() -> Iterator[None]:
+    """Afterwards the current folder is what it was: paths of a run may be relative to it."""
+    try:
+        before = os.getcwd()
+    except OSError:  # it is gone
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            with contextlib.suppress(OSError):
+                os.chdir(before)
+
+
 def _words(fault: BaseException) -> str:
     """Type and message of an exception in one line."""
     try:
-        text = " ".join(str(fault.msg if isinstance(fault, SyntaxError) else fault).split())
+        text = short(fault.msg if isinstance(fault, SyntaxError) else fault, WORDS)
     except Exception:
         text = "its message cannot be made"
     return f"{type(fault).__name__}: {text}" if text else type(fault).__name__

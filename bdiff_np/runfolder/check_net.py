@@ -11,11 +11,13 @@ from bdiff_np.errors import InputError
 from bdiff_np.model import Model, family_of
 from bdiff_np.nets import netcheck
 from bdiff_np.runfolder import held_out
+from bdiff_np.runfolder.files import check_readable
 from bdiff_np.runfolder.opening import config_file, own_code
 
 
 def check_net(run: Path, seed: int) -> tuple[str, bool]:
     """A table of all parameters, and whether all their gradients are right."""
+    check_readable(run)
     if not run.is_dir():
         raise InputError(f"{run}: there is no such run folder")
     settings = config.load(config_file(run))

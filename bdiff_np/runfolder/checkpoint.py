@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bdiff_np.errors import InputError
-from bdiff_np.runfolder.files import check_regular, write_whole
+from bdiff_np.runfolder.files import check_readable, check_regular, write_own
 
 KEY, FORMAT = "bdiff_np", 1
 Number = Annotated[int, Field(ge=0, lt=2**53)]
@@ -66,7 +66,7 @@ def write(path: Path, tensors: dict[str, np.ndarray], meta: dict) -> None:
     meta = {**meta, "format": FORMAT}
     meta["crc32"] = checksum(tensors, meta)
     # One metadata key: several come out in another order at each save.
-    write_whole(path, save(tensors, metadata={KEY: json.dumps(meta, sort_keys=True)}))
+    write_own(path, save(tensors, metadata={KEY: json.dumps(meta, sort_keys=True)}))
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -74,9 +74,14 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     format."""
     from safetensors import SafetensorError, safe_open
 
+    check_readable(path)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint")
     check_regular(path)
+    try:
+        path.open("rb").close()
+    except OSError as fault:
+        raise InputError(f"{path}: cannot be read: {fault.strerror or fault}; allow reading it") from None
     try:
         with safe_open(str(path), "np") as file:
             text = (file.metadata() or {}).get(KEY)

@@ -6,7 +6,7 @@ from bdiff_np import __version__, evaluate, sample
 from bdiff_np.model import Model
 from bdiff_np.runfolder import rundir, saving
 from bdiff_np.runfolder.progress import progress
-from bdiff_np.show import pictures
+from bdiff_np.show import pictures, report
 
 EVALUATIONS = 1 << 19
 
@@ -42,11 +42,21 @@ def conclude(run) -> dict:
 
 
 def concluded(run) -> dict | None:
-    """What `conclude` left of a run that has come to its end, None where there is nothing yet."""
+    """What `conclude` left of a run that has come to its end, None where there is nothing yet, or
+    something else."""
     results = rundir.read_results(run.results)
     chosen = run.summary()["chosen_epoch"]  # another one than there was, where a checkpoint is lost
     whole = {"bounds", "samples"} <= results.keys() and results.get("chosen_epoch") == chosen
-    return results if run.finished and whole else None
+    return results if run.finished and whole and _fits(run, results) else None
+
+
+def _fits(run, results: dict) -> bool:
+    """Whether the content is what `conclude` would have written: all of it can be told."""
+    try:
+        report.conclusion(run, results)
+        return results["bounds"].keys() == ({"train"} if run.val_rows is None else {"train", "val"})
+    except Exception:  # of any kind, for anything may stand there
+        return False
 
 
 def take_chosen_weights(run) -> Model:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, short
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
@@ -57,11 +58,31 @@ def write_whole(path: str | os.PathLike[str], data: bytes | bytearray | memoryvi
                 os.close(folder)
 
 
+def write_own(path: str | os.PathLike[str], data: bytes | bytearray | memoryview) -> None:
+    """As `write_whole`, a file of a results folder, where a pipe has no place: who opens it waits for ever."""
+    check_regular(path)
+    write_whole(path, data)
+
+
 def check_regular(path: str | os.PathLike[str]) -> None:
     """Raises InputError for a path that is there and is no file, nor a link to one: who opens a pipe waits for ever."""
     if os.path.exists(path) and not os.path.isfile(path):
         what = "a folder" if os.path.isdir(path) else "a pipe or a device"
         raise InputError(f"{path}: is {what}, not a file; remove it, or put the file in its place")
+
+
+def check_readable(path: str | os.PathLike[str]) -> None:
+    """Raises InputError for a path that cannot be looked at, such as a name that is too long, and for a folder that may
+    not be read. One that is missing passes."""
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode) or os.access(path, os.R_OK | os.X_OK):
+            return
+        fault = OSError(errno.EACCES, os.strerror(errno.EACCES))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError for a null character
+        return
+    except OSError as other:
+        fault = other
+    raise InputError(f"{short(path)}: cannot be read{_reason(fault, 'allow reading it, or name another place')}")
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
@@ -108,7 +129,7 @@ def _obstacle(path: str | os.PathLike[str]) -> str | None:
     return None
 
 
-def _reason(fault: OSError) -> str:
+def _reason(fault: OSError, otherwise: str = "free it or name another place") -> str:
     """The system's own words and what to do, as the end of a sentence."""
     fixes = {
         errno.ENOSPC: "free some space or name another place",
@@ -117,4 +138,4 @@ def _reason(fault: OSError) -> str:
         errno.EROFS: "name another place",
         errno.ELOOP: "mend the link or name another place",
     }
-    return f": {fault.strerror or fault}; {fixes.get(fault.errno or 0, 'free it or name another place')}"
+    return f": {fault.strerror or fault}; {fixes.get(fault.errno or 0, otherwise)}"

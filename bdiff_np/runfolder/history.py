@@ -13,7 +13,7 @@ import numpy as np
 
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder import rundir
-from bdiff_np.runfolder.files import check_regular, write_whole
+from bdiff_np.runfolder.files import check_regular, write_own
 
 COLUMNS = ("epoch", "step", "seconds", "loss_bits", "val_bound_bits", "learning_rate", "gradient_norm")
 
@@ -66,7 +66,7 @@ class History:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.names)
         writer.writerows(zip(*self.columns.values()))
-        write_whole(results / "metrics.csv", text.getvalue().encode())
+        write_own(results / "metrics.csv", text.getvalue().encode())
 
     def summary(self) -> dict:
         """The lists of results.json."""

@@ -10,7 +10,7 @@ from bdiff_np import config as configuration
 from bdiff_np.errors import InputError
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.runfolder import changes, rundir, saving
-from bdiff_np.runfolder.files import check_regular
+from bdiff_np.runfolder.files import check_readable, check_regular
 from bdiff_np.runfolder.lock import Lock
 from bdiff_np.runfolder.run import Run
 
@@ -45,6 +45,7 @@ def resume(folder: Path, *, backend: str, sets: Sequence[str] = ()) -> Run:
 
     Raises InputError where there is none, where another process trains it, and for a change that cannot be.
     """
+    check_readable(folder / "results")
     every = [results for results in rundir.all_results(folder) if (results / "config.yaml").exists()]
     if not every:
         raise InputError(f"{folder}: nothing to resume, there are no results; leave --resume out")

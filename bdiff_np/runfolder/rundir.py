@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bdiff_np.errors import InputError
 from bdiff_np.nets.custom import FILE as CODE
-from bdiff_np.runfolder.files import check_regular, write_whole
+from bdiff_np.runfolder.files import check_readable, check_regular, write_own
 
 _RESULTS = re.compile(r"d_(\d\d)_(\d\d)_(\d{4})_t_(\d\d)_(\d\d)_(\d\d)(?:_(\d+))?")
 _CHECKPOINT = re.compile(r"model_epoch_([0-9]{1,15})\.safetensors")
@@ -30,6 +30,8 @@ def new_results(run: Path, now: datetime | None = None) -> Path:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=False)
             return folder
         except FileExistsError:
+            if not (run / "results").is_dir():
+                raise InputError(f"{run / 'results'}: is a link that leads nowhere; remove it or mend it") from None
             continue
         except OSError as fault:
             raise InputError(f"{folder}: cannot be made: {fault.strerror}") from None
@@ -67,7 +69,7 @@ def checkpoint_path(results: Path, epoch: int) -> Path:
 def write_json(path: Path, value: dict) -> None:
     """One line for each key: long lists stay short to read, and small values easy to find."""
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items())
-    write_whole(path, f"{{\n{lines}\n}}\n".encode())
+    write_own(path, f"{{\n{lines}\n}}\n".encode())
 
 
 def read_results(results: Path) -> dict:
@@ -134,6 +136,8 @@ def resolve(target: str | Path | None) -> Source:
         newest = max(every, key=_time)
         return Source(_chosen(newest), newest, newest.parent.parent, "nothing")
     path = Path(target)
+    for folder in (path, path / "results", path / "checkpoints"):
+        check_readable(folder)
     if path.is_file():
         inside = _CHECKPOINT.fullmatch(path.name) and path.parent.name == "checkpoints"
         results = path.resolve().parent.parent if inside else None
@@ -146,6 +150,7 @@ def resolve(target: str | Path | None) -> Source:
         run = path.resolve().parent.parent if path.resolve().parent.name == "results" else None
         return Source(_chosen(path), path, run, "results")
     for results in reversed(all_results(path)):
+        check_readable(results / "checkpoints")
         if checkpoints(results):
             return Source(_chosen(results), results, path, "run")
     raise InputError(f"{path}: holds no checkpoint and no results; train it first: python cli.py train {path}")

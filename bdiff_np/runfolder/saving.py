@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from bdiff_np.model import process_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.runfolder import checkpoint, rundir
 from bdiff_np.runfolder.changes import differences
-from bdiff_np.runfolder.files import check_regular, write_whole
+from bdiff_np.runfolder.files import check_readable, check_regular, write_own
 from bdiff_np.runfolder.lock import Lock
 
 if TYPE_CHECKING:
@@ -43,27 +44,33 @@ from bdiff_np.nets.{net} import NET  # noqa: F401
 def begin(run: Run) -> None:
     """Makes the results folder, with the configuration, as given and as resolved, and the network's file in it."""
     run.results, run.new = rundir.new_results(run.folder), True
-    code = run.code.read_bytes() if run.code else BUILT_IN.format(net=run.settings.model.net).encode()
-    write_whole(run.results / CODE, code)
-    write_whole(run.results / GIVEN, run.given)
-    run.lock = Lock(run.results)
-    write_config(run)  # last: with it the folder can be resumed
+    try:
+        code = run.code.read_bytes() if run.code else BUILT_IN.format(net=run.settings.model.net).encode()
+        write_own(run.results / CODE, code)
+        write_own(run.results / GIVEN, run.given)
+        run.lock = Lock(run.results)
+        write_config(run)  # last: with it the folder can be resumed
+    except Exception:  # a disk that is full
+        discard(run)
+        raise
 
 
 def write_config(run: Run) -> None:
     """The resolved configuration, in the results folder, where it does not stand there yet."""
     file, text = run.results / "config.yaml", configuration.dump(run.settings).encode()
     if not file.exists() or file.read_bytes() != text:
-        write_whole(file, text)
+        write_own(file, text)
 
 
 def discard(run: Run) -> None:
     """Removes the results folder of a new training that fails before its first epoch has ended."""
     if run.new and not run.epoch and not rundir.checkpoints(run.results):
         run.release()  # Windows removes no file that is open
-        shutil.rmtree(run.results)
-        if not any(run.results.parent.iterdir()):
-            run.results.parent.rmdir()
+        with suppress(FileNotFoundError):  # somebody else was quicker
+            shutil.rmtree(run.results)
+        with suppress(FileNotFoundError):
+            if not any(run.results.parent.iterdir()):
+                run.results.parent.rmdir()
 
 
 def save(run: Run, epoch: int) -> None:
@@ -83,7 +90,10 @@ def save(run: Run, epoch: int) -> None:
         "best": run.history.best, "grad_norm": run.training.optimizer.grad_norm,
         "wall_seconds": run.wall_seconds,
     }  # fmt: skip
-    checkpoint.write(rundir.checkpoint_path(run.results, epoch), tensors, meta)
+    path = rundir.checkpoint_path(run.results, epoch)
+    with suppress(OSError):  # removed meanwhile, perhaps; what is in the way is told by who writes
+        path.parent.mkdir(exist_ok=True)
+    checkpoint.write(path, tensors, meta)
 
 
 def _fingerprints(run: Run) -> list[int]:
@@ -94,12 +104,15 @@ def restore(run: Run) -> None:
     """Goes on from the newest checkpoint of the results folder that is whole and fits, or from the start where none is
     whole.
 
-    Raises InputError where some are whole and none of them fits: its network or its history is gone, and to begin again
-    in this folder would lose what was trained.
+    Raises InputError for a checkpoint that is no file; and where some are whole and none of them fits: its network or
+    its history is gone, and to begin again in this folder would lose what was trained.
     """
+    check_readable(run.results / "checkpoints")
     # of a write that a kill cut off
     for left in [*run.results.glob(".*.tmp"), *run.results.glob("checkpoints/.*.tmp")]:
         left.unlink()
+    for path in rundir.checkpoints(run.results).values():
+        check_regular(path)  # it will be written over
     passed, misfit = [], None
     for path in reversed(rundir.checkpoints(run.results).values()):
         try:

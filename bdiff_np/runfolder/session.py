@@ -10,6 +10,7 @@ from bdiff_np import config
 from bdiff_np.errors import InputError
 from bdiff_np.model import family_of, kind_of
 from bdiff_np.runfolder import conclude, opening, rundir, saving
+from bdiff_np.runfolder.files import check_readable
 from bdiff_np.runfolder.run import Run
 from bdiff_np.runfolder.signals import Watch
 from bdiff_np.runfolder.stopping import Stopped
@@ -108,6 +109,7 @@ def plan(folder: Path, sets: Sequence[str], *, backend: str) -> tuple[str, str]:
 
 def check(folder: Path, *, seed: int | None, resume: bool, dry_run: bool) -> None:
     """Raises InputError for a folder that is not there, and for options that contradict one another."""
+    check_readable(folder)
     if not folder.is_dir():
         kind = kind_of(family_of(config.load(os.devnull)))
         raise InputError(f"{folder}: there is no such run folder; {kind.example} {folder}")

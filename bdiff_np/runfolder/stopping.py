@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from bdiff_np.errors import InputError
@@ -21,7 +22,10 @@ class Stopped(RuntimeError):
 
 
 def diverged(run: Run, fault: Diverged) -> Stopped:
-    """What to raise when numbers are none."""
+    """What to raise when numbers are none. Whole epochs since the last checkpoint are saved, as of the step before."""
+    if run.epoch > max(rundir.checkpoints(run.results), default=0):
+        with suppress(Diverged, InputError):  # not finite either, or a disk that is full: told is why it stops
+            saving.save(run, run.epoch + 1)
     saving.discard(run)
     optimizer = run.training.optimizer
     return Stopped(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bdiff_np.runfolder.files import write_whole
+from bdiff_np.runfolder.files import write_own
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +49,7 @@ def samples(path: Path | str, rows: ArrayLike, settings: Any, *, title: str | No
     picture = _frames(rows[None], [title or ""], settings.shape)[0]
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", dpi=(150, 150))
-    write_whole(path, buffer.getvalue())
+    write_own(path, buffer.getvalue())
 
 
 def sample_evolution(path: Path | str, epochs: ArrayLike, examples: ArrayLike, settings: Any) -> None:
@@ -101,7 +101,7 @@ def _animate(
     duration = [frame_ms] * len(rest) + [LAST_FRAME_MS]
     buffer = io.BytesIO()
     first.save(buffer, format="GIF", save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
-    write_whole(path, buffer.getvalue())
+    write_own(path, buffer.getvalue())
 
 
 def _frames(rows: np.ndarray, titles: list[str], shape: tuple[int, int] | None) -> list[Image]:

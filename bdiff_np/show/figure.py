@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bdiff_np.runfolder.files import write_whole
+from bdiff_np.runfolder.files import write_own
 
 BLUE, VERMILION, ORANGE, GREEN, INK, GREY, PALE = (
     "#0072B2",
@@ -71,7 +71,7 @@ def figure(path: Path | str, height: float, panels: Sequence[float] = (1.0,)) ->
             figure.align_ylabels(axes)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_whole(path, buffer.getvalue())
+    write_own(path, buffer.getvalue())
 
 
 def x_axis(axes: Sequence[Any], x: np.ndarray, label: str, from_zero: bool = False) -> None:
