@@ -228,7 +228,9 @@ def find_file(kind: type[Data], folder: str | os.PathLike[str], split: str) -> P
     if split == "train" and not found:
         others = ", ".join(ending for ending in kind.ENDINGS[1:] if not ending.endswith(".gz"))
         others += ", .gz" * any(ending.endswith(".gz") for ending in kind.ENDINGS)
+        held = {name + ending for split in ("val", "test") for name in SPLITS[split] for ending in kind.ENDINGS}
         rows = [file.name for file in every if file.name.lower().endswith(kind.ENDINGS)]
+        rows = [name for name in rows if _split_name(name, kind.ENDINGS) not in held]
         if len(rows) == 1:
             ending = max((end for end in kind.ENDINGS if rows[0].lower().endswith(end)), key=len)
             raise InputError(f"{run}: has no train{kind.ENDINGS[0]}; if {rows[0]} are the rows, call it train{ending}")
