@@ -28,8 +28,11 @@ def separator_of(head: list[str]) -> str:
         counts = [line.count(mark) if mark != " " else int(mark in line) for line in lines]
         return max((counts.count(count) for count in set(counts) - {0}), default=0)
 
-    best = max(SEPARATORS, key=agreeing)  # the first of several
-    return best if 2 * sum(best in line for line in lines) > len(lines) else ""
+    def lines_with(mark: str) -> int:
+        return sum(mark in line for line in lines)
+
+    best = max(SEPARATORS, key=lambda mark: (agreeing(mark), lines_with(mark)))  # the first of several
+    return best if 2 * lines_with(best) >= max(1, len(lines)) else ""
 
 
 def _bare(line: str) -> str:

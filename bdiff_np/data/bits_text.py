@@ -44,7 +44,7 @@ def equal_lines(blocks: Iterable[bytes], separator: str) -> tuple[np.ndarray, in
                 if (b" " in block or b"\t" in block) and _several_digits(block):
                     return None
             block = block.translate(None, b" \t")
-        block = block.rstrip(b"\n")
+        block = block.rstrip(b"\r\n")
         if not block or empty:  # blank lines, of which there are some at the end at most
             empty = True
             if block:
