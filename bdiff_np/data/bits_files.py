@@ -11,14 +11,13 @@ import csv
 import gzip
 import io
 import os
-import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from bdiff_np.data import bits_cells, bits_formats, bits_table, bits_text, bits_words, source
+from bdiff_np.data import bits_cells, bits_formats, bits_layout, bits_table, bits_text, bits_words, source
 from bdiff_np.data.bits_arrays import Reading
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder.files import write_whole
@@ -77,6 +76,7 @@ def _read(path: str | os.PathLike[str], name: str, lower: str) -> Reading:
 
 
 def _read_text(file: BinaryIO, name: str) -> Reading:
+    """Rows of digits where all lines are equal; else a table, or the fault of what was meant to be digits."""
     head, skipped = _head(file, name)
     first = head[1].strip() if len(head) > 1 else ""
     separator = bits_cells.separator_of(head[1:])
@@ -85,21 +85,15 @@ def _read_text(file: BinaryIO, name: str) -> Reading:
         if not any(name in bits_words.BITS for name in names):
             skipped -= 1  # a header that begins with #
     found = None if skipped else bits_text.equal_lines(source.blocks(file, name), separator)
-    tokens = first.split()
-    several = any(len(token) > 1 for token in tokens)
-    if (
-        separator == " "
-        and len(tokens) > 1
-        and bits_text.DIGITS.fullmatch(first.encode())
-        and (several or found and len(tokens) < 3)
-    ):
+    if separator == " " and bits_text.may_be_lists(first, found is not None):
         bits_text.check_lists(file, name)
     if found is not None:
-        kept = {"separator": separator} if separator in bits_cells.SAID else {}
-        notes = [f"{bits_cells.SAID[mark]} between the columns" for mark in kept.values()]
-        if re.fullmatch("0[,;\t|]1", first):  # as pandas names two columns
-            notes.append(f"line 1 ({first[0]}, {first[-1]}) read as a row, not as names")
-        return Reading(*found, form=kept, notes=notes)
+        if separator not in bits_cells.SAID:
+            notes = bits_layout.read_as_row(first.split(","), 1) if separator == "," else []
+            return Reading(*found, notes=notes)
+        notes = [f"{bits_cells.SAID[separator]} between the columns"]
+        notes += bits_layout.read_as_row(first.split(separator), 1)
+        return Reading(*found, form={"separator": separator}, notes=notes)
     below = [line.strip() for line in head[2:4] if line.strip()]
     digits = bool(below) and all(len(line) > 1 and set(line) <= set("01") for line in below)
     if digits or separator in ("", " ") and bits_text.looks_like_digits(head[1:]):

@@ -13,6 +13,13 @@ INDEX = re.compile(  # how an index column is named
 )
 
 
+def read_as_row(row: list[str], line: int) -> list[str]:
+    """A note where a line that is read as a row could be names, as pandas numbers columns; else none."""
+    texts = [text.strip() for text in row]
+    numbered = texts == [str(k) for k in range(len(texts))]
+    return [f"line {line} ({', '.join(texts)}) read as a row, not as names"] * numbered
+
+
 class Layout:
     """What can be said of the first line and the first column.
 

@@ -185,9 +185,8 @@ class _Table:
             self.notes.append(_named(names))
         if index is not None:
             self.notes.append("column 1 left out as an index" + f" ({short(index, 30)})" * bool(index))
-        row = [text.strip() for text in self.head]
-        if not header and row == [str(k) for k in range(len(row))]:
-            self.notes.append(f"line {self.cells.skipped + 1} ({', '.join(row)}) read as a row, not as names")
+        if not header:
+            self.notes += bits_layout.read_as_row(self.head, self.cells.skipped + 1)
         self.notes += bits_words.notes_of(pairs, names)
         if not lists:
             raise self.cells.fault(self.cells.skipped + 1, 1, "there is no column of bits beside the index")

@@ -87,6 +87,15 @@ def looks_like_digits(head: list[str]) -> bool:
     return not text or 2 * (text.count("0") + text.count("1")) >= len(text) > len(words)
 
 
+def may_be_lists(first: str, equal: bool) -> bool:
+    """Whether lines of digits with blanks could be lists of numbers, by the first of them: one has several digits, or
+    there are two on each of equal lines."""
+    tokens = first.split()
+    if len(tokens) < 2 or not DIGITS.fullmatch(first.encode()):
+        return False
+    return max(map(len, tokens)) > 1 or equal and len(tokens) == 2
+
+
 def check_lists(file: BinaryIO, name: str) -> None:
     """Raises InputError for lines with blanks that can be read in two ways: as bits, or as lists of numbers, such as
     the items of market baskets, that happen to have no digits but 0 and 1."""

@@ -24,7 +24,6 @@ STDIN = "-"  # the name that means standard input
 PART = 1 << 22  # bytes read at a time
 LONGEST = 1 << 26  # bytes of a line
 GZIP, NPY, ZIP, PARQUET = b"\x1f\x8b", b"\x93NUMPY", b"PK\x03\x04", b"PAR1"  # how files of these formats begin
-_COPIED = "copied from a pipe"
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -85,7 +84,8 @@ def text_of(file: BinaryIO) -> BinaryIO:
     """The bytes of the text in an opened file, from its start: unpacked, and as UTF-8 where it begins with the mark of
     UTF-16 or UTF-8."""
     file.seek(0)
-    stream: BinaryIO = gzip.GzipFile(fileobj=file, mode="rb") if begins(file, GZIP) else file  # type: ignore[assignment]
+    packed = begins(file, GZIP)
+    stream: BinaryIO = gzip.GzipFile(fileobj=file, mode="rb") if packed else file  # type: ignore[assignment]
     start = stream.read(3)
     stream.seek(0)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
