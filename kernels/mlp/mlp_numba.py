@@ -1,10 +1,12 @@
 """A perceptron of dense layers in compiled code, on a slice of the rows at a time: forward and backward.
 
 What nets/layers.py does layer by layer with new arrays happens here inside one buffer, laid out once: all that a slice
-needs stays in the cache of the core that works on it. Two tricks save passes over it. A layer's input has one more
-column, of ones, so that the product with W and the row b that follows it in the parameters brings the bias, and its
-transpose with dz the gradient of both. And hidden arrays are that much wider too, so that what happens between two
-products is one loop over all rows, without ends of rows in it; the column too many stays finite and unused.
+needs stays in the cache of the core that works on it. Rows lie a whole number of cache lines apart (`pitch`), so that
+what happens between two products is one loop over all rows, in aligned vectors and without ends of rows in it; what
+lies behind the end of a row stays finite and unused.
+
+Rows of a batch are in the order of t (rng.stratified_t), so that in a large batch many that follow one another share
+it: a run. Scale and shift of the units are worked out once for each run.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from bdiff_np.kernels.dense import dense_numba as dense
+from bdiff_np.kernels.dense import product_numba as product
 from bdiff_np.kernels.dense.dense_codes import CODES
 from bdiff_np.kernels.mlp.mlp_plan import parameter_offsets
-from bdiff_np.kernels.shared import blas_numba
-from bdiff_np.kernels.shared.blas_numba import multiply, multiply_left, multiply_right
 from bdiff_np.kernels.shared.compiled_numba import njit
 
-ALIGN = 16  # floats of a cache line
-N_IN, N_OUT, CODE, W, F, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
+LINE = 16  # floats of a cache line
+FAR = 256  # floats of a row from which an even number of lines would put all rows in the same few sets of the cache
+N_IN, N_OUT, CODE, W, F_, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
 LAYER, OF_FILM, FIRST, LAST, START, STOP = range(6)  # columns of Plan.tiles
 TILE = 1 << 19  # parameters of a tile, about
 f32 = np.float32
@@ -37,36 +39,39 @@ class Plan(NamedTuple):
     tiles: np.ndarray
     features: np.ndarray  # (T + 1, n) float32, features of time
     odds: np.ndarray  # (T + 1,) float32, or empty
+    one: np.ndarray  # (1,) float32, a 1
     slots: np.ndarray  # (2,) int64: offset of the features in the buffer, and all floats of a row
-    sgemm: int  # address of cblas_sgemm
+    panels: int  # floats of room that a thread needs for products
+    product: int  # their address
 
 
 def make_plan(net) -> Plan:
-    """Lays out a network with `dense`, its layers, `features` and `odds` (nets/mlp.py). Only where BLAS shows its
-    sgemm."""
-    sgemm = blas_numba.sgemm()
-    assert sgemm is not None, "build() has asked"
+    """Lays out a network with `dense`, its layers, `features` and `odds` (nets/mlp.py). Only where there is a product
+    to call."""
+    address = product.address()
+    assert address is not None, "build() has asked"
     places, used = parameter_offsets(net), 0
 
     def take(width: int) -> int:
         nonlocal used
-        used += -(-width // ALIGN) * ALIGN
-        return used - -(-width // ALIGN) * ALIGN
+        used += pitch(width)
+        return used - pitch(width)
 
-    inputs, features = take(net.dense[0].shapes[f"{net.dense[0].name}/W"][0] + 1), take(net.features.shape[1])
-    rows, tiles = [], []
+    inputs, features = take(net.dense[0].shapes[f"{net.dense[0].name}/W"][0]), take(net.features.shape[1])
+    rows, tiles, widest = [], [], 0
     for k, layer in enumerate(net.dense):
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
+        widest = max(widest, n_in, n_out)
         row = np.zeros(11, np.int64)
         row[[N_IN, N_OUT, W]] = n_in, n_out, places[f"{layer.name}/W"]
         if layer is net.dense[-1]:
             row[[X, U, DZ]] = inputs, take(n_out), take(n_out)
         else:
-            row[[CODE, F]] = CODES[layer.activation], places[f"{layer.name}/F"]
-            row[[X, U, Y, SCALE, SHIFT, DZ]] = inputs, *(take(n_out + 1) for _ in range(5))
+            row[[CODE, F_]] = CODES[layer.activation], places[f"{layer.name}/F"]
+            row[[X, U, Y, SCALE, SHIFT, DZ]] = inputs, *(take(n_out) for _ in range(5))
             inputs = row[Y]
         rows.append(row)
-        for of_film, height, width, at in ((0, n_in + 1, n_out, row[W]), (1, layer.film, 2 * n_out, row[F])):
+        for of_film, height, width, at in ((0, n_in + 1, n_out, row[W]), (1, layer.film, 2 * n_out, row[F_])):
             parts = -(-height * width // TILE)
             edges = [height * part // parts for part in range(parts + 1)] if height else []
             tiles += [
@@ -75,7 +80,23 @@ def make_plan(net) -> Plan:
             ]
     odds = np.zeros(0, f32) if net.odds is None else net.odds
     slots = np.array((features, used), np.int64)
-    return Plan(np.array(rows), np.array(tiles, np.int64), net.features, odds, slots, sgemm)
+    return Plan(
+        np.array(rows), np.array(tiles, np.int64), net.features, odds, np.ones(1, f32), slots,
+        product.room(product.CHUNK, widest), address,
+    )  # fmt: skip
+
+
+def pitch(width: int) -> int:
+    """Floats from one row of an array to the next."""
+    lines = -(-width // LINE)
+    return LINE * (lines + (lines % 2 == 0 and LINE * lines >= FAR))
+
+
+def aligned(count: int, floats: int) -> np.ndarray:
+    """Zeros, (count, floats) float32, whose rows begin with a cache line; floats : a multiple of LINE"""
+    raw = np.zeros(count * floats + LINE, f32)
+    start = -(raw.ctypes.data // 4) % LINE
+    return raw[start : start + count * floats].reshape(count, floats)
 
 
 @njit
@@ -85,10 +106,36 @@ def copy(x, out):
 
 
 @njit(inline="always")
-def array_at(plan, buffer, slot, B, width):
-    """The array (B, width) that begins at a slot of the buffer."""
+def _pitch(width):
+    lines = (width + LINE - 1) // LINE
+    return LINE * (lines + 1) if lines % 2 == 0 and LINE * lines >= FAR else LINE * lines
+
+
+@njit(inline="always")
+def array_at(plan, buffer, slot, B, far):
+    """The array (B, far) that begins at a slot of the buffer."""
     start = slot * (buffer.size // plan.slots[1])
-    return buffer[start : start + B * width].reshape(B, width)
+    return buffer[start : start + B * far].reshape(B, far)
+
+
+@njit(inline="always")
+def padded(plan, buffer, slot, B, width):
+    """The array (B, pitch of the width) that begins at a slot of the buffer."""
+    return array_at(plan, buffer, slot, B, _pitch(width))
+
+
+@njit(inline="always")
+def outputs(plan, buffer, slot, B):
+    """The network's output, or its gradient: the last layer's U or DZ, (B, M), which families read without ends of
+    rows."""
+    layer = plan.layers[plan.layers.shape[0] - 1]
+    return array_at(plan, buffer, layer[slot], B, layer[N_OUT])
+
+
+@njit(inline="always")
+def _out(width, last):
+    """Floats from row to row of a layer's U and DZ."""
+    return width if last else _pitch(width)
 
 
 @njit(inline="always")
@@ -98,80 +145,113 @@ def weight(flat, start, height, width):
 
 
 @njit
-def forward(plan, params, buffer, B, shared):
-    """All layers, for B rows.
-
-    shared : (n,) scale beside shift of each hidden layer, if all rows are at one t; then `features` are not needed.
-        Else empty
-    """
-    count = plan.features.shape[1]
-    features = array_at(plan, buffer, plan.slots[0], B, count)
-    start = 0
-    for k in range(plan.layers.shape[0]):
-        layer = plan.layers[k]
-        n_in, n_out = layer[N_IN], layer[N_OUT]
-        x, matrix = array_at(plan, buffer, layer[X], B, n_in + 1), weight(params, layer[W], n_in + 1, n_out)
-        if k + 1 == plan.layers.shape[0]:
-            multiply(plan.sgemm, x, matrix, array_at(plan, buffer, layer[U], B, n_out), f32(0))
-            return
-        u, y = array_at(plan, buffer, layer[U], B, n_out + 1), array_at(plan, buffer, layer[Y], B, n_out + 1)
-        scale, shift = (
-            array_at(plan, buffer, layer[SCALE], B, n_out + 1),
-            array_at(plan, buffer, layer[SHIFT], B, n_out + 1),
-        )
-        multiply(plan.sgemm, x, matrix, u[:, :n_out], f32(0))
-        if shared.size > 0:
-            for r in range(B):
-                copy(shared[start : start + n_out], scale[r, :n_out])
-                copy(shared[start + n_out : start + 2 * n_out], shift[r, :n_out])
-            start += 2 * n_out
-        else:
-            table = weight(params, layer[F], count, 2 * n_out)
-            multiply(plan.sgemm, features, table[:, :n_out], scale[:, :n_out], f32(0))
-            multiply(plan.sgemm, features, table[:, n_out:], shift[:, :n_out], f32(0))
-        dense.film_act(layer[CODE], u.reshape(-1), scale.reshape(-1), shift.reshape(-1), y.reshape(-1))
+def find_runs(t, runs):
+    """First row of each run of equal t, and the number of rows behind the last, into `runs`; returns how many runs
+    there are. Where hardly any two rows share a t, each row is a run of its own: the loops over all rows are
+    faster."""
+    B, count = t.size, 0
+    for r in range(B):
+        if r == 0 or t[r] != t[r - 1]:
+            runs[count] = r
+            count += 1
+    if 2 * count > B:
+        count = B
         for r in range(B):
-            y[r, n_out] = f32(1)
+            runs[r] = r
+    runs[count] = B
+    return count
+
+
+@njit(inline="always")
+def _film(plan, buffer, layer, B, count):
+    """Scale and shift of a layer's units, a row for each of `count` runs. Of fewer runs than rows both lie in the
+    place of scale, and that of shift is free for the activation's slope."""
+    place = padded(plan, buffer, layer[SCALE], B, layer[N_OUT])
+    if count == B:
+        return place, padded(plan, buffer, layer[SHIFT], B, layer[N_OUT])
+    return place[:count], place[count : 2 * count]
 
 
 @njit
-def backward(plan, params, buffer, B):
-    """From the last layer's dz down to the first's, for B rows; the gradients of scale and shift take their places."""
+def forward(plan, params, buffer, runs, shared, panels):
+    """All layers, for the rows of the runs.
+
+    runs : (n + 1,) int64, find_runs
+    shared : (m,) scale beside shift of each hidden layer, if all rows are one run; then `features` are not needed. Else
+        empty
+    panels : (plan.panels,) float32, the thread's
+    """
+    count, B = runs.size - 1, runs[runs.size - 1]
+    F = plan.features.shape[1]
+    features = padded(plan, buffer, plan.slots[0], B, F)[:count, :F]
+    start, last = 0, plan.layers.shape[0] - 1
+    for k in range(last + 1):
+        layer = plan.layers[k]
+        n_in, n_out = layer[N_IN], layer[N_OUT]
+        x, u = padded(plan, buffer, layer[X], B, n_in), array_at(plan, buffer, layer[U], B, _out(n_out, k == last))
+        end = layer[W] + n_in * n_out
+        product.multiply_bias(
+            plan.product, x[:, :n_in], weight(params, layer[W], n_in, n_out), params[end : end + n_out], u[:, :n_out],
+            panels,
+        )  # fmt: skip
+        if k == last:
+            return
+        scale, shift = _film(plan, buffer, layer, B, count)
+        if shared.size > 0:
+            copy(shared[start : start + n_out], scale[0, :n_out])
+            copy(shared[start + n_out : start + 2 * n_out], shift[0, :n_out])
+            start += 2 * n_out
+        else:
+            table = weight(params, layer[F_], F, 2 * n_out)
+            product.multiply(plan.product, features, table[:, :n_out], scale[:, :n_out], panels)
+            product.multiply(plan.product, features, table[:, n_out:], shift[:, :n_out], panels)
+        y, slope = padded(plan, buffer, layer[Y], B, n_out), padded(plan, buffer, layer[SHIFT], B, n_out)
+        if count == B:
+            dense.film_act(layer[CODE], u.reshape(-1), scale.reshape(-1), shift.reshape(-1), y.reshape(-1))
+        else:
+            dense.film_runs(u, scale, shift, runs, y)
+            dense.act(layer[CODE], y.reshape(-1), slope.reshape(-1))
+
+
+@njit
+def backward(plan, params, buffer, runs, panels):
+    """From the last layer's dz down to the first's; the gradients of scale and shift take their places."""
+    count, B = runs.size - 1, runs[runs.size - 1]
     last = plan.layers.shape[0] - 1
     for k in range(last - 1, -1, -1):
         layer, above = plan.layers[k], plan.layers[k + 1]
         n_out, n_above = layer[N_OUT], above[N_OUT]
-        dz, dz_above = (
-            array_at(plan, buffer, layer[DZ], B, n_out + 1),
-            array_at(plan, buffer, above[DZ], B, n_above if k + 1 == last else n_above + 1),
+        dz = padded(plan, buffer, layer[DZ], B, n_out)
+        dz_above = array_at(plan, buffer, above[DZ], B, _out(n_above, k + 1 == last))
+        product.multiply_right(
+            plan.product, dz_above[:, :n_above], weight(params, above[W], n_out, n_above), dz[:, :n_out], panels
         )
-        multiply_right(
-            plan.sgemm, dz_above[:, :n_above], weight(params, above[W], n_out, n_above), dz[:, :n_out], f32(0)
-        )
-        u, scale = array_at(plan, buffer, layer[U], B, n_out + 1), array_at(plan, buffer, layer[SCALE], B, n_out + 1)
-        slope = array_at(plan, buffer, layer[SHIFT], B, n_out + 1)
-        dense.film_act_backward(dz.reshape(-1), u.reshape(-1), scale.reshape(-1), slope.reshape(-1))
+        u, slope = padded(plan, buffer, layer[U], B, n_out), padded(plan, buffer, layer[SHIFT], B, n_out)
+        scale, shift = _film(plan, buffer, layer, B, count)
+        if count == B:
+            dense.film_act_backward(dz.reshape(-1), u.reshape(-1), scale.reshape(-1), slope.reshape(-1))
+        else:
+            dense.film_runs_backward(dz, u, slope, scale, shift, runs)
 
 
 @njit
-def weight_gradient(plan, buffer, B, tile, grads, add):
-    """One tile of the parameters' gradients, for B rows, into `grads` or, if `add`, on top of it; backward has been
-    there."""
+def weight_gradient(plan, buffer, runs, tile, grads, add, panels):
+    """One tile of the parameters' gradients into `grads` or, if `add`, on top of it; backward has been there."""
+    count, B = runs.size - 1, runs[runs.size - 1]
     k, first, last = tile[LAYER], tile[FIRST], tile[LAST]
-    layer, beta = plan.layers[k], f32(1) if add else f32(0)
+    layer = plan.layers[k]
     n_in, n_out = layer[N_IN], layer[N_OUT]
     if tile[OF_FILM] != 0:
-        count = plan.features.shape[1]
-        features, table = array_at(plan, buffer, plan.slots[0], B, count), weight(grads, layer[F], count, 2 * n_out)
-        scale, shift = (
-            array_at(plan, buffer, layer[SCALE], B, n_out + 1),
-            array_at(plan, buffer, layer[SHIFT], B, n_out + 1),
-        )
-        multiply_left(plan.sgemm, features[:, first:last], scale[:, :n_out], table[first:last, :n_out], beta)
-        multiply_left(plan.sgemm, features[:, first:last], shift[:, :n_out], table[first:last, n_out:], beta)
-    else:
-        dz = array_at(plan, buffer, layer[DZ], B, n_out if k + 1 == plan.layers.shape[0] else n_out + 1)
-        x = array_at(plan, buffer, layer[X], B, n_in + 1)
-        multiply_left(
-            plan.sgemm, x[:, first:last], dz[:, :n_out], weight(grads, layer[W], n_in + 1, n_out)[first:last], beta
-        )
+        F = plan.features.shape[1]
+        features, table = padded(plan, buffer, plan.slots[0], B, F), weight(grads, layer[F_], F, 2 * n_out)
+        scale, shift = _film(plan, buffer, layer, B, count)
+        now = features[:count, first:last]
+        product.multiply_left(plan.product, now, scale[:, :n_out], table[first:last, :n_out], add, panels)
+        product.multiply_left(plan.product, now, shift[:, :n_out], table[first:last, n_out:], add, panels)
+        return
+    dz = array_at(plan, buffer, layer[DZ], B, _out(n_out, k + 1 == plan.layers.shape[0]))[:, :n_out]
+    x, both = padded(plan, buffer, layer[X], B, n_in), weight(grads, layer[W], n_in + 1, n_out)
+    rows = min(last, n_in)
+    product.multiply_left(plan.product, x[:, first:rows], dz, both[first:rows], add, panels)
+    if last > n_in:
+        product.sum_rows(plan.product, plan.one, dz, both[n_in:], add, panels)

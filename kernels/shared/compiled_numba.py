@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numba
 
 from bdiff_np.kernels.shared.compiled import cache_folder
@@ -17,9 +19,26 @@ def njit(function=None, **options):
     """
     if function is None:
         return lambda f: njit(f, **options)
+    with _kept() as kept:
+        return numba.njit(cache=kept, _nrt=False, no_cfunc_wrapper=True, **options)(function)
+
+
+def cfunc(signature, **options):
+    """numba.cfunc, to be called by its address, kept on disk as well."""
+
+    def compiled(function):
+        with _kept() as kept:
+            return numba.cfunc(signature, cache=kept, _nrt=False, **options)(function)
+
+    return compiled
+
+
+@contextmanager
+def _kept():
+    """Whether what is compiled inside can be kept, in the folder for this version."""
     before, folder = numba.config.CACHE_DIR, cache_folder()
     numba.config.CACHE_DIR = str(folder or "")
     try:
-        return numba.njit(cache=folder is not None, _nrt=False, no_cfunc_wrapper=True, **options)(function)
+        yield folder is not None
     finally:
         numba.config.CACHE_DIR = before

@@ -22,7 +22,6 @@ from bdiff_np.kernels.training import input_numba
 
 u64 = np.uint64
 TOGETHER = 128  # rows that a thread walks
-FEW = 4  # rows that the network is asked for at least: with fewer, BLAS takes other ways and rounds differently
 BLOCK = 256  # of steps, whose tables are worked out together
 
 
@@ -30,6 +29,8 @@ class Space(NamedTuple):
     """What each thread needs for R rows."""
 
     buffer: np.ndarray  # (threads, R * floats) float32, the network's
+    panels: np.ndarray  # (threads, plan.panels) float32, for products
+    runs: np.ndarray  # (threads, 2) int64: 0 and the number of rows that the network is asked for
     work: np.ndarray  # (threads, work * R * D) float32, the family's
     x: np.ndarray  # (threads, R, D): the rows that the network is asked for
     row: np.ndarray  # (threads, R) int64: which they are
@@ -69,9 +70,10 @@ class FusedChain:
         )
         self.plan, self.threads = mlp.make_plan(model.net), threads or crew.cores()
         self._blocks: dict[int, np.ndarray] = {}
-        n, R, D = self.threads, max(FEW, min(TOGETHER, rows)), model.D
+        n, R, D = self.threads, max(2, min(TOGETHER, rows)), model.D
         self.space = Space(
-            np.zeros((n, R * int(self.plan.slots[1])), np.float32), np.zeros((n, kernels.work * R * D), np.float32),
+            mlp.aligned(n, R * int(self.plan.slots[1])), mlp.aligned(n, self.plan.panels), np.zeros((n, 2), np.int64),
+            np.zeros((n, kernels.work * R * D), np.float32),
             np.zeros((n, R, D), model.x_dtype), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n,
             R * -(-D // 8), 4), np.uint64),
         )  # fmt: skip
@@ -141,17 +143,13 @@ def _step(plan, law, params, space, walk, where):
             count += 1
     if count == 0:
         return
-    asked = max(count, FEW)
-    x_t, every, buffer = chosen[:asked], space.t[rank, :asked], space.buffer[rank]
-    for r in range(count, asked):
-        mlp.copy(chosen[0], chosen[r])
-    for r in range(asked):
+    x_t, every, buffer, runs = chosen[:count], space.t[rank, :count], space.buffer[rank], space.runs[rank]
+    for r in range(count):
         every[r] = t
+    runs[1] = count
     input_numba.read_at(plan, law, x_t, walk.time[t], buffer)
-    mlp.forward(plan, params, buffer, asked, walk.tables[s])
-    last = plan.layers[plan.layers.shape[0] - 1]
-    out = mlp.array_at(plan, buffer, last[mlp.U], asked, last[mlp.N_OUT])
-    family.p_sample(law, every[:count], out[:count], words[:count], space.work[rank], x_t[:count])
+    mlp.forward(plan, params, buffer, runs, walk.tables[s], space.panels[rank])
+    family.p_sample(law, every, mlp.outputs(plan, buffer, mlp.U, count), words[:count], space.work[rank], x_t)
     for r in range(count):
         at = lo + row[r]
         for d in range(D):

@@ -74,7 +74,8 @@ class FusedSteps:
             optimizer.ema.flat, optimizer.decayed.astype(np.uint8),
         )  # fmt: skip
         self.space = Space(
-            buffer=np.zeros((n, R * floats), np.float32), work=np.zeros((n, kernels.work * R * D), np.float32),
+            buffer=mlp.aligned(n, R * floats), panels=mlp.aligned(self.threads, self.plan.panels),
+            runs=np.zeros((n, R + 2), np.int64), work=np.zeros((n, kernels.work * R * D), np.float32),
             x0=np.zeros((n, R, D), rows.dtype), x_t=np.zeros((n, R, D), x_dtype or rows.dtype),
             t=np.zeros((n, R), np.int64),
             words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums),
@@ -144,6 +145,8 @@ class Space(NamedTuple):
     threads tell each other."""
 
     buffer: np.ndarray  # (n, R * floats) float32, the network's
+    panels: np.ndarray  # (threads, plan.panels) float32, for products
+    runs: np.ndarray  # (n, R + 2) int64: how many there are, and mlp.find_runs
     work: np.ndarray  # (n, work * R * D) float32, the family's
     x0: np.ndarray  # (n, R, D) of the data's dtype
     x_t: np.ndarray  # (n, R, D)
@@ -174,7 +177,7 @@ class Steps(NamedTuple):
 def _slice(plan, law, weights, space, steps, where):
     """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the
     space."""
-    s, lo, hi, place = where
+    s, lo, hi, place, rank = where
     B, D, T, step = hi - lo, space.x_t.shape[2], steps.T, u64(steps.first + s)
     x0, x_t, t, buffer = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place]
     blocks = (D + 7) // 8
@@ -186,15 +189,19 @@ def _slice(plan, law, weights, space, steps, where):
         mlp.copy(steps.x0[s, (lo + r) % steps.x0.shape[1]], x0[r])
     philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
     family.q_sample(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
-    input_numba.read(plan, law, x_t, t, buffer)
-    mlp.forward(plan, weights.params, buffer, B, buffer[:0])
-    last = plan.layers[plan.layers.shape[0] - 1]
-    out, dout = (
-        mlp.array_at(plan, buffer, last[mlp.U], B, last[mlp.N_OUT]),
-        mlp.array_at(plan, buffer, last[mlp.DZ], B, last[mlp.N_OUT]),
-    )
+    space.runs[place, 0] = mlp.find_runs(t, space.runs[place, 1:])
+    runs, panels = _runs(space, place), space.panels[rank]
+    input_numba.read(plan, law, x_t, t, runs, buffer)
+    mlp.forward(plan, weights.params, buffer, runs, buffer[:0], panels)
+    out, dout = mlp.outputs(plan, buffer, mlp.U, B), mlp.outputs(plan, buffer, mlp.DZ, B)
     family.kl_grad(law, t, out, x0, x_t, space.work[place], dout, space.kl[lo : hi if steps.logged[s] else lo])
-    mlp.backward(plan, weights.params, buffer, B)
+    mlp.backward(plan, weights.params, buffer, runs, panels)
+
+
+@njit(inline="always")
+def _runs(space, place):
+    """The runs of the slice that lies there."""
+    return space.runs[place, 1 : space.runs[place, 0] + 2]
 
 
 @njit
@@ -209,24 +216,28 @@ def _group(plan, law, weights, space, steps, task):
     s, group, rank = task
     (start, stop), R = _rows(steps, space, group), space.t.shape[1]
     if weights.grads.shape[0] < space.groups:
-        _slice(plan, law, weights, space, steps, (s, start, stop, group))
+        _slice(plan, law, weights, space, steps, (s, start, stop, group, rank))
         return
     for lo in range(start, stop, R):
         hi = min(lo + R, stop)
-        _slice(plan, law, weights, space, steps, (s, lo, hi, rank))
+        _slice(plan, law, weights, space, steps, (s, lo, hi, rank, rank))
         for k in range(plan.tiles.shape[0]):
-            mlp.weight_gradient(plan, space.buffer[rank], hi - lo, plan.tiles[k], weights.grads[group], lo > start)
+            mlp.weight_gradient(
+                plan, space.buffer[rank], _runs(space, rank), plan.tiles[k], weights.grads[group], lo > start,
+                space.panels[rank],
+            )  # fmt: skip
 
 
 @njit
-def _sum(plan, weights, space, steps, k):
+def _sum(plan, weights, space, k, rank):
     """Part k of the whole gradient, into the first of the gradients; returns the sum of its squares."""
     grads = weights.grads
     if grads.shape[0] < space.groups:
         tile = plan.tiles[k]
         for group in range(space.groups):
-            start, stop = _rows(steps, space, group)
-            mlp.weight_gradient(plan, space.buffer[group], stop - start, tile, grads[0], group > 0)
+            mlp.weight_gradient(
+                plan, space.buffer[group], _runs(space, group), tile, grads[0], group > 0, space.panels[rank]
+            )
         lo, hi = tile[mlp.START], tile[mlp.STOP]
     else:
         lo, hi = _piece(space, grads.shape[1], k)
@@ -269,7 +280,7 @@ def take(own, plan, law, weights, space, steps):
         for i in range(sums):
             k = (i + crew.first(own, sums)) % sums
             if not crew.taken(own, k, 3 * s + 1):
-                space.squares[k] = _sum(plan, weights, space, steps, k)
+                space.squares[k] = _sum(plan, weights, space, k, own.rank)
                 crew.done(own)
         before += sums
         if not crew.ready(own, before):

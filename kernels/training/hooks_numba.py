@@ -20,7 +20,7 @@ from __future__ import annotations
 from numba import types
 from numba.extending import overload
 
-from bdiff_np.kernels.shared import blas_numba
+from bdiff_np.kernels.dense import product_numba
 
 
 def read_rows(law, x_t, out):
@@ -46,8 +46,8 @@ def p_sample(law, t, out, words, work, x_t):
 
 def can_fuse(net, kernels) -> bool:
     """Whether the fused paths can take a network and a family's kernels: dense layers alone, in float32, a family that
-    fills the hooks, and a BLAS that shows its sgemm."""
-    return net.fusible and kernels.law is not None and blas_numba.sgemm() is not None
+    fills the hooks, and a product to call."""
+    return net.fusible and kernels.law is not None and product_numba.address() is not None
 
 
 def fill(Law, *, read_rows, q_sample, kl_grad, may_change, p_sample) -> None:
