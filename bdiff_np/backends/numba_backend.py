@@ -52,11 +52,12 @@ class Numba(Backend):
             return best._replace(reason=reason)
         try:
             import_module("bdiff_np.backends.numba_ops")
-            from bdiff_np.kernels.shared.blas_numba import sgemm
+            from bdiff_np.kernels.dense.product_numba import exists
         except InputError as fault:
             return best._replace(reason=str(fault))
-        if sgemm() is None:
-            return best._replace(reason="NumPy's BLAS does not show its sgemm to compiled code")
+        if not exists():
+            return best._replace(reason="there are no matrix products of compiled code for this processor, and NumPy's "
+                                 "BLAS does not show its own")
         return Estimate(self.name, (1 - saved) * work.seconds + cost, reason)
 
 

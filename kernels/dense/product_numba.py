@@ -17,27 +17,37 @@ from numba.extending import intrinsic
 
 from bdiff_np.kernels.dense.tile_numba import HEIGHT, PANEL, run_copy, run_tile, run_turn
 from bdiff_np.kernels.shared import blas_numba
+from bdiff_np.kernels.shared.blas_numba import ARGUMENTS
 from bdiff_np.kernels.shared.compiled_numba import cfunc, njit
 from bdiff_np.kernels.shared.vectors_numba import KIND, LANES
 
 CHUNK = 128  # of k: a panel is 32 KiB, and stays in the nearest cache
 BLOCK = 16 * HEIGHT  # rows of C after which the same panels begin anew, so that C is written in whole lines
 DIRECT = 1 << 14  # floats of B up to which it is read where it lies
-# a, a_row, a_k, b, b_row, turned, start, start_row, c, c_row, M, N, K, panels
-ARGUMENTS = (types.int64,) * 14
+WHOLE = 1 << 18  # floats of B up to which all its panels are kept, so that C is written once
+
+
+def exists() -> bool:
+    """Whether this machine has a product; asked without compiling it."""
+    return KIND is not None or blas_numba.sgemm() is not None
 
 
 @lru_cache(1)
 def address() -> int | None:
     """Address of the product that this machine has: the tiles', or that of BLAS. None where there is neither."""
-    if KIND is not None:
-        return cfunc(types.void(*ARGUMENTS), error_model="numpy")(_product).address
-    return blas_numba.address()
+    return tiles() if KIND is not None else blas_numba.product()
+
+
+@lru_cache(1)
+def tiles() -> int:
+    """Address of the product by tiles."""
+    return cfunc(types.void(*ARGUMENTS), error_model="numpy")(_product).address
 
 
 def room(K: int, N: int) -> int:
     """Floats of room that products with B (K, N) take for its panels."""
-    return min(K, CHUNK) * -(-N // PANEL) * PANEL
+    row = -(-N // PANEL) * PANEL
+    return max(min(K, CHUNK) * row, min(K * row, 2 * WHOLE))
 
 
 def _product(a, a_row, a_k, b, b_row, turned, start, start_row, c, c_row, M, N, K, panels):
@@ -46,31 +56,34 @@ def _product(a, a_row, a_k, b, b_row, turned, start, start_row, c, c_row, M, N, 
     a (M, K) : rows lie a_row apart, and entries of a row a_k. b (K, N), or (N, K) if `turned`. start (M, N), or null
     panels : (room(K, N),)
     """
-    direct = turned == 0 and (K * N <= DIRECT or M <= 2 * HEIGHT)
-    chunks = (K + CHUNK - 1) // CHUNK
-    for chunk in range(chunks):
-        k0 = K * chunk // chunks
-        length = K * (chunk + 1) // chunks - k0
-        first, first_row = (start, start_row) if chunk == 0 else (c, c_row)
+    direct = turned == 0 and (K * N <= DIRECT or M <= 4 * HEIGHT)
+    chunks, row = (K + CHUNK - 1) // CHUNK, (N + PANEL - 1) // PANEL * PANEL
+    whole = K * N <= WHOLE
+    for outer in range(1 if whole else chunks):
         for i0 in range(0, M, BLOCK):
             for j in range(0, N, PANEL):
                 width = min(PANEL, N - j)
                 wide = (width + LANES - 1) // LANES
                 tail = width - LANES * (wide - 1)
-                panel, panel_k = b + 4 * (k0 * b_row + j), b_row
-                if not direct:
-                    room = panels + 4 * j * length
-                    if i0 == 0 and turned != 0:
-                        run_turn(b + 4 * (j * b_row + k0), b_row, width, room, length)
-                    elif i0 == 0:
-                        run_copy(wide, panel, b_row, room, length, tail)
-                    panel, panel_k = room, PANEL
-                for i in range(i0, min(i0 + BLOCK, M), HEIGHT):
-                    begin = first + 4 * (i * first_row + j) if first != 0 else 0
-                    run_tile(
-                        min(HEIGHT, M - i), wide, a + 4 * (i * a_row + k0 * a_k), a_row, a_k, panel, panel_k,
-                        begin, first_row, c + 4 * (i * c_row + j), c_row, length, tail,
-                    )  # fmt: skip
+                for inner in range(chunks if whole else 1):
+                    chunk = outer + inner
+                    k0 = K * chunk // chunks
+                    length = K * (chunk + 1) // chunks - k0
+                    panel, panel_k = b + 4 * (k0 * b_row + j), b_row
+                    if not direct:
+                        room = panels + 4 * ((k0 * row if whole else 0) + j * length)
+                        if i0 == 0 and turned != 0:
+                            run_turn(b + 4 * (j * b_row + k0), b_row, width, room, length)
+                        elif i0 == 0:
+                            run_copy(wide, panel, b_row, room, length, tail)
+                        panel, panel_k = room, PANEL
+                    first, first_row = (start, start_row) if chunk == 0 else (c, c_row)
+                    for i in range(i0, min(i0 + BLOCK, M), HEIGHT):
+                        begin = first + 4 * (i * first_row + j) if first != 0 else 0
+                        run_tile(
+                            min(HEIGHT, M - i), wide, a + 4 * (i * a_row + k0 * a_k), a_row, a_k, panel, panel_k,
+                            begin, first_row, c + 4 * (i * c_row + j), c_row, length, tail,
+                        )  # fmt: skip
 
 
 @intrinsic

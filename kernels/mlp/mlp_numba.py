@@ -25,7 +25,7 @@ LINE = 16  # floats of a cache line
 FAR = 256  # floats of a row from which an even number of lines would put all rows in the same few sets of the cache
 N_IN, N_OUT, CODE, W, F_, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
 LAYER, OF_FILM, FIRST, LAST, START, STOP = range(6)  # columns of Plan.tiles
-TILE = 1 << 19  # parameters of a tile, about
+TILE = 1 << 18  # parameters of a tile, about
 f32 = np.float32
 
 
@@ -82,7 +82,7 @@ def make_plan(net) -> Plan:
     slots = np.array((features, used), np.int64)
     return Plan(
         np.array(rows), np.array(tiles, np.int64), net.features, odds, np.ones(1, f32), slots,
-        product.room(product.CHUNK, widest), address,
+        product.room(1 << 20, widest), address,
     )  # fmt: skip
 
 

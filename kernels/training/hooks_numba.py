@@ -47,7 +47,7 @@ def p_sample(law, t, out, words, work, x_t):
 def can_fuse(net, kernels) -> bool:
     """Whether the fused paths can take a network and a family's kernels: dense layers alone, in float32, a family that
     fills the hooks, and a product to call."""
-    return net.fusible and kernels.law is not None and product_numba.address() is not None
+    return net.fusible and kernels.law is not None and product_numba.exists()
 
 
 def fill(Law, *, read_rows, q_sample, kl_grad, may_change, p_sample) -> None:
