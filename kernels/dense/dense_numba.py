@@ -215,6 +215,13 @@ def add_to(x, more):
 
 
 @njit
+def add(a, b, out):
+    """out = a + b, 1-D."""
+    for i in range(out.size):
+        out[i] = a[i] + b[i]
+
+
+@njit
 def column_sums(x, out):
     """Sum over the rows of x."""
     out[:] = 0

@@ -4,8 +4,10 @@ hooks_numba.py puts in.
 A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward. With a
 narrow net each group has a gradient of its own, and these are summed; with a wide one, whose gradient is large, every
 slice is kept (unless the batch is too large for that), and the gradient is worked out once, tile by tile over all
-slices. Then AdamW runs over the flat buffers, piece by piece. Groups, slices, tiles and pieces are fixed by the sizes
-alone and sums have one order, so the weights that result do not depend on the number of threads.
+slices. Then AdamW runs over the flat buffers, piece by piece. Of a small net each thread has copies of all buffers, sums
+all gradients and takes the whole AdamW step by itself: then threads wait for each other once a step, and half of the
+weights need not travel from core to core. Groups, slices, tiles and pieces are fixed by the sizes alone and sums have
+one order, so the weights that result do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ u64 = np.uint64
 # width from which slices must be large for matrix products to run at full rate, and gradients are too large to have
 # several
 WIDE = 256
-ROWS = 64  # of a slice of a narrow net, and twice as many: what matrix products need to run well and the cache holds
+ROWS = 32  # of a group of a narrow net at least
 MOST_GROUPS, GRADIENTS = 64, 1 << 24  # groups, and floats of all their gradients
 PIECE = 1 << 14  # parameters that AdamW takes together, about
 KEPT = 1 << 26  # floats of all slices together, up to which they are kept
+COPIED = 1 << 16  # floats of all gradients together, up to which each thread sums them by itself
 
 
 class FusedSteps:
@@ -54,7 +57,7 @@ class FusedSteps:
         self.plan, self.law, self.T, D, P = mlp.make_plan(net), kernels.law, kernels.chain.T, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add.
         # Measured: RESULTS.md.
-        each = max(2 * ROWS, min(4 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(2 * ROWS, batch // 4))
+        each = max(4 * ROWS, min(8 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(4 * ROWS, batch // 4))
         groups, floats = max(1, batch // each), int(self.plan.slots[1])
         self.keeps = net.width > WIDE and groups > 1 and batch * floats <= KEPT
         if not self.keeps:
@@ -68,17 +71,25 @@ class FusedSteps:
             optimizer.settings.clip_thresh or np.inf,
         )
         self.threads = min(threads or crew.cores(), self.tasks if self.keeps else groups)
-        n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(2 * ROWS, -(-batch // groups)))
-        self.weights = Weights(
-            params.flat, np.zeros((1 if self.keeps else groups, P), np.float32), optimizer.m.flat, optimizer.v.flat,
-            optimizer.ema.flat, optimizer.decayed.astype(np.uint8),
-        )  # fmt: skip
+        self.copies = self.threads if groups > 1 and groups * P <= COPIED and not self.keeps else 1
+        if self.copies > 1:
+            pieces = sums = 1
+        n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(4 * ROWS, -(-batch // groups)))
+        self.buffers = [params.flat, optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat]
+        decayed = optimizer.decayed.astype(np.uint8)
+        if self.copies > 1:
+            p, m, v, ema = (mlp.aligned(self.copies, mlp.pitch(P)) for _ in self.buffers)
+            grads, decayed = mlp.aligned(2 * groups + self.copies, mlp.pitch(P)), np.pad(decayed, (0, mlp.pitch(P) - P))
+        else:
+            p, m, v, ema = (flat[None] for flat in self.buffers)
+            grads = mlp.aligned(1 if self.keeps else groups, P)
+        self.weights = Weights(p, grads, m, v, ema, decayed)
         self.space = Space(
             buffer=mlp.aligned(n, R * floats), panels=mlp.aligned(self.threads, self.plan.panels),
             runs=np.zeros((n, R + 2), np.int64), work=np.zeros((n, kernels.work * R * D), np.float32),
             x0=np.zeros((n, R, D), rows.dtype), x_t=np.zeros((n, R, D), x_dtype or rows.dtype),
             t=np.zeros((n, R), np.int64),
-            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums),
+            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros((2, batch)), squares=np.zeros(sums),
             groups=groups, pieces=pieces,
         )  # fmt: skip
 
@@ -100,8 +111,13 @@ class FusedSteps:
         steps = Steps(
             x0, rates_table(len(x0), numbers), logged, losses, norms, first, self.batch, self.seed, self.clip, self.T
         )
+        copies = [self.weights.params, self.weights.m, self.weights.v, self.weights.ema] if self.copies > 1 else []
+        for flat, rows in zip(self.buffers, copies):
+            rows[:, : flat.size] = flat
         with blas_numba.one_thread():
             crew.run(self.threads, self.tasks, take, self.plan, self.law, self.weights, self.space, steps)
+        for flat, rows in zip(self.buffers, copies):
+            flat[...] = rows[0, : flat.size]
         return int(np.isfinite(norms).sum()), losses, norms
 
     def orders(self, first: int, passes: int, N: int) -> np.ndarray:
@@ -130,14 +146,14 @@ def _shuffles(seed, stream, first, words):
 
 
 class Weights(NamedTuple):
-    """Flat buffers, (P,) float32."""
+    """Flat buffers, float32. Rows of P: one that all threads share, or one for each of them."""
 
     params: np.ndarray
-    grads: np.ndarray  # (groups, P)
+    grads: np.ndarray  # groups; or 1, of slices that are kept; or twice the groups, for odd and even steps, and threads
     m: np.ndarray
     v: np.ndarray
     ema: np.ndarray
-    decayed: np.ndarray  # uint8, a fourth of what there is to read
+    decayed: np.ndarray  # (P,) uint8, a fourth of what there is to read
 
 
 class Space(NamedTuple):
@@ -152,7 +168,7 @@ class Space(NamedTuple):
     x_t: np.ndarray  # (n, R, D)
     t: np.ndarray  # (n, R) int64
     words: np.ndarray  # (n, R * blocks, 4) uint64
-    kl: np.ndarray  # (batch,) float64, nats
+    kl: np.ndarray  # (2, batch) float64, nats, of odd and even steps
     squares: np.ndarray  # (tiles or pieces,) float64, of the gradient
     groups: int
     pieces: int
@@ -179,23 +195,29 @@ def _slice(plan, law, weights, space, steps, where):
     space."""
     s, lo, hi, place, rank = where
     B, D, T, step = hi - lo, space.x_t.shape[2], steps.T, u64(steps.first + s)
-    x0, x_t, t, buffer = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place]
+    x_t, t, buffer, b = space.x_t[place, :B], space.t[place, :B], space.buffer[place], steps.x0.shape[1]
     blocks = (D + 7) // 8
     raw = space.words[place, : B * blocks]
     philox_numba.fill(u64(steps.seed), u64(rng.TIME), step, u64(0), raw[:1])
     word = raw[0, 0] & u64(0xFFFFFFFF)
     for r in range(B):
         t[r] = philox_numba.stratified_t(word, lo + r, steps.batch, T)
-        mlp.copy(steps.x0[s, (lo + r) % steps.x0.shape[1]], x0[r])
+    x0 = steps.x0[s, lo % b : lo % b + B]
+    if lo % b + B > b:  # a row comes more than once in the batch
+        x0 = space.x0[place, :B]
+        for r in range(B):
+            mlp.copy(steps.x0[s, (lo + r) % b], x0[r])
     philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
     family.q_sample(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
     space.runs[place, 0] = mlp.find_runs(t, space.runs[place, 1:])
     runs, panels = _runs(space, place), space.panels[rank]
     input_numba.read(plan, law, x_t, t, runs, buffer)
-    mlp.forward(plan, weights.params, buffer, runs, buffer[:0], panels)
+    params = weights.params[rank if weights.params.shape[0] > 1 else 0]
+    mlp.forward(plan, params, buffer, runs, buffer[:0], panels)
     out, dout = mlp.outputs(plan, buffer, mlp.U, B), mlp.outputs(plan, buffer, mlp.DZ, B)
-    family.kl_grad(law, t, out, x0, x_t, space.work[place], dout, space.kl[lo : hi if steps.logged[s] else lo])
-    mlp.backward(plan, weights.params, buffer, runs, panels)
+    kl = space.kl[s % 2, lo : hi if steps.logged[s] else lo]
+    family.kl_grad(law, t, out, x0, x_t, space.work[place], dout, kl)
+    mlp.backward(plan, params, buffer, runs, panels)
 
 
 @njit(inline="always")
@@ -212,8 +234,8 @@ def _rows(steps, space, group):
 
 @njit
 def _group(plan, law, weights, space, steps, task):
-    """All rows of a group: one slice that is kept, or slices of R rows at most and their gradient."""
-    s, group, rank = task
+    """All rows of a group: one slice that is kept, or slices of R rows at most and their gradient, in row `to`."""
+    s, group, to, rank = task
     (start, stop), R = _rows(steps, space, group), space.t.shape[1]
     if weights.grads.shape[0] < space.groups:
         _slice(plan, law, weights, space, steps, (s, start, stop, group, rank))
@@ -223,7 +245,7 @@ def _group(plan, law, weights, space, steps, task):
         _slice(plan, law, weights, space, steps, (s, lo, hi, rank, rank))
         for k in range(plan.tiles.shape[0]):
             mlp.weight_gradient(
-                plan, space.buffer[rank], _runs(space, rank), plan.tiles[k], weights.grads[group], lo > start,
+                plan, space.buffer[rank], _runs(space, rank), plan.tiles[k], weights.grads[to], lo > start,
                 space.panels[rank],
             )  # fmt: skip
 
@@ -253,17 +275,20 @@ def _piece(space, size, k):
 
 
 @njit
-def _update(weights, row, factor, lo, hi):
-    """AdamW on parameters lo .. hi - 1."""
+def _update(weights, k, g, row, factor, lo, hi):
+    """AdamW on parameters lo .. hi - 1 of row k, with the gradient g."""
     rates = Rates(row[0] * factor, row[1], row[2], row[3], row[4], row[5], row[6], row[7])
-    p, g, m, v, ema, decayed = weights
-    dense.adamw((p[lo:hi], g[0, lo:hi], m[lo:hi], v[lo:hi], ema[lo:hi]), decayed[lo:hi], rates)
+    p, _, m, v, ema, decayed = weights
+    dense.adamw((p[k, lo:hi], g[lo:hi], m[k, lo:hi], v[k, lo:hi], ema[k, lo:hi]), decayed[lo:hi], rates)
 
 
 @njit(nogil=True)
 def take(own, plan, law, weights, space, steps):
     """One thread's part in taking the steps; `own` is its crew_numba.Crew. A gradient that is not finite ends them
     before its step; those taken have left a norm."""
+    if weights.params.shape[0] > 1:
+        _take_with_copies(own, plan, law, weights, space, steps)
+        return
     groups, sums, pieces = space.groups, space.squares.size, space.pieces
     before = 0
     for s in range(steps.rates.shape[0]):
@@ -272,7 +297,7 @@ def take(own, plan, law, weights, space, steps):
         for i in range(groups):
             group = (i + crew.first(own, groups)) % groups
             if not crew.taken(own, group, 3 * s):
-                _group(plan, law, weights, space, steps, (s, group, own.rank))
+                _group(plan, law, weights, space, steps, (s, group, group, own.rank))
                 crew.done(own)
         before += groups
         if not crew.ready(own, before):
@@ -291,15 +316,46 @@ def take(own, plan, law, weights, space, steps):
         if not math.isfinite(norm):
             crew.stop(own)
             return
-        factor = np.float32(1.0 if norm <= steps.clip else steps.clip / norm)
         for i in range(pieces):
             k = (i + crew.first(own, pieces)) % pieces
             if not crew.taken(own, k, 3 * s + 2):
                 if k == 0:
                     _log(space, steps, s, norm)
-                _update(weights, steps.rates[s], factor, *_piece(space, weights.params.size, k))
+                lo, hi = _piece(space, weights.params.shape[1], k)
+                _update(weights, 0, weights.grads[0], steps.rates[s], _factor(steps, norm), lo, hi)
                 crew.done(own)
         before += pieces
+
+
+@njit
+def _take_with_copies(own, plan, law, weights, space, steps):
+    """The same where each thread has copies of all buffers: it takes its groups, waits for the others', sums all
+    gradients and updates its copies. What others still read is not written, for it belongs to odd steps if this one is
+    even."""
+    groups, P, rank = space.groups, weights.params.shape[1], own.rank
+    total = weights.grads[2 * groups + rank]
+    for s in range(steps.rates.shape[0]):
+        odd = groups * (s % 2)
+        for group in range(crew.first(own, groups), groups * (rank + 1) // own.threads):
+            _group(plan, law, weights, space, steps, (s, group, odd + group, rank))
+            crew.done(own)
+        if not crew.ready(own, groups * (s + 1)):
+            return
+        dense.add(weights.grads[odd], weights.grads[odd + 1], total)
+        for group in range(2, groups):
+            dense.add_to(total, weights.grads[odd + group])
+        norm = math.sqrt(dense.square_sum(total)) * steps.rates[s, 0]
+        if not math.isfinite(norm):
+            return
+        if rank == 0:
+            _log(space, steps, s, norm)
+        _update(weights, rank, total, steps.rates[s], _factor(steps, norm), 0, P)
+
+
+@njit
+def _factor(steps, norm):
+    """What clips the gradient."""
+    return np.float32(1.0 if norm <= steps.clip else steps.clip / norm)
 
 
 @njit
@@ -315,4 +371,4 @@ def _log(space, steps, s, norm):
     steps.norms[s] = norm
     if steps.logged[s]:
         for r in range(steps.batch):
-            steps.losses[s] += space.kl[r] / steps.batch
+            steps.losses[s] += space.kl[s % 2, r] / steps.batch
