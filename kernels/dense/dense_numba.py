@@ -14,6 +14,7 @@ import numpy as np
 from bdiff_np.kernels.dense.dense_codes import GELU, RELU, SILU, TANH
 from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.shared.float32_numba import exp
+from bdiff_np.kernels.shared.vectors_numba import whole_vectors
 
 GELU_1, GELU_3 = (2 / np.pi) ** 0.5, (2 / np.pi) ** 0.5 * 0.044715
 FUSED = {"contract"}  # multiply and add in one instruction; nothing else of fast-math, which would change sums
@@ -61,6 +62,7 @@ def act_of(code, v, one, c1, c3):
 @njit(fastmath=FUSED, error_model="numpy")
 def act(code, y, slope):
     """y holds v on entry and act(v) on return; slope receives act'(v). Both 1-D, of one dtype. code : one of CODES"""
+    whole_vectors()
     zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
     if code == RELU:
         for j in range(y.size):
@@ -84,6 +86,7 @@ def act(code, y, slope):
 def film_act(code, u, scale, shift, y):
     """y = act(v) and, in the place of shift, act'(v), for v = u * (1 + scale) + shift; all 1-D, of one dtype. code : of
     CODES"""
+    whole_vectors()
     zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
     if code == RELU:
         for j in range(y.size):
@@ -108,6 +111,7 @@ def film_act(code, u, scale, shift, y):
 def film_act_backward(dz, u, scale, slope):
     """dz holds dy on entry and the gradient of z = u on return; scale and slope are replaced by the gradients of scale
     and shift. All 1-D."""
+    whole_vectors()
     one = dz.dtype.type(1)
     for j in range(dz.size):
         dv = dz[j] * slope[j]
@@ -126,6 +130,7 @@ def film_runs(u, scale, shift, runs, y):
 
 @njit(fastmath=FUSED)
 def _film_row(u, scale, shift, y):
+    whole_vectors()
     one = u.dtype.type(1)
     for j in range(u.size):
         y[j] = u[j] * (one + scale[j]) + shift[j]
@@ -210,6 +215,7 @@ def scale_by(x, factor):
 @njit
 def add_to(x, more):
     """x += more, 1-D."""
+    whole_vectors()
     for i in range(x.size):
         x[i] += more[i]
 
@@ -217,6 +223,7 @@ def add_to(x, more):
 @njit
 def add(a, b, out):
     """out = a + b, 1-D."""
+    whole_vectors()
     for i in range(out.size):
         out[i] = a[i] + b[i]
 
@@ -281,6 +288,7 @@ def keep_mask(words, threshold, kept, out):
 @njit(fastmath={"reassoc", "contract"})
 def square_sum(x):
     """Sum of squares of a 1-D array, float64."""
+    whole_vectors()
     total = 0.0
     for i in range(x.size):
         total += np.float64(x[i]) * np.float64(x[i])
@@ -305,6 +313,7 @@ def adamw(buffers, decayed, rates):
 
     buffers : (params, grads, m, v, ema), flat. decayed : as long, of any type, 1 where weight decay applies
     """
+    whole_vectors()
     params, grads, m, v, ema = buffers
     one = params.dtype.type(1)
     for i in range(params.size):

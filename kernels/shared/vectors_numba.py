@@ -6,7 +6,9 @@ The width of a vector is that of the machine compiled for.
 from __future__ import annotations
 
 from llvmlite import ir
+from numba import types
 from numba.core.registry import cpu_target
+from numba.extending import intrinsic
 
 # features of a processor, best first -> floats of a vector, registers that hold one
 KINDS = {"+avx512f": (16, 32), "+avx2": (8, 16)}
@@ -19,7 +21,20 @@ def _kind() -> tuple[int, int] | None:
 
 KIND = _kind()  # None where loops below are not written for the machine: masks and FMA would be slow there
 LANES, REGISTERS = KIND or (16, 32)
-I1, I8, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+@intrinsic
+def whole_vectors(typing):
+    """To be called in a function whose loops shall run in the machine's widest vectors: LLVM prefers half of them on
+    processors whose clock suffered from AVX-512 once."""
+
+    def codegen(context, builder, signature, arguments):
+        # llvmlite knows no attributes with a value, and a set of them that checks its members
+        set.add(builder.function.attributes, f'"prefer-vector-width"="{32 * LANES}"')
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+I1, I32, I64, F32 = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType()
 FLOATS, VECTOR = F32.as_pointer(), ir.VectorType(F32, LANES)
 VECTORS, LANE, MASK = VECTOR.as_pointer(), ir.VectorType(I32, LANES), ir.VectorType(I1, LANES)
 ZERO, ANY = ir.Constant(VECTOR, [ir.Constant(F32, 0.0)] * LANES), ir.Constant(VECTOR, ir.Undefined)

@@ -21,7 +21,7 @@ from bdiff_np import rng
 from bdiff_np.kernels.dense import dense_numba as dense
 from bdiff_np.kernels.dense.dense_codes import Rates, rates_table
 from bdiff_np.kernels.mlp import mlp_numba as mlp
-from bdiff_np.kernels.shared import blas_numba, philox_numba
+from bdiff_np.kernels.shared import blas_numba, order_numba, philox_numba
 from bdiff_np.kernels.shared import crew_numba as crew
 from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.training import hooks_numba as family
@@ -62,7 +62,8 @@ class FusedSteps:
         self.keeps = net.width > WIDE and groups > 1 and batch * floats <= KEPT
         if not self.keeps:
             groups = min(groups, MOST_GROUPS, max(1, GRADIENTS // P))
-        pieces = max(1, min(groups, 2), P // PIECE)
+        small = groups * P <= COPIED and not self.keeps
+        pieces = 1 if small else max(1, min(groups, 2), P // PIECE)
         sums = len(self.plan.tiles) if self.keeps else pieces
         self.tasks, self.seed, self.batch, self.clip = (
             max(groups, pieces, sums),
@@ -71,9 +72,7 @@ class FusedSteps:
             optimizer.settings.clip_thresh or np.inf,
         )
         self.threads = min(threads or crew.cores(), self.tasks if self.keeps else groups)
-        self.copies = self.threads if groups > 1 and groups * P <= COPIED and not self.keeps else 1
-        if self.copies > 1:
-            pieces = sums = 1
+        self.copies = self.threads if small else 1
         n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(4 * ROWS, -(-batch // groups)))
         self.buffers = [params.flat, optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat]
         decayed = optimizer.decayed.astype(np.uint8)
@@ -90,7 +89,7 @@ class FusedSteps:
             x0=np.zeros((n, R, D), rows.dtype), x_t=np.zeros((n, R, D), x_dtype or rows.dtype),
             t=np.zeros((n, R), np.int64),
             words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros((2, batch)), squares=np.zeros(sums),
-            groups=groups, pieces=pieces,
+            groups=groups, pieces=pieces, size=P,
         )  # fmt: skip
 
     def __call__(
@@ -125,7 +124,7 @@ class FusedSteps:
         words = np.empty((passes, -(-N // 4), 4), np.uint64)
         for_each = u64(self.seed), u64(rng.SHUFFLE)
         _shuffles(*for_each, u64(first), words)
-        return np.argsort(words.reshape(passes, -1)[:, :N], axis=1, kind="stable")
+        return order_numba.argsort(words.reshape(passes, -1)[:, :N])
 
 
 def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> FusedSteps | None:
@@ -172,6 +171,7 @@ class Space(NamedTuple):
     squares: np.ndarray  # (tiles or pieces,) float64, of the gradient
     groups: int
     pieces: int
+    size: int  # P
 
 
 class Steps(NamedTuple):
@@ -262,16 +262,16 @@ def _sum(plan, weights, space, k, rank):
             )
         lo, hi = tile[mlp.START], tile[mlp.STOP]
     else:
-        lo, hi = _piece(space, grads.shape[1], k)
+        lo, hi = _piece(space, k)
         for group in range(1, space.groups):
             dense.add_to(grads[0, lo:hi], grads[group, lo:hi])
     return dense.square_sum(grads[0, lo:hi])
 
 
 @njit
-def _piece(space, size, k):
+def _piece(space, k):
     """First and last parameter of a piece."""
-    return size * k // space.pieces, size * (k + 1) // space.pieces
+    return space.size * k // space.pieces, space.size * (k + 1) // space.pieces
 
 
 @njit
@@ -321,7 +321,7 @@ def take(own, plan, law, weights, space, steps):
             if not crew.taken(own, k, 3 * s + 2):
                 if k == 0:
                     _log(space, steps, s, norm)
-                lo, hi = _piece(space, weights.params.shape[1], k)
+                lo, hi = _piece(space, k)
                 _update(weights, 0, weights.grads[0], steps.rates[s], _factor(steps, norm), lo, hi)
                 crew.done(own)
         before += pieces
@@ -332,8 +332,8 @@ def _take_with_copies(own, plan, law, weights, space, steps):
     """The same where each thread has copies of all buffers: it takes its groups, waits for the others', sums all
     gradients and updates its copies. What others still read is not written, for it belongs to odd steps if this one is
     even."""
-    groups, P, rank = space.groups, weights.params.shape[1], own.rank
-    total = weights.grads[2 * groups + rank]
+    groups, P, rank = space.groups, space.size, own.rank
+    total = weights.grads[2 * groups + rank, :P]
     for s in range(steps.rates.shape[0]):
         odd = groups * (s % 2)
         for group in range(crew.first(own, groups), groups * (rank + 1) // own.threads):
