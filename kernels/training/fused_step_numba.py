@@ -57,7 +57,7 @@ class FusedSteps:
         self.plan, self.law, self.T, D, P = mlp.make_plan(net), kernels.law, kernels.chain.T, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add.
         # Measured: RESULTS.md.
-        each = max(4 * ROWS, min(8 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(4 * ROWS, batch // 4))
+        each = max(4 * ROWS, min(8 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(8 * ROWS, batch // 2))
         groups, floats = max(1, batch // each), int(self.plan.slots[1])
         self.keeps = net.width > WIDE and groups > 1 and batch * floats <= KEPT
         if not self.keeps:
