@@ -221,10 +221,11 @@ def test_a_wrong_gradient_is_found():
 # ----------------------------------------------------------------------------------------------------------------------
 
 SHAPES = {
-    "narrow": {"batch_size": 250},
-    "repeats": {"batch_size": 64, "num_sample_steps": 5, "hidden": (5,), "dropout": 0.0},
-    "pieces": {"batch_size": 300, "hidden": (200, 200)},
-    "slices": {"batch_size": 701, "N": 720, "D": 10},
+    "narrow": {"batch_size": 770, "N": 800, "D": 10},
+    "copies": {"batch_size": 770, "N": 800, "D": 10, "hidden": (5,)},
+    "repeats": {"batch_size": 64, "num_sample_steps": 13, "hidden": (33,), "dropout": 0.0},
+    "pieces": {"batch_size": 770, "N": 800, "D": 10, "hidden": (200, 200)},
+    "slices": {"batch_size": 1701, "N": 1720, "D": 11},
 }
 
 
@@ -455,7 +456,7 @@ def test_divergence_in_the_middle_of_a_call(threads):
     """A learning rate without measure is found out some steps into the call: those before it are taken, and are those
     of a shorter call, at each of 200 calls. A thread that comes late to steps that the others have made meets what a
     later step has left, and must not be misled by it."""
-    job, twin = (training(threads=k, batch_size=250, lr=1e30, warmup_steps=0) for k in (threads, 1))
+    job, twin = (training(threads=k, batch_size=770, N=800, D=10, lr=1e30, warmup_steps=0) for k in (threads, 1))
     tensors = {name: np.array(array) for name, array in job.tensors().items()}
     with pytest.raises(Diverged) as fault:
         for _ in range(50):

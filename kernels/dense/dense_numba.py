@@ -137,35 +137,6 @@ def _film_row(u, scale, shift, y):
 
 
 @njit(fastmath=FUSED)
-def film_runs_backward(dz, u, slope, scale, shift, runs):
-    """film_act_backward for rows that share scale and shift: `slope` is dv on return, and the gradients of scale and
-    shift are sums over a run's rows."""
-    for k in range(runs.size - 1):
-        first, last = runs[k], runs[k + 1]
-        for r in range(first, last):
-            _film_row_backward(dz[r], slope[r], scale[k])
-        for j in range(scale.shape[1]):
-            scale[k, j] = shift[k, j] = scale.dtype.type(0)
-        for r in range(first, last):
-            _add_film_row(slope[r], u[r], scale[k], shift[k])
-
-
-@njit(fastmath=FUSED)
-def _film_row_backward(dz, slope, scale):
-    one = dz.dtype.type(1)
-    for j in range(dz.size):
-        slope[j] = dz[j] * slope[j]
-        dz[j] = slope[j] * (one + scale[j])
-
-
-@njit(fastmath=FUSED)
-def _add_film_row(dv, u, scale, shift):
-    for j in range(dv.size):
-        scale[j] += dv[j] * u[j]
-        shift[j] += dv[j]
-
-
-@njit(fastmath=FUSED)
 def affine(u, bias, y):
     """u holds z on entry; u = y = z + bias, each row."""
     for r in range(u.shape[0]):

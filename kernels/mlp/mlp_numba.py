@@ -18,6 +18,7 @@ import numpy as np
 from bdiff_np.kernels.dense import dense_numba as dense
 from bdiff_np.kernels.dense import product_numba as product
 from bdiff_np.kernels.dense.dense_codes import CODES
+from bdiff_np.kernels.dense.runs_numba import film_runs_backward
 from bdiff_np.kernels.mlp.mlp_plan import parameter_offsets
 from bdiff_np.kernels.shared.compiled_numba import njit
 
@@ -231,7 +232,7 @@ def backward(plan, params, buffer, runs, panels):
         if count == B:
             dense.film_act_backward(dz.reshape(-1), u.reshape(-1), scale.reshape(-1), slope.reshape(-1))
         else:
-            dense.film_runs_backward(dz, u, slope, scale, shift, runs)
+            film_runs_backward(dz, u, scale, shift, slope, runs)
 
 
 @njit

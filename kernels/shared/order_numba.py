@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import numpy as np
 
+from bdiff_np.kernels.shared import crew_numba as crew
 from bdiff_np.kernels.shared.compiled_numba import njit
 
 u64 = np.uint64
 
 
-def argsort(words: np.ndarray) -> np.ndarray:
+def argsort(words: np.ndarray, threads: int = 1) -> np.ndarray:
     """np.argsort(words, axis=1, kind="stable") for uniform words (rows, n) uint64."""
     rows, n = words.shape
     bits = max(1, (n - 1).bit_length())
-    order, starts = np.empty((rows, n), np.int64), np.empty((1 << bits) + 1, np.int64)
-    _argsort(words, u64(64 - bits), starts, order)
+    threads = min(threads, rows)
+    order, starts = np.empty((rows, n), np.int64), np.empty((threads, (1 << bits) + 1), np.int64)
+    crew.run(threads, rows, _argsort, words, u64(64 - bits), starts, order)
     return order
 
 
-@njit
-def _argsort(words, shift, starts, order):
-    for r in range(words.shape[0]):
-        _sort(words[r], shift, starts, order[r])
+@njit(nogil=True)
+def _argsort(own, words, shift, starts, order):
+    rows = words.shape[0]
+    for i in range(rows):
+        r = (i + crew.first(own, rows)) % rows
+        if not crew.taken(own, r, 0):
+            _sort(words[r], shift, starts[own.rank], order[r])
 
 
 @njit

@@ -35,6 +35,7 @@ ROWS = 32  # of a group of a narrow net at least
 MOST_GROUPS, GRADIENTS = 64, 1 << 24  # groups, and floats of all their gradients
 PIECE = 1 << 14  # parameters that AdamW takes together, about
 KEPT = 1 << 26  # floats of all slices together, up to which they are kept
+UNPACKED = 1 << 27  # elements of the data up to which they are read as they are, and not from packed rows
 COPIED = 1 << 16  # floats of all gradients together, up to which each thread sums them by itself
 
 
@@ -53,7 +54,7 @@ class FusedSteps:
     def __init__(
         self, net, kernels, params, optimizer, *, rows, batch: int, seed: int, threads: int | None = None, x_dtype=None
     ):
-        self.data = rows
+        self.data, self.unpacked = rows, rows.all() if len(rows) * net.D <= UNPACKED else None
         self.plan, self.law, self.T, D, P = mlp.make_plan(net), kernels.law, kernels.chain.T, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add.
         # Measured: RESULTS.md.
@@ -73,7 +74,7 @@ class FusedSteps:
         )
         self.threads = min(threads or crew.cores(), self.tasks if self.keeps else groups)
         self.copies = self.threads if small else 1
-        n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(4 * ROWS, -(-batch // groups)))
+        n, R = (groups, -(-batch // groups)) if self.keeps else (self.threads, min(2 * ROWS, -(-batch // groups)))
         self.buffers = [params.flat, optimizer.m.flat, optimizer.v.flat, optimizer.ema.flat]
         decayed = optimizer.decayed.astype(np.uint8)
         if self.copies > 1:
@@ -105,10 +106,12 @@ class FusedSteps:
         taken : fewer than asked if a gradient is not finite. losses : (steps,) mean KL in nats where wanted. norms :
             (steps,) of the gradients
         """
-        x0 = self.data.take(index.reshape(-1)).reshape(*index.shape, self.data.D)
-        losses, norms = np.zeros(len(x0)), np.full(len(x0), np.nan)
+        rows, count = self.unpacked, len(index)
+        if rows is None:
+            rows, index = self.data.take(index.reshape(-1)), np.arange(index.size).reshape(index.shape)
+        losses, norms = np.zeros(count), np.full(count, np.nan)
         steps = Steps(
-            x0, rates_table(len(x0), numbers), logged, losses, norms, first, self.batch, self.seed, self.clip, self.T
+            rows, index, rates_table(count, numbers), logged, losses, norms, first, self.batch, self.seed, self.clip, self.T
         )
         copies = [self.weights.params, self.weights.m, self.weights.v, self.weights.ema] if self.copies > 1 else []
         for flat, rows in zip(self.buffers, copies):
@@ -124,7 +127,7 @@ class FusedSteps:
         words = np.empty((passes, -(-N // 4), 4), np.uint64)
         for_each = u64(self.seed), u64(rng.SHUFFLE)
         _shuffles(*for_each, u64(first), words)
-        return order_numba.argsort(words.reshape(passes, -1)[:, :N])
+        return order_numba.argsort(words.reshape(passes, -1)[:, :N], self.threads)
 
 
 def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> FusedSteps | None:
@@ -177,7 +180,8 @@ class Space(NamedTuple):
 class Steps(NamedTuple):
     """What a number of steps needs, worked out beforehand."""
 
-    x0: np.ndarray  # (steps, b, D), rows of the data
+    rows: np.ndarray  # (N, D), of the data
+    index: np.ndarray  # (steps, b) int64, which of them belong to each step
     rates: np.ndarray  # (steps, 8) float32, AdamW's Rates, before clipping
     logged: np.ndarray  # (steps,) bool, whether the loss is wanted
     losses: np.ndarray  # (steps,) float64, mean KL in nats of the steps where it is
@@ -195,18 +199,14 @@ def _slice(plan, law, weights, space, steps, where):
     space."""
     s, lo, hi, place, rank = where
     B, D, T, step = hi - lo, space.x_t.shape[2], steps.T, u64(steps.first + s)
-    x_t, t, buffer, b = space.x_t[place, :B], space.t[place, :B], space.buffer[place], steps.x0.shape[1]
+    x0, x_t, t, buffer, b = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place], steps.index.shape[1]
     blocks = (D + 7) // 8
     raw = space.words[place, : B * blocks]
     philox_numba.fill(u64(steps.seed), u64(rng.TIME), step, u64(0), raw[:1])
     word = raw[0, 0] & u64(0xFFFFFFFF)
     for r in range(B):
         t[r] = philox_numba.stratified_t(word, lo + r, steps.batch, T)
-    x0 = steps.x0[s, lo % b : lo % b + B]
-    if lo % b + B > b:  # a row comes more than once in the batch
-        x0 = space.x0[place, :B]
-        for r in range(B):
-            mlp.copy(steps.x0[s, (lo + r) % b], x0[r])
+        mlp.copy(steps.rows[steps.index[s, (lo + r) % b]], x0[r])
     philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
     family.q_sample(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
     space.runs[place, 0] = mlp.find_runs(t, space.runs[place, 1:])
