@@ -22,6 +22,7 @@ from bdiff_np.kernels.mlp import mlp_numba as mlp
 from bdiff_np.kernels.shared import blas_numba, philox_numba
 from bdiff_np.kernels.shared import crew_numba as crew
 from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.philox_numba import Noise
 from bdiff_np.kernels.training import hooks_numba as family
 from bdiff_np.kernels.training import input_numba
 
@@ -77,7 +78,8 @@ class FusedSteps:
             buffer=np.zeros((n, R * floats), np.float32), work=np.zeros((n, kernels.work * R * D), np.float32),
             x0=np.zeros((n, R, D), rows.dtype), x_t=np.zeros((n, R, D), x_dtype or rows.dtype),
             t=np.zeros((n, R), np.int64),
-            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros(batch), squares=np.zeros(sums),
+            row=np.zeros((n, R), np.int64), words=np.zeros((n, R, 4 * kernels.blocks(D)), np.uint32),
+            kl=np.zeros(batch), squares=np.zeros(sums),
             groups=groups, pieces=pieces,
         )  # fmt: skip
 
@@ -105,10 +107,10 @@ class FusedSteps:
 
     def orders(self, first: int, passes: int, N: int) -> np.ndarray:
         """rng.permutation of N rows for so many passes over the data, (passes, N) int64."""
-        words = np.empty((passes, -(-N // 4), 4), np.uint64)
+        words = np.empty((passes, -(-N // 2), 4), np.uint32)
         for_each = u64(self.seed), u64(rng.SHUFFLE)
         _shuffles(*for_each, u64(first), words)
-        return np.argsort(words.reshape(passes, -1)[:, :N], axis=1, kind="stable")
+        return np.argsort(words.view(np.uint64).reshape(passes, -1)[:, :N], axis=1, kind="stable")
 
 
 def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> FusedSteps | None:
@@ -148,7 +150,8 @@ class Space(NamedTuple):
     x0: np.ndarray  # (n, R, D) of the data's dtype
     x_t: np.ndarray  # (n, R, D)
     t: np.ndarray  # (n, R) int64
-    words: np.ndarray  # (n, R * blocks, 4) uint64
+    row: np.ndarray  # (n, R) int64, numbers within the batch
+    words: np.ndarray  # (n, R, 4 * blocks) uint32
     kl: np.ndarray  # (batch,) float64, nats
     squares: np.ndarray  # (tiles or pieces,) float64, of the gradient
     groups: int
@@ -175,17 +178,15 @@ def _slice(plan, law, weights, space, steps, where):
     """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the
     space."""
     s, lo, hi, place = where
-    B, D, T, step = hi - lo, space.x_t.shape[2], steps.T, u64(steps.first + s)
+    B, T, step = hi - lo, steps.T, u64(steps.first + s)
     x0, x_t, t, buffer = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place]
-    blocks = (D + 7) // 8
-    raw = space.words[place, : B * blocks]
-    philox_numba.fill(u64(steps.seed), u64(rng.TIME), step, u64(0), raw[:1])
-    word = raw[0, 0] & u64(0xFFFFFFFF)
+    row, words, address = space.row[place, :B], space.words[place, :B], (u64(steps.seed), u64(rng.Q_NOISE), step)
+    word = philox_numba.block(u64(steps.seed), u64(rng.TIME), step, 0)[0]
     for r in range(B):
         t[r] = philox_numba.stratified_t(word, lo + r, steps.batch, T)
         mlp.copy(steps.x0[s, (lo + r) % steps.x0.shape[1]], x0[r])
-    philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
-    family.q_sample(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
+    philox_numba.fill_rows(*address, lo, words, row)
+    family.q_sample(law, t, Noise(words, row, *address), x0, x_t)
     input_numba.read(plan, law, x_t, t, buffer)
     mlp.forward(plan, weights.params, buffer, B, buffer[:0])
     last = plan.layers[plan.layers.shape[0] - 1]
