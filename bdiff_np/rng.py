@@ -25,7 +25,7 @@ import numpy as np
 M0, M1 = 0xD2511F53, 0xCD9E8D57  # of Philox4x32: the multipliers of a round,
 W0, W1 = 0x9E3779B9, 0xBB67AE85  # and what is added to the key after each
 ROUNDS = 10
-LOW = 0xFFFFFFFF  # the lower half of 64 bits
+MASK = 0xFFFFFFFF  # the lower half of 64 bits
 TIE = 1 << 31  # of a stream: the words that decide where a byte does not
 STEPS = 1 << 32  # a step is less
 
@@ -47,7 +47,7 @@ STEPS = 1 << 32  # a step is less
     EXAMPLES,
 ) = range(15)
 
-FEW = 8  # blocks that are made one by one: in arrays they would take longer
+FEW = 12  # blocks that are made one by one: in arrays they would take longer
 TOGETHER = 1 << 13  # blocks whose arrays stay in a core's cache
 
 
@@ -85,8 +85,8 @@ def _array(number: int) -> np.ndarray:
 @lru_cache(16)
 def _constants(seed: int, number: Callable) -> tuple:
     """The multipliers, the lower half's mask and width, and the key of each round, as integers or arrays."""
-    keys = [(number(seed + r * W0 & LOW), number((seed >> 32) + r * W1 & LOW)) for r in range(ROUNDS)]
-    return number(M0), number(M1), number(LOW), number(32), keys
+    keys = [(number(seed + r * W0 & MASK), number((seed >> 32) + r * W1 & MASK)) for r in range(ROUNDS)]
+    return number(M0), number(M1), number(MASK), number(32), keys
 
 
 def words(key: Key, rows: int, count: int, first_row: int = 0) -> np.ndarray:

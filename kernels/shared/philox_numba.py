@@ -13,7 +13,7 @@ from bdiff_np import rng
 from bdiff_np.kernels.shared.compiled_numba import njit
 
 u64 = np.uint64
-M0, M1, W0, W1, LOW, TIE = map(u64, (rng.M0, rng.M1, rng.W0, rng.W1, rng.LOW, rng.TIE))
+M0, M1, W0, W1, MASK, TIE = map(u64, (rng.M0, rng.M1, rng.W0, rng.W1, rng.MASK, rng.TIE))
 HALF, BYTE = u64(32), u64(8)
 LANES = 8  # blocks in a vector
 
@@ -31,12 +31,12 @@ class Noise(NamedTuple):
 @njit(inline="always")
 def block(seed, stream, step, i):
     """Block number i of a key: four words of 32 bits, each a uint64."""
-    c0, c1, c2, c3 = u64(i) & LOW, u64(i) >> HALF, u64(step), u64(stream)
-    k0, k1 = u64(seed) & LOW, u64(seed) >> HALF
+    c0, c1, c2, c3 = u64(i) & MASK, u64(i) >> HALF, u64(step), u64(stream)
+    k0, k1 = u64(seed) & MASK, u64(seed) >> HALF
     for _ in range(rng.ROUNDS):
         p0, p1 = M0 * c0, M1 * c2
-        c0, c1, c2, c3 = (p1 >> HALF) ^ c1 ^ k0, p1 & LOW, (p0 >> HALF) ^ c3 ^ k1, p0 & LOW
-        k0, k1 = (k0 + W0) & LOW, (k1 + W1) & LOW
+        c0, c1, c2, c3 = (p1 >> HALF) ^ c1 ^ k0, p1 & MASK, (p0 >> HALF) ^ c3 ^ k1, p0 & MASK
+        k0, k1 = (k0 + W0) & MASK, (k1 + W1) & MASK
     return c0, c1, c2, c3
 
 
@@ -120,21 +120,21 @@ def _vector(typing, seed, stream, step, first, address):
             return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(i32, LANES), [0] * LANES))
 
         def low(x):
-            return builder.and_(x, all_lanes(number(LOW)))
+            return builder.and_(x, all_lanes(number(MASK)))
 
         def high(x):
             return builder.lshr(x, all_lanes(number(32)))
 
         i = builder.add(all_lanes(first), ir.Constant(vector, list(range(LANES))))
         c0, c1, c2, c3 = i, high(i), all_lanes(step), all_lanes(stream)
-        k0, k1 = builder.and_(seed, number(LOW)), builder.lshr(seed, number(32))
+        k0, k1 = builder.and_(seed, number(MASK)), builder.lshr(seed, number(32))
         # Upper halves hold anything: a vector's product of lower halves does not look at them.
         for _ in range(rng.ROUNDS):
             p0, p1 = builder.mul(low(c0), all_lanes(number(M0))), builder.mul(low(c2), all_lanes(number(M1)))
             c0, c1 = builder.xor(builder.xor(high(p1), c1), all_lanes(k0)), p1
             c2, c3 = builder.xor(builder.xor(high(p0), c3), all_lanes(k1)), p0
             k0, k1 = (
-                builder.and_(builder.add(k, number(w)), number(LOW)) for k, w in ((k0, W0), (k1, W1))
+                builder.and_(builder.add(k, number(w)), number(MASK)) for k, w in ((k0, W0), (k1, W1))
             )
         pairs = [builder.or_(low(a), builder.shl(b, all_lanes(number(32)))) for a, b in ((c0, c1), (c2, c3))]
         order = [lane for j in range(LANES) for lane in (j, LANES + j)]
