@@ -375,7 +375,7 @@ def test_keep_mask_is_of_the_keys_words(ops, rate, dtype):
     for key in (KEY, rng.Key(2**63 - 1, rng.DROPOUT + (3 << 8), 2**40 + 1)):
         for shape in ((1, 1), (7, 8), (5, 13), (300, 65)):
             mask = ops.to_host(ops.keep_mask(key, shape, rate, dtype))
-            kept = rng.words(key, *shape) >= np.uint32(round(rate * 2**32))
+            kept = rng.draws(key, *shape) >= np.uint32(round(rate * 2**32))
             assert mask.dtype == dtype and mask.shape == shape
             np.testing.assert_array_equal(mask, np.where(kept, dtype(1 / (1 - rate)), dtype(0)))
 

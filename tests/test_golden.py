@@ -118,8 +118,8 @@ def example_loss(weights, x0, x_t, t, given):
     return kl, kl + given["bce_weight"] / T * cross
 
 
-def word_fraction(key, rows, count):
-    return rng.words(key, rows, count) / 2.0**32
+def word_fraction(words):
+    return words / 2.0**32
 
 
 def example_batch(step, given):
@@ -130,7 +130,7 @@ def example_batch(step, given):
         order = sorted(range(N), key=lambda i: wide[2 * i] + (wide[2 * i + 1] << 32))
         chosen.append(ROWS[order[position % N]])
     chosen = chosen * given["num_sample_steps"]
-    u = float(word_fraction(Key(5, rng.TIME, step), 1, 1)[0, 0])
+    u = float(word_fraction(rng.words(Key(5, rng.TIME, step), 1, 1))[0, 0])
     return chosen, [1 + math.floor(T * (u + i) / len(chosen)) for i in range(len(chosen))]
 
 
@@ -148,7 +148,7 @@ def second_training(first, case):
 
     for step in range(1, STEPS + 1):
         rows, times = example_batch(step, given)
-        noise = word_fraction(Key(5, rng.Q_NOISE, step), len(rows), D)
+        noise = word_fraction(rng.draws(Key(5, rng.Q_NOISE, step), len(rows), D))
         nudged = named(theta + 1j * H * np.eye(len(theta)))
         gradient, loss = np.zeros_like(theta), 0.0
         for x0, t, u in zip(rows, times, noise):

@@ -174,7 +174,7 @@ def test_gradient_is_that_of_the_bound_per_bit(predict):
         job.step()
     m, optimizer, step = job.model, job.optimizer, 6
     x0, t = job.batch(step)
-    x_t = bernoulli.q_sample(m.chain, x0, t, rng.words(Key(0, rng.Q_NOISE, step), *x0.shape))
+    x_t = bernoulli.q_sample(m.chain, x0, t, rng.draws(Key(0, rng.Q_NOISE, step), *x0.shape))
     start, moment = m.params.flat.copy(), optimizer.m.flat.copy()
 
     def value() -> float:
