@@ -2,7 +2,7 @@
 //
 // B rows of D bits, T steps. A thread draws the sixteen bytes of one Philox block, which are the noise of bits 16 j ..
 // 16 j + 15 of a row. `clock` is (step, count) on the device: what a captured graph cannot be told from outside. Bounds
-// are for an H100: 3.35 TB/s, 67 TFLOP/s, some 1.8e12 random draws a second (philox.cuh). Operations are of floating
+// are for an H100: 3.35 TB/s, 67 TFLOP/s, some 1.2e12 random draws a second (philox.cuh). Operations are of floating
 // point; where none are named, all is integers.
 
 #include "device.cuh"
@@ -38,7 +38,7 @@ __device__ __forceinline__ u32 packed_bits(const u8 *row, const Part &part, int 
 }
 
 // prior: x_T ~ B(pi), x (B, D).
-// Writes 1 byte a bit; one draw a bit: bound by the draws, .55 ps a bit.
+// Writes 1 byte a bit; one draw a bit: bound by the draws, .83 ps a bit.
 template <int THREADS>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     prior(const u64 *pi, int per_bit, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x, int B, int D) {
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 }
 
 // q_sample: x_t ~ q(x_t | x_0), x_t (B, D): 1 where the word lies below floor(beta_bar_t pi) + (x_0 ? 1 - beta_bar_t :
-// 0), in units of 2^-32. Reads and writes 1 byte a bit, .6 ps; one draw a bit, .55 ps: bound by bytes.
+// 0), in units of 2^-32. Reads and writes 1 byte a bit, .6 ps; one draw a bit: bound by the draws, .83 ps.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     q_sample(const Law<C> law, const u8 *x0, const long long *t, u64 seed, u64 stream, u64 step, u64 first_row, u8 *x_t,
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 }
 
 // q_batch: the same for rows that lie packed on the device: x_0 and x_t (B, D) of rows index[r], in a captured step.
-// Reads 1/8 byte a bit, writes 2, .63 ps; one draw a bit, .55 ps: bound by bytes.
+// Reads 1/8 byte a bit, writes 2, .63 ps; one draw a bit: bound by the draws, .83 ps.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     q_batch(const Law<C> law, const u8 *packed, const int *index, int rows, const long long *t, u64 seed, u64 stream,
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
 }
 
 // p_sample: x_{t-1} ~ p(x_{t-1} | x_t), x_s (B, D), which may be x_t itself. Bits that are held (B, D) stay; null holds
-// none. Reads 4 + 1 bytes a bit, writes 1, 1.8 ps; some 20 operations, 1 exponential and 1 draw, .55 ps: bound by bytes.
+// none. Reads 4 + 1 bytes a bit, writes 1, 1.8 ps; some 20 operations, 1 exponential and 1 draw, .83 ps: bound by bytes.
 template <int THREADS, typename C>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
     p_sample(const Law<C> law, const C *logits, const C *bias, const u8 *x_t, const long long *t, const u8 *held,

@@ -7,7 +7,7 @@
 // steps it is one row in twelve, with the same result. Derivation, section 11.
 //
 // Per row and step of a 20-50-50-20 net: 20 random draws, and 4,600 multiply-adds for one row in twelve. On an H100 the
-// draws take 18 ps (two blocks of sixteen bytes), the products (bound by shared memory at half of 67 TFLOP/s) 23 ps; x
+// draws take 17 ps, the products (bound by shared memory at half of 67 TFLOP/s) 23 ps; x
 // itself is read and written once.
 
 #include "device.cuh"

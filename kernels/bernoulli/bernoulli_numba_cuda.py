@@ -172,9 +172,8 @@ def _p_sample(table, form, T, logits, bias, x_t, t, held, holds, seed, stream, s
             d = 16 * j + k
             v = x_t[r, d]
             p = _flip(table, form, T, D, logits[r, d] + bias[d], t[r], v, d, one, tiny)
-            stays = holds and held[r, d] != 0
-            flips = draw_below(address, row, d, D, philox.byte(block, k), bit.next_word(p, size))
-            x_s[r, d] = v ^ (0 if stays or not flips else 1)
+            threshold = u64(0) if holds and held[r, d] != 0 else bit.next_word(p, size)
+            x_s[r, d] = v ^ (1 if draw_below(address, row, d, D, philox.byte(block, k), threshold) else 0)
 
 
 # Launches

@@ -1,9 +1,9 @@
 // The random words of bdiff_np/rng.py: Philox4x32-10 (Salmon et al. 2011).
 //
 // A round is two products of 32 x 32 -> 64 bits and four exclusive ors of 32: some 80 integer operations a block of four
-// words, on registers alone. A draw that is compared with a threshold takes a byte, 5 operations, and one time in 256 a
-// block of its own, which a warp meets for half of its blocks: 8 operations in all. An H100 (132 SMs of 64 integer lanes
-// at 1.7 GHz) makes some 1.8e12 such draws and 7e11 words a second.
+// words, on registers alone. A draw that is compared with a threshold takes a byte, 5 operations; and since of the 512
+// draws of a warp one or two tie as a rule, which takes the warp a block more, 12 in all. An H100 (132 SMs of 64 integer
+// lanes at 1.7 GHz) makes some 1.2e12 such draws and 7e11 words a second.
 
 constexpr u32 TIE = 1u << 31;  // of a stream: the words that decide where a byte does not
 

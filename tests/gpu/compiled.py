@@ -41,7 +41,8 @@ class Kernel(NamedTuple):
 # Budgets: 256 threads with 64 registers each are four blocks on a multiprocessor, with 80 three, with 128 two; the
 # fused step is alone there.
 KERNELS = [
-    *(Kernel("bernoulli.cu", f"{name}<256>", 48) for name in ("prior", "unpack")),
+    Kernel("bernoulli.cu", "unpack<256>", 48),
+    Kernel("bernoulli.cu", "prior<256>", 64),
     *(
         Kernel("bernoulli.cu", f"{name}<256, float>", 64)
         for name in ("q_sample", "q_batch", "kl_grad", "p_flip", "p_sample")
@@ -59,7 +60,7 @@ KERNELS = [
     Kernel("dense.cu", "layer_norm<float>", 64),
     Kernel("dense.cu", "layer_norm_backward<float>", 64),
     Kernel("dense.cu", "layer_norm_sums<float>", 48, 2048),
-    Kernel("dropout.cu", "keep_mask<256, float>", 48),
+    Kernel("dropout.cu", "keep_mask<256, float>", 64),
     Kernel("training.cu", "shuffle_words<256>", 48),
     Kernel("training.cu", "draw_t<256>", 32, 8),
     Kernel("training.cu", "finish<256, float>", 48, 32),
