@@ -97,8 +97,8 @@ def ascents(words):
 
 
 def birthday_spacings(words):
-    """Of 512 days of a year of 2**24 two pairs lie equally far apart, on average: repeated distances are Poisson's, over
-    the highest and the lowest 24 bits of all words."""
+    """Of 512 days of a year of 2**24 two pairs lie equally far apart, on average: repeated distances are Poisson's,
+    over the highest and the lowest 24 bits of all words."""
     found = []
     for days in (words >> 8, words & 0xFFFFFF):
         years = np.sort(days.T.reshape(-1, 512), axis=1)

@@ -31,18 +31,17 @@ def test_words_are_the_published_ones():
     """Random123's known answers, of a single block and at each place of a vector of blocks."""
     for (key, block), four in KNOWN_ANSWERS:
         address = u64(key.seed), u64(key.stream), u64(key.step)
-        assert philox_numba.block.py_func is not None and tuple(blocks(key, block, 1)[0]) == four
-        for before in range(min(block, 8) + 1):
-            assert tuple(blocks(key, block - before, 16 if block < WORD - 16 else before + 1)[before]) == four
-        assert tuple(fill_by_blocks(address, block, 1)[0]) == four
+        assert tuple(philox_numba.block(*address, u64(block))) == four
+        for before in range(8):  # where no vector begins below 0 or ends beyond 2**64
+            if before <= block <= WORD - 9 + before:
+                assert tuple(blocks(key, block - before, 8)[before]) == four
 
 
-def fill_by_blocks(address, first, n):
-    """Blocks one at a time: too few for a vector."""
-    out = np.empty((n, 4), np.uint32)
-    for i in range(n):
-        fill(*address, u64(first + i), out[i : i + 1])
-    return out
+def law(lost: int, pi) -> bernoulli_numba.Law:
+    """Of a step that loses so much, in units of 2**-32 as pi is; nothing else of it is looked at."""
+    pi = np.array(pi, u64, ndmin=1)
+    table = np.zeros((2 if len(pi) == 1 else 0, 6))
+    return bernoulli_numba.Law(np.array([lost], u64), pi, table, np.zeros((1, 6)), np.zeros((2, 1)), 0.0, False, True)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -71,34 +70,24 @@ def test_draws_are_compared_as_defined(D):
     """x_t, x_T and dropout's mask lie where rng.draws lies below the threshold: at each draw itself, around it, at the
     ends of its byte, 0 and 2**32; with one threshold for a row and with one for each element."""
     key, first, rows = Key(2**64 - 1, rng.Q_NOISE, 2**32 - 1), 2**33 + 1, 3
-    draws = rng.draws(key, rows, D, first)
-    noise = philox_numba.noise(key, rows, -(-D // 16), first)
-    x0, x_t, t = np.tile(np.arange(D) % 2, (rows, 1)).astype(np.uint8), np.empty((rows, D), np.uint8), np.zeros(rows, int)
+    draws, one_row = rng.draws(key, rows, D, first), np.zeros(1, np.int64)
+    x0 = np.tile(np.arange(D) % 2, (rows, 1)).astype(np.uint8)
+    x_t, t = np.empty((rows, D), np.uint8), np.zeros(rows, np.int64)
     for threshold in near(key, rows, D, first):
-        for r in range(rows):
-            law = bernoulli_numba.Law(
-                np.array([2**32], u64), threshold[r], np.zeros((0, 6)), np.zeros((0, 6)), np.zeros((2, D)), 0.0, False, True
-            )
-            some = philox_numba.noise(key, 1, -(-D // 16), first + r)
-            if D > 1 and threshold[r].max() < 2**32:  # a law of each bit, all of whose signal is lost
-                bernoulli_numba.q_sample(law, t[:1], some, x0[:1], x_t[:1])
-                np.testing.assert_array_equal(x_t[0], draws[r] < threshold[r])
-            bernoulli_numba.prior(law, some, x_t[:1])
-            np.testing.assert_array_equal(x_t[0], draws[r] < threshold[r])
-        for pick in {0, D // 2, D - 1}:
-            # of one law: lost, so that x_0 = 1 has this threshold and x_0 = 0 none; then both have it
-            one = threshold[0, pick]
-            for lost, pi, first_threshold in ((2**32 - int(one), 0, 0), (2**32, int(one), int(one))):
-                if pi == 2**32:
-                    continue
-                law = bernoulli_numba.Law(
-                    np.array([lost], u64), np.array([pi], u64), np.zeros((2, 6)), np.zeros((1, 6)), np.zeros((2, 1)),
-                    0.0, False, True,
-                )  # fmt: skip
-                bernoulli_numba.q_sample(law, t, noise, x0, x_t)
-                expected = draws < np.where(x0 != 0, one, u64(first_threshold))
-                np.testing.assert_array_equal(x_t, expected)
-                np.testing.assert_array_equal(rng.below(key, np.where(x0 != 0, one, u64(first_threshold)), rows, D, first), expected)
+        for r in range(rows):  # a law of each bit, all of whose signal is lost
+            noise, expected = philox_numba.noise(key, 1, -(-D // 16), first + r), draws[r] < threshold[r]
+            bernoulli_numba.prior(law(0, threshold[r]), noise, x_t[:1])
+            np.testing.assert_array_equal(x_t[0], expected)
+            if threshold[r].max() < 2**32:
+                bernoulli_numba.q_sample(law(2**32, threshold[r]), one_row, noise, x0[:1], x_t[:1])
+                np.testing.assert_array_equal(x_t[0], expected)
+        noise = philox_numba.noise(key, rows, -(-D // 16), first)
+        for one in {int(threshold[0, d]) for d in (0, D // 2, D - 1)}:
+            # the threshold of x_0 = 1, where that of x_0 = 0 is none; then of both
+            for lost, pi, other in [(2**32 - one, 0, 0), *([(2**32, one, one)] if one < 2**32 else [])]:
+                bernoulli_numba.q_sample(law(lost, pi), t, noise, x0, x_t)
+                thresholds = np.where(x0 != 0, u64(one), u64(other))
+                np.testing.assert_array_equal(x_t, draws < thresholds)
 
 
 @pytest.mark.parametrize("D", [1, 16, 17, 784])
@@ -126,14 +115,7 @@ def test_rows_that_may_change_are_those_with_a_low_draw(D, size):
     noise, may = philox_numba.noise(key, rows, -(-D // 16), 1000), np.full(rows, 7, np.uint8)
     chosen = np.sort(generator.permutation(rows)[:100])
     noise = noise._replace(words=noise.words[chosen], row=noise.row[chosen])
-    law = bernoulli_numba.Kernels(bernoulli_chain()).law
-    bernoulli_numba.may_change(law, limits, noise, x[chosen], may[:100])
+    bernoulli_numba.may_change(law(1, 1), limits, noise, x[chosen], may[:100])
     expected = (draws <= np.where(x != 0, limits[1], limits[0])).any(axis=1)[chosen]
     np.testing.assert_array_equal(may[:100], expected)
     assert (may[100:] == 7).all()
-
-
-def bernoulli_chain():
-    from bdiff_np.diffusion.bernoulli import make_chain
-
-    return make_chain("paper", 7, 0.5)

@@ -9,10 +9,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from draws import KNOWN_ANSWERS, near
 
 from bdiff_np import rng
 from bdiff_np.rng import Key
-from draws import KNOWN_ANSWERS, near
 
 MASK = 2**32 - 1
 

@@ -95,9 +95,7 @@ def last_step(chain: Chain, population: np.ndarray, seed: int = 0, groups: int =
     return float(np.mean(means)), float(np.std(means, ddof=1) / groups**0.5)
 
 
-def _draw(
-    chain: Chain, population: np.ndarray, t: np.ndarray, generator: Sequence
-) -> tuple[np.ndarray, np.ndarray]:
+def _draw(chain: Chain, population: np.ndarray, t: np.ndarray, generator: Sequence) -> tuple[np.ndarray, np.ndarray]:
     """x_0 uniform over the population and x_t ~ q(x_t | x_0), each (B, D), for t (B,)."""
     x0 = population[generator.integers(len(population), len(t))]
     return x0, (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
@@ -121,9 +119,7 @@ def _kl_from_oracle(law, best: tuple[np.ndarray, np.ndarray], x_t: np.ndarray, l
     return total
 
 
-def _excess(
-    chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray, generator: Sequence
-) -> np.ndarray:
+def _excess(chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray, generator: Sequence) -> np.ndarray:
     """Cost of step t in nats, (B,), less the continuous cost of the same stretch of time on the same path."""
     ab_s, ab_t = chain.signal(t)
     middle = ab_t + (ab_s - ab_t) * (1 - generator.random((len(t), 1)))  # a moment within the step, where alpha_bar > 0

@@ -97,8 +97,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         meta = json.loads(text)
         if meta["format"] not in READABLE:
             raise InputError(
-                f"{path}: has format {meta['format']}, this version reads {READABLE[0]} to {FORMAT}; use the version of "
-                "bdiff_np that wrote it"
+                f"{path}: has format {meta['format']}, this version reads {READABLE[0]} to {FORMAT}; use the version "
+                "of bdiff_np that wrote it"
             )
         if meta.pop("crc32") != checksum(tensors, meta):
             raise InputError(f"{path}: damaged (its checksum differs); use another checkpoint of the same run")

@@ -104,8 +104,9 @@ def restore(run: Run) -> None:
     """Goes on from the newest checkpoint of the results folder that is whole and fits, or from the start where none is
     whole.
 
-    Raises InputError for a checkpoint that is no file, and for one of an older format; and where some are whole and none of them fits: its network or
-    its history is gone, and to begin again in this folder would lose what was trained.
+    Raises InputError for a checkpoint that is no file, and for one of an older format; and where some are whole and
+    none of them fits: its network or its history is gone, and to begin again in this folder would lose what was
+    trained.
     """
     check_readable(run.results / "checkpoints")
     # of a write that a kill cut off

@@ -65,7 +65,8 @@ class Kernels(diffusion.Kernels):
 
     def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         x_t = np.empty(x0.shape, np.uint8)
-        q_sample(self.law, np.asarray(t, np.int64), self._noise(key, *x0.shape, first_row), *_bits(x0), x_t)
+        noise = self._noise(key, len(x0), x0.shape[1], first_row)
+        q_sample(self.law, np.asarray(t, np.int64), noise, *_bits(x0), x_t)
         return x_t
 
     def kl_grad(self, logits, x0, x_t, t, value: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
@@ -87,7 +88,7 @@ class Kernels(diffusion.Kernels):
         return p
 
     def p_sample(self, logits, x_t, t, key: Key, first_row: int = 0) -> np.ndarray:
-        x_s, noise = np.array(x_t, np.uint8), self._noise(key, *x_t.shape, first_row)
+        x_s, noise = np.array(x_t, np.uint8), self._noise(key, len(x_t), x_t.shape[1], first_row)
         p_sample(self.law, np.asarray(t, np.int64), np.ascontiguousarray(logits), noise, self._work(x_s), x_s)
         return x_s
 

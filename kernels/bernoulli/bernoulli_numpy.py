@@ -50,7 +50,7 @@ class Kernels(diffusion.Kernels):
             else self.lost[t, None] * self.pi_words // np.uint64(bernoulli.WORD)
         )
         threshold = threshold + x0 * self.kept[t, None]
-        return rng.below(key, threshold, *x0.shape, first_row).view(np.uint8)
+        return rng.below(key, threshold, len(x0), x0.shape[1], first_row).view(np.uint8)
 
     def kl_grad(self, logits: np.ndarray, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray, value: bool = True):
         """KL of the reverse step and its gradient, in one pass.
@@ -108,7 +108,7 @@ class Kernels(diffusion.Kernels):
     def p_sample(self, logits: np.ndarray, x_t: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         """x_{t-1} ~ p(x_{t-1} | x_t), (B, D) uint8."""
         flip = self.p_flip(logits, x_t, t) * float(bernoulli.WORD)
-        return x_t ^ rng.below(key, flip, *x_t.shape, first_row)
+        return x_t ^ rng.below(key, flip, len(x_t), x_t.shape[1], first_row)
 
     def prior(self, rows: int, D: int, key: Key, first_row: int = 0) -> np.ndarray:
         """x_T ~ B(pi), (rows, D) uint8."""

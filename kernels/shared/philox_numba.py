@@ -133,9 +133,7 @@ def _vector(typing, seed, stream, step, first, address):
             p0, p1 = builder.mul(low(c0), all_lanes(number(M0))), builder.mul(low(c2), all_lanes(number(M1)))
             c0, c1 = builder.xor(builder.xor(high(p1), c1), all_lanes(k0)), p1
             c2, c3 = builder.xor(builder.xor(high(p0), c3), all_lanes(k1)), p0
-            k0, k1 = (
-                builder.and_(builder.add(k, number(w)), number(MASK)) for k, w in ((k0, W0), (k1, W1))
-            )
+            k0, k1 = (builder.and_(builder.add(k, number(w)), number(MASK)) for k, w in ((k0, W0), (k1, W1)))
         pairs = [builder.or_(low(a), builder.shl(b, all_lanes(number(32)))) for a, b in ((c0, c1), (c2, c3))]
         order = [lane for j in range(LANES) for lane in (j, LANES + j)]
         both = builder.shuffle_vector(*pairs, ir.Constant(ir.VectorType(i32, 2 * LANES), order))

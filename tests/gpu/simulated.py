@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from draws import KNOWN_ANSWERS, near
 
 from bdiff_np import rng, sample
 from bdiff_np.diffusion.bernoulli import make_chain
@@ -18,7 +19,6 @@ from bdiff_np.kernels.dense import arrays_numba_cuda, dense_numba_cuda
 from bdiff_np.kernels.shared import cuda_grid
 from bdiff_np.model import load_ops
 from bdiff_np.rng import Key
-from draws import KNOWN_ANSWERS, near
 from gpu import strict
 from gpu.training import buffers, distance, training
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from draws import KNOWN_ANSWERS, near
 
 from bdiff_np import rng
 from bdiff_np.diffusion.bernoulli import WORD
 from bdiff_np.kernels.shared import cuda_source
 from bdiff_np.rng import Key, philox
-from draws import KNOWN_ANSWERS, near
 
 SUITES = ("test_backends.py", "test_kernels.py", "--stand-in")
 FEWER = "cupy and not schedules and not extreme and not surer and not law and not survive"
