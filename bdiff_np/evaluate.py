@@ -221,7 +221,7 @@ def score(model, rows: Data | np.ndarray, *, seed: int = 0, evaluations: int = 2
     family, chain, kernels = model.family, model.chain, model.kernels()
     memory.check(8 * evaluations * model.D, f"{evaluations} evaluations of each row", "take fewer (evaluations)")
     steps = rng.stratified_t(Key(seed, rng.EVAL_TIME, 0), evaluations, chain.T)
-    words = rng.words(Key(seed, rng.EVAL_NOISE, 0), evaluations, model.D)
+    words = rng.draws(Key(seed, rng.EVAL_NOISE, 0), evaluations, model.D)
     total = np.zeros(len(data))
     batch = rows_at_once(model)
     for first in range(0, len(data), batch):

@@ -42,6 +42,11 @@ class Training:
         whole = -(-len(rows) // self.batch_rows) * -(-self.T // self.repeats)
         self.steps_per_epoch = self.settings.steps_per_epoch or min(whole, MOST_STEPS)
         self.total_steps = self.settings.epochs * self.steps_per_epoch
+        if self.total_steps >= rng.STEPS:
+            raise InputError(
+                f"training.epochs: {self.settings.epochs} epochs of {self.steps_per_epoch} steps are 2^32 steps or "
+                "more, which have no random words; take fewer"
+            )
         model.ops.allow_tf32(self.settings.tf32)
         # gradients, two moments and averages; on the host the first weights in float64 beside them
         buffers = 4 if model.ops.on_device else 7

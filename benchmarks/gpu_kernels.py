@@ -5,7 +5,8 @@ card, or alone, without one.
                                         expected time on an H100; needs CUDA's compilers, no GPU:
                                         pip install -e ".[gpu-check]"
 
-The counts are those of the kernels' banners. A word is a random word of Philox, some 40 integer instructions.
+The counts are those of the kernels' banners. A draw is a random bit of given probability, some 12 integer
+instructions: a byte of Philox, and ties (philox.cuh); a word of 32 bits is as much as 1.7 draws.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Limits(NamedTuple):
-    """Of a card, per second: bytes from its memory, float32 operations, random words (by integer instructions)."""
+    """Of a card, per second: bytes from its memory, float32 operations, random draws (by integer instructions)."""
 
     name: str
     bytes: float
     operations: float
-    words: float
+    draws: float
 
 
 H100 = Limits(
-    "H100 SXM", 3.35e12, 66.9e12, 4e11
-)  # NVIDIA's data sheet; words: 132 multiprocessors of 64 integer lanes at 1.7 GHz, 40 a word
+    "H100 SXM", 3.35e12, 66.9e12, 1.2e12
+)  # NVIDIA's data sheet; draws: 132 multiprocessors of 64 integer lanes at 1.7 GHz, 12 a draw
 
 
 class Work(NamedTuple):
@@ -41,7 +42,7 @@ class Work(NamedTuple):
     kernel : as tests/gpu/compiled.py has it. unit : what is counted, `count` of them
     loads : that a thread issues for one, of 1 to 16 bytes, from global memory or the caches over it; for products, from
         shared memory
-    bytes, operations, words : of one, from and to global memory. shared : bytes of dynamic shared memory of a block
+    bytes, operations, draws : of one, from and to global memory. shared : bytes of dynamic shared memory of a block
     """
 
     kernel: str
@@ -50,7 +51,7 @@ class Work(NamedTuple):
     loads: float
     bytes: float
     operations: float
-    words: float = 0.0
+    draws: float = 0.0
     shared: int = 0
 
     def least(self, card: Limits = H100) -> tuple[float, str]:
@@ -61,7 +62,7 @@ class Work(NamedTuple):
         times = {
             "bytes": self.bytes / card.bytes,
             "operations": self.operations / rate,
-            "words": self.words / card.words,
+            "draws": self.draws / card.draws,
         }
         bound = max(times, key=times.__getitem__)
         return self.count * times[bound], bound
@@ -77,7 +78,7 @@ def works() -> list[Work]:
     bits, units = B * D, B * H
     net = narrow_net()
     macs = sum(n_in * n_out for n_in, n_out in _widths(net)) + 2 * sum(F * n_out for _, n_out in _widths(net)[:-1])
-    asked = sum(n_in * n_out for n_in, n_out in _widths(net)) / 12 / 24  # multiply-adds of a word
+    asked = sum(n_in * n_out for n_in, n_out in _widths(net)) / 12 / 20  # multiply-adds of a draw
     step_plan, chain_plan = plans(net)
     return [
         Work("prior<256>", "bit", bits, 1, 1, 0, 1),
@@ -103,14 +104,14 @@ def works() -> list[Work]:
         Work("layer_norm_backward<float>", "unit", units, 6, 12, 20),
         Work("layer_norm_sums<float>", "unit", units, 4, 8, 5),
         Work("keep_mask<256, float>", "unit", units, 0, 4, 0, 1),
-        Work("shuffle_words<256>", "row", N << 6, 0, 8, 0, 2),
+        Work("shuffle_words<256>", "row", N << 6, 0, 8, 0, 3.4),
         *(Work(f"multiply<{way}, float>", "multiply-add", N * 128 * 128, 1 / 8, 3 * 4 / 128, 2) for way in WAYS),
         # Of a row: its data and bits once, products forward, backward and for the weights; of all weights AdamW once a
         # step, which is left out.
-        Work("take", "multiply-add", N * 3 * macs, 1 / 8, 3 / (3 * macs), 2, 24 / (3 * macs),
+        Work("take", "multiply-add", N * 3 * macs, 1 / 8, 3 / (3 * macs), 2, 20 / (3 * macs),
         4 * step_plan.floats + 1024),
-        # Of a row and step: 24 words, and the network for one row in twelve.
-        Work("walk_back", "word", N * 24, 1 + asked / 8, 0, 2 * asked, 1, 4 * chain_plan.floats + 8 * 512),
+        # Of a row and step: 20 draws, and the network for one row in twelve.
+        Work("walk_back", "draw", N * 20, 1 + asked / 8, 0, 2 * asked, 1, 4 * chain_plan.floats + 8 * 512),
     ]  # fmt: skip
 
 
@@ -243,7 +244,7 @@ def table() -> str:
         {w.kernel: (uses[w.kernel][1].registers, uses[w.kernel][1].shared + w.shared) for w in listed}
     )
     lines = [
-        "| kernel | registers | shared, bytes | occupancy | widest load | of a | loads | bytes | operations | words | "
+        "| kernel | registers | shared, bytes | occupancy | widest load | of a | loads | bytes | operations | draws | "
         "bound | expected |",
         "|---|--:|--:|--:|---|---|--:|--:|--:|--:|---|--:|",
     ]
@@ -255,7 +256,7 @@ def table() -> str:
         cells = (
             f"`{_short(w.kernel)}`", use.registers, use.shared + w.shared,
             f"{blocks[w.kernel] * 256 / 2048:.0%}", f"{widest} bytes", w.unit, f"{w.loads:.3g}", f"{w.bytes:.3g}",
-            f"{w.operations:.3g}", f"{w.words:.3g}", bound, f"{1e12 * seconds / w.count:.3g} ps",
+            f"{w.operations:.3g}", f"{w.draws:.3g}", bound, f"{1e12 * seconds / w.count:.3g} ps",
         )  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

@@ -351,20 +351,16 @@ def test_layer_norm_backward_in_float32(ops):
 
 @dtypes
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
-def test_keep_mask_law(host_ops, rate, dtype, monkeypatch):
-    """Exactly the words below round(rate 2^32) are left out; the others give 1 / (1 - rate), so that the mean is 1."""
-    edge = round(rate * 2**32)
-    at_edge = [edge - 1, edge, edge + 1] if edge else [0, 1, 2]
-    words = np.array([[0, *at_edge, 2**32 - 1]], np.uint32)
-    monkeypatch.setattr(rng, "words", lambda key, *shape: words)
-    mask = host_ops.keep_mask(KEY, words.shape, rate, dtype)
-    kept = np.array([[rate == 0, not edge, True, True, True]])
-    assert mask.dtype == dtype and mask.shape == words.shape
-    np.testing.assert_array_equal(mask != 0, kept)
-    np.testing.assert_array_equal(mask[kept], dtype(1 / (1 - rate)))
-    even = ((np.arange(10_000, dtype=np.uint64) << np.uint64(32)) // np.uint64(10_000)).astype(np.uint32)[None]
-    monkeypatch.setattr(rng, "words", lambda key, *shape: even)
-    assert host_ops.keep_mask(KEY, even.shape, rate, np.float64).mean() == pytest.approx(1, abs=2e-4 / (1 - rate))
+def test_keep_mask_law(ops, rate, dtype):
+    """Exactly the draws below round(rate 2^32) are left out, also where the rate is a draw itself, or the next number;
+    the others give 1 / (1 - rate), so that the mean is 1."""
+    draws = rng.draws(KEY, 40, 250)
+    edge = int(draws.ravel()[np.argmin(np.abs(draws / 2**32 - rate))])
+    for threshold in (edge, edge + 1, round(rate * 2**32)):
+        mask = ops.to_host(ops.keep_mask(KEY, draws.shape, threshold / 2**32, dtype))
+        np.testing.assert_array_equal(mask != 0, draws >= threshold)
+        np.testing.assert_array_equal(mask[mask != 0], dtype(1 / (1 - threshold / 2**32)))
+    assert mask.mean(dtype=np.float64) == pytest.approx(1, abs=4e-2 * (rate / (1 - rate)) ** 0.5)
 
 
 @dtypes
@@ -372,10 +368,10 @@ def test_keep_mask_law(host_ops, rate, dtype, monkeypatch):
 def test_keep_mask_is_of_the_keys_words(ops, rate, dtype):
     """Every back end leaves out the same units: those whose word of the key lies below the rate, for ragged shapes and
     large keys."""
-    for key in (KEY, rng.Key(2**63 - 1, rng.DROPOUT + (3 << 8), 2**40 + 1)):
+    for key in (KEY, rng.Key(2**63 - 1, rng.DROPOUT + (3 << 8), 2**32 - 1)):
         for shape in ((1, 1), (7, 8), (5, 13), (300, 65)):
             mask = ops.to_host(ops.keep_mask(key, shape, rate, dtype))
-            kept = rng.words(key, *shape) >= np.uint32(round(rate * 2**32))
+            kept = rng.draws(key, *shape) >= np.uint32(round(rate * 2**32))
             assert mask.dtype == dtype and mask.shape == shape
             np.testing.assert_array_equal(mask, np.where(kept, dtype(1 / (1 - rate)), dtype(0)))
 

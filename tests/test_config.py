@@ -424,11 +424,11 @@ def test_the_limits_leave_room():
 
 
 def test_steps_of_all_epochs_have_a_limit(write):
-    """Each of two numbers is right on its own, and their product is counted in 64 bits."""
+    """Each of two numbers is right on its own, and their product is counted in 32 bits."""
     with pytest.raises(InputError) as caught:
         config.load(write(""), ["training.epochs=1000000000000", "training.steps_per_epoch=1000000000"])
     assert str(caught.value) == (
-        "--set training.epochs=1000000000000: training.epochs: are more than 2^62 steps with training.steps_per_epoch: "
+        "--set training.epochs=1000000000000: training.epochs: are 2^32 steps or more with training.steps_per_epoch: "
         "1000000000; take fewer"
     )
 

@@ -155,6 +155,29 @@ def test_right_checksum_wrong_content(run, case):
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
 
 
+def test_a_training_of_an_older_format(run, monkeypatch):
+    """Whose random words followed another rule: its weights are read as ever, and to go on with it is refused in one
+    sentence, after which every file is as before."""
+    rows = invoke("sample", run, "-n", 5, "--seed", 3).stdout
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 1)
+        for path in rundir.checkpoints(newest(run)).values():
+            checkpoint.write(path, *checkpoint.read(path))
+    assert checkpoint.load(last(run), training=True)[1]["format"] == 1
+    for command in COMMANDS:
+        assert invoke(command, run).exit_code == 0
+    assert invoke("sample", run, "-n", 5, "--seed", 3).stdout == rows != ""
+    model = bdiff_np.load(run)
+    assert model.sample(5).shape == (5, model.D)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for sets in ((), ("--set", "training.epochs=9")):
+        assert sentence("train", run, "--resume", *sets) == (
+            f"{last(run)}: has format 1, and the rule of the random words changed with format 2, so that this training "
+            "cannot go on as it began; start anew, without --resume (sample and evaluate still read it)"
+        )
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("text", [DEEP, f'{{"format": {HUGE}}}', '{"format": [1], "crc32": 0}', "[[1]]"])
 def test_description_of_another_kind(run, text):
     """Lists too deep to read, a number too long, no object."""

@@ -55,6 +55,10 @@ class Kernels(diffusion.Kernels):
     def prior(self, rows, D, key, first_row=0):
         return rng.words(key, rows, D, first_row).astype(f32) * UNIT - HALF
 
+    def blocks(self, D):
+        """A word for each element."""
+        return -(-D // 4)
+
     def limits(self, t, D):
         return np.full((len(t), 1), OFTEN)
 
@@ -71,10 +75,10 @@ def read_rows(law, x_t, out):
 
 
 @njit
-def q_sample(law, t, words, x0, x_t):
+def q_sample(law, t, noise, x0, x_t):
     for r in range(x0.shape[0]):
         for d in range(x0.shape[1]):
-            x_t[r, d] = x0[r, d] + law.level[t[r]] * (f32(words[r, d]) * UNIT - HALF)
+            x_t[r, d] = x0[r, d] + law.level[t[r]] * (f32(noise.words[r, d]) * UNIT - HALF)
 
 
 @njit
@@ -91,15 +95,16 @@ def kl_grad(law, t, out, x0, x_t, work, dout, kl):
 
 
 @njit
-def may_change(law, limits, words, x):
-    return words[0] < limits[0]
+def may_change(law, limits, noise, x, may):
+    for r in range(x.shape[0]):
+        may[r] = noise.words[r, 0] < limits[0]
 
 
 @njit
-def p_sample(law, t, out, words, work, x_t):
+def p_sample(law, t, out, noise, work, x_t):
     for r in range(x_t.shape[0]):
         for d in range(x_t.shape[1]):
-            work[d] = f32(words[r, d]) * UNIT - HALF
+            work[d] = f32(noise.words[r, d]) * UNIT - HALF
             x_t[r, d] = out[r, d] + law.level[t[r] - 1] * work[d]
 
 

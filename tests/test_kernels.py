@@ -26,23 +26,6 @@ def Kernels(request):
     return kernels_of(request.param).Kernels
 
 
-@pytest.fixture(params=["numpy", "numba"])
-def HostKernels(request):
-    """Kernels that can be given words; those of a GPU make them. What these do with a word:
-    tests/gpu/test_rung2_kernels.py."""
-    return kernels_of(request.param).Kernels
-
-
-def give_words(monkeypatch, words):
-    """All draws are of these words, (B, D) uint32, on every back end whose words are drawn before its kernels run."""
-
-    def fill(seed, stream, step, first, out):
-        out.view(np.uint32).reshape(len(words), -1)[:, : words.shape[1]] = words
-
-    monkeypatch.setattr(rng, "words", lambda *_: words)
-    monkeypatch.setattr("bdiff_np.kernels.shared.philox_numba.fill", fill)
-
-
 def law(kind, D):
     return 0.2 if kind == "scalar" else np.random.default_rng(D).uniform(0.05, 0.95, D)
 
@@ -97,41 +80,34 @@ def test_noisy_bits_are_the_definitions(Kernels, B, D, T, pi):
     for first_row in (0, 41):
         found = Kernels(chain).q_sample(x0, t, KEY, first_row)
         assert found.dtype == np.uint8 and found.shape == (B, D)
-        np.testing.assert_array_equal(found, bernoulli.q_sample(chain, x0, t, rng.words(KEY, B, D, first_row)))
+        np.testing.assert_array_equal(found, bernoulli.q_sample(chain, x0, t, rng.draws(KEY, B, D, first_row)))
 
 
-@pytest.mark.parametrize("pi", ["scalar", "per bit"])
-def test_thresholds_are_exact_words(HostKernels, pi, monkeypatch):
-    """The word below the threshold of the documentation gives a 1, the threshold itself a 0, for either bit and every
-    t."""
-    T, D = 50, 9
-    chain = make_chain("paper", T, law(pi, D))
-    t = np.repeat(np.arange(1, T + 1), 2)
-    x0 = np.tile(np.array([[0] * D, [1] * D], np.uint8), (T, 1))
-    lost = [round(float(1 - a) * WORD) for a in chain.alpha_bar]
-    share = [round(float(p) * WORD) for p in np.broadcast_to(chain.pi, D)]
-    threshold = np.array(
-        [[lost[s] * share[d] // WORD + int(x0[i, d]) * (WORD - lost[s]) for d in range(D)] for i, s in enumerate(t)]
-    )
-    for below in (1, 0):
-        give_words(monkeypatch, (threshold - below).astype(np.uint32))
-        np.testing.assert_array_equal(HostKernels(chain).q_sample(x0, t, KEY), np.full_like(x0, below))
+@pytest.mark.parametrize("above", [0, 1])
+def test_thresholds_are_exact_draws(Kernels, above):
+    """A draw that is the threshold gives a 0, the next threshold a 1: for a law of each bit whose signal is all lost,
+    and so for either bit, the thresholds are pi."""
+    D = 40
+    draws = rng.draws(KEY, 3, D, 5)
+    for r in range(3):
+        pi = np.clip(draws[r].astype(np.float64) + above, 1, WORD - 1) / WORD
+        x0 = (np.arange(D)[None] % 2).astype(np.uint8)
+        kernels = Kernels(Chain(np.array([1.0, 0.0]), pi))
+        for found in (kernels.q_sample(x0, np.array([1]), KEY, 5 + r), kernels.prior(1, D, KEY, 5 + r)):
+            np.testing.assert_array_equal(found[0], np.full(D, above))
 
 
-@pytest.mark.parametrize("pi", [2.0**-32, np.full(3, 2.0**-32)])
-@pytest.mark.parametrize("word", [0, 2**32 - 1])
-def test_thresholds_beyond_all_words(HostKernels, pi, word, monkeypatch):
-    """A threshold of 0 gives no word a 1, not even the word 0; one of 2**32 gives a 1 to all of them, also to the
-    last."""
+@pytest.mark.parametrize("pi", [2.0**-32, np.full(300, 2.0**-32)], ids=["one", "per-bit"])
+def test_thresholds_beyond_all_draws(Kernels, pi):
+    """A threshold of 0 gives no draw a 1, one of 2**32 gives a 1 to all of them, whatever their bytes."""
     chain = Chain(np.array([1.0, 1 - 1e-12, 0.5, 0.0]), pi)
-    x0 = np.array([[0, 1, 0], [0, 1, 0]], np.uint8)
-    give_words(monkeypatch, np.full((2, 3), word, np.uint32))
-    found = HostKernels(chain).q_sample(x0, np.array([1, 2]), KEY)
-    np.testing.assert_array_equal(found[0], x0[0])  # less than 2**-33 is lost: thresholds 0 and 2**32
-    np.testing.assert_array_equal(found[1], x0[1] if word == 0 else 0)  # thresholds 0 and 2**31
+    x0 = (np.arange(300)[None] % 2).astype(np.uint8).repeat(9, axis=0)
+    assert {0, 255} <= set(rng.top_bytes(KEY, 9, 300).ravel().tolist())
+    found = Kernels(chain).q_sample(x0, np.ones(9, int), KEY)
+    np.testing.assert_array_equal(found, x0)  # less than 2**-33 is lost
 
 
-@pytest.mark.parametrize("key", [KEY, Key(0, 0, 0), Key(2**63 - 1, rng.DROPOUT + (3 << 8), 2**40 + 1)])
+@pytest.mark.parametrize("key", [KEY, Key(0, 0, 0), Key(2**63 - 1, rng.DROPOUT + (3 << 8), 2**32 - 1)])
 @pytest.mark.parametrize("T", [1, 7, 100_000])
 @pytest.mark.parametrize("pi", ["scalar", "per bit"])
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])
@@ -269,20 +245,25 @@ def test_reverse_step_flips_where_the_word_is_below(Kernels, predict):
     _, x_t, t, logits = batch(7, 200, 9)
     kernels = Kernels(chain, predict, dtype=np.float64)
     found = kernels.p_sample(logits, x_t, t, KEY, 30)
-    flips = rng.words(KEY, 200, 9, 30) / 2.0**32 < kernels.p_flip(logits, x_t, t)
+    flips = rng.draws(KEY, 200, 9, 30) / 2.0**32 < kernels.p_flip(logits, x_t, t)
     assert found.dtype == np.uint8 and 0.1 < flips.mean() < 0.9
     np.testing.assert_array_equal(found, np.where(flips, 1 - x_t, x_t))
 
 
-@pytest.mark.parametrize("word, flips", [(0, 1), (2**31 - 1, 1), (2**31, 0), (2**32 - 1, 0)])
-def test_reverse_step_compares_exact_words(HostKernels, word, flips, monkeypatch):
-    """A flip of probability 1/2 is that of the words below 2**31."""
-    give_words(monkeypatch, np.full((1, 2), word, np.uint32))
-    x_t = np.array([[0, 1]], np.uint8)
-    found = HostKernels(make_chain("paper", 7, 0.5), "x_prev", skip=False, dtype=np.float64).p_sample(
-        np.zeros((1, 2)), x_t, np.array([3]), KEY
-    )
-    np.testing.assert_array_equal(found, x_t ^ flips)
+@pytest.mark.parametrize("off", [-0.5, 0.5])
+def test_reverse_step_compares_exact_draws(Kernels, off):
+    """A draw flips its bit if it lies half below p 2**32, and not if it lies half above it: a network that gives p
+    itself, in float64, to that precision."""
+    if Kernels.__module__.endswith("cuda"):
+        pytest.skip("its draws are compared in tests/gpu")
+    D = 400
+    draws = rng.draws(KEY, 1, D, 7).astype(np.float64)
+    shown = (np.arange(D)[None] % 2).astype(np.uint8)
+    p = (draws + off) / WORD
+    logits = np.where(shown != 0, 1, -1) * (np.log1p(-p) - np.log(p))  # of "the bit is a 1": it stays with 1 - p
+    kernels = Kernels(make_chain("paper", 7, 0.5), "x_prev", skip=False, dtype=np.float64)
+    found = kernels.p_sample(logits, shown, np.array([3]), KEY, 7)
+    np.testing.assert_array_equal(found, shown ^ (off > 0))
 
 
 def test_reverse_step_is_sure_where_the_net_is(Kernels):
@@ -304,21 +285,10 @@ def test_prior_draws_the_stationary_law(Kernels, pi):
     chain = make_chain("paper", 7, law(pi, 9))
     kernels = Kernels(chain)
     found = kernels.prior(20_000, 9, KEY)
-    np.testing.assert_array_equal(found, rng.words(KEY, 20_000, 9) < np.round(np.asarray(law(pi, 9)) * WORD))
+    np.testing.assert_array_equal(found, rng.draws(KEY, 20_000, 9) < np.round(np.asarray(law(pi, 9)) * WORD))
     assert np.all(np.abs(found.mean(0) - law(pi, 9)) < 4 * np.sqrt(chain.pi * (1 - chain.pi) / 20_000))
     np.testing.assert_array_equal(kernels.prior(10, 9, KEY, 500), found[500:510])
     assert found.dtype == np.uint8
-
-
-@pytest.mark.parametrize("pi", ["scalar", "per bit"])
-def test_prior_compares_exact_words(HostKernels, pi, monkeypatch):
-    """The word below round(pi 2**32) gives a 1, that word itself a 0."""
-    threshold = np.array([[round(float(p) * WORD) for p in np.broadcast_to(law(pi, 9), 9)]])
-    for below in (1, 0):
-        give_words(monkeypatch, (threshold - below).astype(np.uint32))
-        np.testing.assert_array_equal(
-            HostKernels(make_chain("paper", 7, law(pi, 9))).prior(1, 9, KEY), np.full((1, 9), below)
-        )
 
 
 @pytest.mark.parametrize("name", ["q_sample", "p_sample"])

@@ -326,7 +326,7 @@ def test_score_is_the_bound_of_a_row(trained):
 def test_score_is_its_definition(trained):
     """T / E times the sum of the KLs of E steps, plus the prior's, in bits: the float64 definition agrees to 1e-5."""
     m, E = Model.load(trained), 50
-    steps, words = rng.stratified_t(rng.Key(3, rng.EVAL_TIME, 0), E, 20), rng.words(rng.Key(3, rng.EVAL_NOISE, 0), E, D)
+    steps, words = rng.stratified_t(rng.Key(3, rng.EVAL_TIME, 0), E, 20), rng.draws(rng.Key(3, rng.EVAL_NOISE, 0), E, D)
     expected = []
     for row in HEARTBEATS:
         x0 = np.tile(row, (E, 1))

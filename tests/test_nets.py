@@ -334,7 +334,7 @@ def test_dropout_noise_is_not_that_of_q_sample():
         mask, Dropout(0.5, 1).forward(ops, {}, x, Context(None, None, Key(1, rng.TIME, 1)))[0] != 0
     )
     for stream in range(9):
-        assert ((rng.words(Key(1, stream, 1), 50, 40) >= 2**31) == mask).mean() < 0.6
+        assert ((rng.draws(Key(1, stream, 1), 50, 40) >= 2**31) == mask).mean() < 0.6
 
 
 # Time features

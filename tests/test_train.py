@@ -174,7 +174,7 @@ def test_gradient_is_that_of_the_bound_per_bit(predict):
         job.step()
     m, optimizer, step = job.model, job.optimizer, 6
     x0, t = job.batch(step)
-    x_t = bernoulli.q_sample(m.chain, x0, t, rng.words(Key(0, rng.Q_NOISE, step), *x0.shape))
+    x_t = bernoulli.q_sample(m.chain, x0, t, rng.draws(Key(0, rng.Q_NOISE, step), *x0.shape))
     start, moment = m.params.flat.copy(), optimizer.m.flat.copy()
 
     def value() -> float:
@@ -330,3 +330,13 @@ def test_fingerprint_tells_rows_apart():
     ]
     assert len({r.fingerprint() for r in others}) == len(others)
     assert rows.fingerprint() == Bits.from_array(rows.all()).fingerprint()
+
+
+def test_all_steps_have_random_words():
+    """A step's number has 32 bits in the address of the words; more steps than that are a sentence, also where their
+    number comes from the rows."""
+    with pytest.raises(InputError) as caught:
+        Training(model(epochs=2**31, steps_per_epoch=None), Bits.from_array(HEARTBEATS))
+    assert str(caught.value).startswith("training.epochs: 2147483648 epochs of ")
+    assert str(caught.value).endswith(" steps are 2^32 steps or more, which have no random words; take fewer")
+    assert Training(model(epochs=2**32 - 1, steps_per_epoch=1), Bits.from_array(HEARTBEATS)).total_steps == 2**32 - 1

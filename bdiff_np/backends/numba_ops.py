@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from bdiff_np import rng
 from bdiff_np.backends import numpy_ops
 from bdiff_np.backends.numpy_ops import (
     LAYER_NORM_EPS,
@@ -32,6 +31,7 @@ try:
     from numba import config
 
     from bdiff_np.kernels.dense import dense_numba as dense
+    from bdiff_np.kernels.shared import philox_numba
 except ImportError as fault:
     raise Unavailable(
         "numba", f"Numba cannot be imported ({fault})", "pip install numba, or take --backend numpy"
@@ -86,8 +86,8 @@ def layer_norm_backward(dy, tape, dgain, dshift) -> np.ndarray:
 
 
 def keep_mask(key, shape, rate, dtype) -> np.ndarray:
-    words, mask, kept = rng.words(key, *shape), np.empty(shape, dtype), np.dtype(dtype).type(1 / (1 - rate))
-    dense.keep_mask(np.ascontiguousarray(words).reshape(-1), np.uint32(drop_threshold(rate)), kept, mask.reshape(-1))
+    mask, kept = np.empty(shape, dtype), np.dtype(dtype).type(1 / (1 - rate))
+    dense.keep_mask(philox_numba.noise(key, len(mask), -(-shape[1] // 16)), np.uint64(drop_threshold(rate)), kept, mask)
     return mask
 
 

@@ -170,7 +170,7 @@ def layer_norm_backward(dy: np.ndarray, tape: tuple, dgain: np.ndarray, dshift: 
 def keep_mask(key: rng.Key, shape: tuple[int, int], rate: float, dtype) -> np.ndarray:
     """Dropout's factor (B, H): 0 with probability rate, else 1 / (1 - rate), from the random words of a key."""
     kept = np.dtype(dtype).type(1 / (1 - rate))
-    return (rng.words(key, *shape) >= np.uint32(drop_threshold(rate))).astype(dtype) * kept
+    return (~rng.below(key, np.uint64(drop_threshold(rate)), *shape)).astype(dtype) * kept
 
 
 def norm(flat: np.ndarray, halted: np.ndarray | None = None):

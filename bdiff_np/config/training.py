@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bdiff_np import rng
 from bdiff_np.settings import MOST, Count, Disagreements, Name, Settings
 
 # Settings that --resume may change: what was computed before does not rest on them.
@@ -61,8 +62,8 @@ class TrainingSettings(Settings):
         if isinstance(training.patience, int) and training.select == "last":
             reason = "needs training.select: best (it is last); without it, leave patience out or null"
             yield (("training", "patience"), ("training", "select")), reason
-        if training.epochs * (training.steps_per_epoch or 1) > 2**62:
-            reason = f"are more than 2^62 steps with training.steps_per_epoch: {training.steps_per_epoch}; take fewer"
+        if training.epochs * (training.steps_per_epoch or 1) >= rng.STEPS:
+            reason = f"are 2^32 steps or more with training.steps_per_epoch: {training.steps_per_epoch}; take fewer"
             yield (("training", "epochs"), ("training", "steps_per_epoch")), reason
 
 

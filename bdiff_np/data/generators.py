@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bdiff_np import memory
+from bdiff_np import memory, rng
 from bdiff_np.data.bits import Bits
 from bdiff_np.errors import InputError
+from bdiff_np.rng import Key, Sequence
 
 # Notation: B rows, D bits. A row's number runs from 0 to count(D) - 1 and can exceed 64 bits: numbers are Python
 # integers.
@@ -192,8 +193,7 @@ def generate(
     Parameters
     ----------
     val_fraction : share of the rows that is held out, rounded to whole rows; the first ones of the shuffled order.
-    seed : 0..2^64 - 1. The order comes from the words of numpy.random.Philox(key=[seed, 0]), so it is the same with
-        every NumPy.
+    seed : 0..2^64 - 1, of the words of rng.py that the order comes from: it is the same with every NumPy.
     num_rows : how many rows to draw; needed where a rule has more than MOST_ROWS.
     hold_out : instead of a share, exactly these rows, counted from 1 (for a heartbeat: the column of the first 1).
         Nothing is shuffled.
@@ -222,14 +222,14 @@ def generate(
         if not 0 <= val_fraction < 1:
             raise InputError(f"{rule.name}: val_fraction is {val_fraction}; it must be at least 0 and less than 1")
         seed = _whole(rule.name, "seed", seed, 0, (1 << 64) - 1)
-        words = np.random.Philox(key=np.array([seed, 0], dtype=np.uint64))
+        words = Sequence(Key(seed, rng.EXAMPLES, 0))
         if num_rows is None:
             bits = rule.rows(D)
         else:
             num_rows = _whole(rule.name, "num_rows", num_rows, 1, min(count, MOST_ROWS))
             _fits(rule.name, num_rows, D)
             bits = rule.rows_at(D, _distinct(words, count, num_rows))
-        order = _shuffled(words, len(bits))
+        order = words.permutation(len(bits))
         held = round(val_fraction * len(bits))
     if held == len(bits):
         raise InputError(f"{rule.name}: all {held} rows would be held out; leave at least one to train on")
@@ -244,20 +244,15 @@ def _fits(rule: str, rows: int, D: int) -> None:
     )
 
 
-def _shuffled(words: np.random.Philox, n: int) -> np.ndarray:
-    """A random order of 0..n-1: the order of n random words."""
-    return np.argsort(words.random_raw(n), kind="stable")
-
-
-def _distinct(words: np.random.Philox, count: int, n: int) -> list[int]:
+def _distinct(words: Sequence, count: int, n: int) -> list[int]:
     """n different random numbers of 0..count-1."""
     if count <= 4 * MOST_ROWS:
-        return _shuffled(words, count)[:n].tolist()
+        return words.permutation(count)[:n].tolist()
     size = count.bit_length()
     drawn: dict[int, None] = {}
     # a number is refused with probability below one half, and drawn twice with probability below one quarter
     while len(drawn) < n:
-        parts = words.random_raw((n - len(drawn)) * -(-size // 64)).astype("<u8").tobytes()
+        parts = words.words((n - len(drawn)) * -(-size // 64)).astype("<u8").tobytes()
         step = 8 * -(-size // 64)
         for start in range(0, len(parts), step):
             number = int.from_bytes(parts[start : start + step], "little") >> (8 * step - size)

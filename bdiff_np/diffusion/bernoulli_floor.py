@@ -14,7 +14,7 @@ import numpy as np
 
 from bdiff_np import rng
 from bdiff_np.diffusion.bernoulli import Chain, oracle_at, q_flip, q_marginal, sigmoid, softplus
-from bdiff_np.rng import Key
+from bdiff_np.rng import Key, Sequence
 
 BATCH = 2048
 LEAST = 1e-290  # a probability below which float64 loses digits
@@ -32,11 +32,11 @@ def floor(chain: Chain, population: np.ndarray, seed: int = 0, evaluations: int 
     N = len(population)
     if evaluations is None:
         evaluations = 1 << 17 if population.size <= 2048 else 1 << 15
-    generator = _noise(seed, rng.FLOOR)
+    generator = Sequence(Key(seed, rng.FLOOR, 0))
     means = []
     for _ in range(max(2, evaluations // BATCH)):
         t = 1 + ((np.arange(BATCH) + generator.random()) * chain.T / BATCH).astype(np.int64)
-        x0 = population[(generator.permutation(BATCH) + generator.integers(N)) % N]
+        x0 = population[(generator.permutation(BATCH) + generator.integers(N, 1)) % N]
         means.append(np.mean(_excess(chain, population, x0, t, generator)) * chain.T)
     return float(np.log(N) + np.mean(means)), float(np.std(means, ddof=1) / len(means) ** 0.5)
 
@@ -52,7 +52,7 @@ def excess(
     population : (N, D) bits, different rows, all equally likely
     logits : (x_t (B, D), t (B,)) -> (B, D), of x_0 = 1, evidence included
     """
-    generator = _noise(seed, rng.FLOOR_EXCESS)
+    generator = Sequence(Key(seed, rng.FLOOR_EXCESS, 0))
     means = []
     for _ in range(max(2, evaluations // BATCH)):
         t = 1 + ((np.arange(BATCH) + generator.random()) * chain.T / BATCH).astype(np.int64)
@@ -70,7 +70,7 @@ def kl_per_step(
 
     logits : as in `excess`
     """
-    generator = _noise(seed, rng.FLOOR_STEPS)
+    generator = Sequence(Key(seed, rng.FLOOR_STEPS, 0))
     model, oracle = np.zeros(chain.T + 1), np.zeros(chain.T + 1)
     every = np.repeat(np.arange(1, chain.T + 1), each)
     for t in np.array_split(every, max(1, len(every) // BATCH)):
@@ -85,7 +85,7 @@ def kl_per_step(
 def last_step(chain: Chain, population: np.ndarray, seed: int = 0, groups: int = 16) -> tuple[float, float]:
     """The oracle's E[-log p(x_0 | x_1)] in nats per row, and its standard error; at t = 1 nearly nothing is left to
     chance."""
-    generator = _noise(seed, rng.FLOOR_LAST)
+    generator = Sequence(Key(seed, rng.FLOOR_LAST, 0))
     means = []
     for _ in range(groups):
         t = np.ones(BATCH, int)
@@ -95,16 +95,9 @@ def last_step(chain: Chain, population: np.ndarray, seed: int = 0, groups: int =
     return float(np.mean(means)), float(np.std(means, ddof=1) / groups**0.5)
 
 
-def _noise(seed: int, stream: int) -> np.random.Generator:
-    """Numbers for estimates on the host alone, which no other part draws again."""
-    return np.random.Generator(rng.philox(Key(seed, stream, 0)))
-
-
-def _draw(
-    chain: Chain, population: np.ndarray, t: np.ndarray, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _draw(chain: Chain, population: np.ndarray, t: np.ndarray, generator: Sequence) -> tuple[np.ndarray, np.ndarray]:
     """x_0 uniform over the population and x_t ~ q(x_t | x_0), each (B, D), for t (B,)."""
-    x0 = population[generator.integers(len(population), size=len(t))]
+    x0 = population[generator.integers(len(population), len(t))]
     return x0, (generator.random(x0.shape) < q_marginal(chain, x0, t)).astype(np.uint8)
 
 
@@ -126,9 +119,7 @@ def _kl_from_oracle(law, best: tuple[np.ndarray, np.ndarray], x_t: np.ndarray, l
     return total
 
 
-def _excess(
-    chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
+def _excess(chain: Chain, population: np.ndarray, x0: np.ndarray, t: np.ndarray, generator: Sequence) -> np.ndarray:
     """Cost of step t in nats, (B,), less the continuous cost of the same stretch of time on the same path."""
     ab_s, ab_t = chain.signal(t)
     middle = ab_t + (ab_s - ab_t) * (1 - generator.random((len(t), 1)))  # a moment within the step, where alpha_bar > 0

@@ -69,7 +69,7 @@ class CustomNet(Net):
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
         with self._guarded("init"):
-            arrays = self.inner.init(np.random.Generator(rng.philox(Key(seed, rng.INIT, 0))))
+            arrays = self.inner.init(rng.generator(Key(seed, rng.INIT, 0)))
         arrays = self._checked("init", arrays)
         for name, array in arrays.items():
             if not np.isfinite(array).all():

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder.files import check_readable, check_regular, write_own
 
-KEY, FORMAT = "bdiff_np", 1
+KEY, FORMAT = "bdiff_np", 2
+READABLE = (1, FORMAT)  # 1: the same, of a training whose random words followed another rule (saving.restore)
 Number = Annotated[int, Field(ge=0, lt=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -94,10 +95,10 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         raise InputError(f"{path}: a safetensors file, but not a checkpoint of bdiff_np")
     try:
         meta = json.loads(text)
-        if meta["format"] != FORMAT:
+        if meta["format"] not in READABLE:
             raise InputError(
-                f"{path}: has format {meta['format']}, this version reads {FORMAT}; use the version of bdiff_np that "
-                "wrote it"
+                f"{path}: has format {meta['format']}, this version reads {READABLE[0]} to {FORMAT}; use the version "
+                "of bdiff_np that wrote it"
             )
         if meta.pop("crc32") != checksum(tensors, meta):
             raise InputError(f"{path}: damaged (its checksum differs); use another checkpoint of the same run")

@@ -104,8 +104,9 @@ def restore(run: Run) -> None:
     """Goes on from the newest checkpoint of the results folder that is whole and fits, or from the start where none is
     whole.
 
-    Raises InputError for a checkpoint that is no file; and where some are whole and none of them fits: its network or
-    its history is gone, and to begin again in this folder would lose what was trained.
+    Raises InputError for a checkpoint that is no file, and for one of an older format; and where some are whole and
+    none of them fits: its network or its history is gone, and to begin again in this folder would lose what was
+    trained.
     """
     check_readable(run.results / "checkpoints")
     # of a write that a kill cut off
@@ -120,6 +121,12 @@ def restore(run: Run) -> None:
         except InputError as fault:
             passed.append(fault)
             continue
+        if meta["format"] != checkpoint.FORMAT:
+            raise InputError(
+                f"{path}: has format {meta['format']}, and the rule of the random words changed with format "
+                f"{checkpoint.FORMAT}, so that this training cannot go on as it began; start anew, without --resume "
+                "(sample and evaluate still read it)"
+            )
         if meta["data"] != _fingerprints(run):
             raise InputError(
                 f"{run.folder}: the rows of train or val have changed since {path.name} was saved; start anew, "

@@ -25,10 +25,9 @@ struct Columns {
   C agree, disagree, not_agree, not_disagree, gap, own;
 };
 
-// x_t, from its random word: integers only, so that every back end draws the same bits. Derivation, section 14.
-__device__ __forceinline__ u8 noisy_bit(u32 word, u64 lost, u64 pi, u8 x0) {
-  const u64 threshold = (lost * pi >> 32) + (x0 ? (u64(1) << 32) - lost : 0);
-  return u64(word) < threshold;
+// The word below which x_t is 1: integers only, so that every back end draws the same bits. Derivation, section 14.
+__device__ __forceinline__ u64 noisy_below(u64 lost, u64 pi, u8 x0) {
+  return (lost * pi >> 32) + (x0 ? (u64(1) << 32) - lost : 0);
 }
 
 template <typename C>
@@ -36,10 +35,10 @@ __device__ __forceinline__ u64 pi_word(const Law<C> &law, int d) {
   return law.noise[law.T + 1 + (law.form & PER_BIT ? d : 0)];
 }
 
-// Whether a word says yes, which it does with probability p. p 2^32 is exact, and a word lies below it if it lies below
-// the next whole number.
+// The word below which a draw says yes, which it does with probability p. p 2^32 is exact, and a word lies below it if it
+// lies below the next whole number.
 template <typename C>
-__device__ __forceinline__ bool below(u32 word, C p) { return u64(word) < u64(ceil(p * C(4294967296.0))); }
+__device__ __forceinline__ u64 next_word(C p) { return u64(ceil(p * C(4294967296.0))); }
 
 template <typename C>
 __device__ __forceinline__ Columns<C> look_up(const Law<C> &law, int t, int v, int d) {

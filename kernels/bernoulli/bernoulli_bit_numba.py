@@ -30,16 +30,10 @@ def threshold(lost, pi, x0):
 
 
 @njit
-def is_below(word, threshold):
-    """x_t, from its random word."""
-    return np.uint8(u64(word) < u64(threshold))
-
-
-@njit
-def below(word, p, size):
-    """Whether a word says yes, which it does with probability p. size : 2**32 in p's type. p size is exact, and a word
-    lies below it if it lies below the next whole number."""
-    return np.uint8(u64(word) < u64(math.ceil(p * size)))
+def next_word(p, size):
+    """The threshold of a probability p: a word says yes if it lies below p size, which is exact, and it lies below that
+    if it lies below the next whole number. size : 2**32 in p's type"""
+    return u64(math.ceil(p * size))
 
 
 # The flip law of a bit whose value has probability v by the stationary law, the other one o; step : alpha_bar before

@@ -6,9 +6,9 @@
 // says. So the network is asked only for rows that have a word below that, C of them at a time: with 20 bits and 2000
 // steps it is one row in twelve, with the same result. Derivation, section 11.
 //
-// Per row and step of a 20-50-50-20 net: 24 random words, and 4,600 multiply-adds for one row in twelve. On an H100 the
-// words take 60 ps, the products (bound by shared memory at half of 67 TFLOP/s) 23 ps; x itself is read and written
-// once.
+// Per row and step of a 20-50-50-20 net: 20 random draws, and 4,600 multiply-adds for one row in twelve. On an H100 the
+// draws take 17 ps, the products (bound by shared memory at half of 67 TFLOP/s) 23 ps; x
+// itself is read and written once.
 
 #include "device.cuh"
 #include "philox.cuh"
@@ -20,9 +20,9 @@
 constexpr u64 P_NOISE = 6;       // the stream of noise, as in bdiff_np/rng.py
 constexpr int THREADS = 256;
 
-// Whether a bit that shows v may flip at t, by its word.
-__device__ __forceinline__ bool may_flip(const Law<float> &law, u32 word, int t, int v, int d) {
-  return law.form & X_PREV || below(word, min(1.0f, look_up(law, t, v, d).disagree * (1 + MARGIN)));
+// The word below which a bit that shows v may flip at t.
+__device__ __forceinline__ u64 may_below(const Law<float> &law, int t, int v, int d) {
+  return law.form & X_PREV ? u64(1) << 32 : next_word(min(1.0f, look_up(law, t, v, d).disagree * (1 + MARGIN)));
 }
 
 // All layers, for C rows that are all at one t: film (.) has scale beside shift of each hidden layer. The last layer's
@@ -57,8 +57,8 @@ __device__ __forceinline__ void forward(const Net &net, float *room, const float
 __global__ void __launch_bounds__(THREADS, 2) walk_back(const Walk walk, const Law<float> law) {
   DYN_SHARED(float, room);
   const Net net = read_net(walk.plan);
-  const int bytes = (net.D + 7) / 8, rows = walk.rows, C = walk.C, lo = blockIdx.x * rows, own = min(rows, walk.B - lo),
-            words_of_flags = (rows + 31) / 32;
+  const int bytes = (net.D + 7) / 8, parts = (net.D + 15) / 16, rows = walk.rows, C = walk.C, lo = blockIdx.x * rows,
+            own = min(rows, walk.B - lo), words_of_flags = (rows + 31) / 32;
   u8 *x = static_cast<u8 *>(walk.x), *bits = reinterpret_cast<u8 *>(room + net.end);
   u32 *flags = reinterpret_cast<u32 *>(room + net.end + (rows * bytes + 3) / 4);
   int *chosen = reinterpret_cast<int *>(flags + words_of_flags);
@@ -74,14 +74,12 @@ __global__ void __launch_bounds__(THREADS, 2) walk_back(const Walk walk, const L
   __syncthreads();
   for (int t = walk.first; t > walk.first - walk.steps; --t) {
     const Key key{walk.seed, P_NOISE, u64(t)};
-    for (int e = threadIdx.x; e < own * bytes; e += THREADS) {
-      const int r = e / bytes, j = e % bytes;
-      const Words words = philox(key, (walk.first_row + lo + r) * bytes + j);
-      bool may = false;
-#pragma unroll
-      for (int k = 0; k < 8; ++k) {
-        if (8 * j + k < net.D) may = may || may_flip(law, words[k], t, bits[e] >> (7 - k) & 1, 8 * j + k);
-      }
+    for (int e = threadIdx.x; e < own * parts; e += THREADS) {
+      const int r = e / parts;
+      const u8 *row = bits + r * bytes;
+      const u32 may = draw_below(key, walk.first_row + lo + r, e % parts, net.D, [&](int d) {
+        return may_below(law, t, row[d / 8] >> (7 - d % 8) & 1, d);
+      });
       if (may) atomicOr(&flags[r / 32], 1u << r % 32);
     }
     __syncthreads();
@@ -104,21 +102,18 @@ __global__ void __launch_bounds__(THREADS, 2) walk_back(const Walk walk, const L
       __syncthreads();
       forward(net, room, walk.films + size_t(t) * walk.width, some);
       const float *logits = room + net.layer[net.layers - 1].s;
-      for (int e = threadIdx.x; e < some * bytes; e += THREADS) {
-        const int c = e / bytes, j = e % bytes, r = chosen[from + c];
-        const Words words = philox(key, (walk.first_row + lo + r) * bytes + j);
-        u32 byte = bits[r * bytes + j];
-#pragma unroll
-        for (int k = 0; k < 8; ++k) {
-          const int d = 8 * j + k;
-          if (d < net.D && !(walk.held && walk.held[size_t(lo + r) * net.D + d])) {
-            const int v = byte >> (7 - k) & 1;
-            const Columns<float> columns = look_up(law, t, v, d);
-            const float z = bit::shown_logit(law, columns, logits[c * pitch(net.D) + d], v);
-            if (below(words[k], bit::p_flip(law, columns, sigmoids(z)).up)) byte ^= 1u << (7 - k);
-          }
-        }
-        bits[r * bytes + j] = byte;
+      for (int e = threadIdx.x; e < some * parts; e += THREADS) {
+        const int c = e / parts, j = e % parts, r = chosen[from + c];
+        u8 *row = bits + r * bytes;
+        const u32 flips = __brev(draw_below(key, walk.first_row + lo + r, j, net.D, [&](int d) -> u64 {
+          if (walk.held && walk.held[size_t(lo + r) * net.D + d]) return 0;
+          const int v = row[d / 8] >> (7 - d % 8) & 1;
+          const Columns<float> columns = look_up(law, t, v, d);
+          const float z = bit::shown_logit(law, columns, logits[c * pitch(net.D) + d], v);
+          return next_word(bit::p_flip(law, columns, sigmoids(z)).up);
+        }));
+        row[2 * j] ^= flips >> 24;
+        if (2 * j + 1 < bytes) row[2 * j + 1] ^= flips >> 16;
       }
       __syncthreads();
     }

@@ -29,7 +29,7 @@ def prior(law: Law, key: Key, first_row: int, x) -> None:
     MODULE.launch(
         "prior<256>",
         law.C,
-        _bytes(B, D),
+        _parts(B, D),
         law.noise[law.T + 1 :],
         i32(law.per_bit),
         *_address(key, first_row),
@@ -43,7 +43,7 @@ def q_sample(law: Law, x0, t, key: Key, first_row: int, x_t) -> None:
     """x_t (B, D) from x0 (B, D) and t (B,)."""
     B, D = x0.shape
     arguments = argument(law, D), x0, t, *_address(key, first_row), x_t, i32(B)
-    MODULE.launch("q_sample<256, {C}>", law.C, _bytes(B, D), *arguments)
+    MODULE.launch("q_sample<256, {C}>", law.C, _parts(B, D), *arguments)
 
 
 def q_batch(law: Law, data, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
@@ -51,13 +51,13 @@ def q_batch(law: Law, data, index, rows: int, t, seed: int, stream: int, clock, 
     rows times."""
     B, D = x0.shape
     arguments = argument(law, D), data.array, index, i32(rows), t, u64(seed), u64(stream), clock, x0, x_t, i32(B)
-    MODULE.launch("q_batch<256, {C}>", law.C, _bytes(B, D), *arguments)
+    MODULE.launch("q_batch<256, {C}>", law.C, _parts(B, D), *arguments)
 
 
 def unpack(packed, index, x) -> None:
     """x (B, D) uint8: rows index (B,) int32 of packed rows (N, ceil(D / 8))."""
     B, D = x.shape
-    MODULE.launch("unpack<256>", np.float32, _bytes(B, D), packed, index, x, i32(B), i32(D))
+    MODULE.launch("unpack<256>", np.float32, _parts(B, D), packed, index, x, i32(B), i32(D))
 
 
 def read_into(x_t, t, features, odds, x, f) -> None:
@@ -86,7 +86,7 @@ def p_sample(law: Law, logits, bias, x_t, t, held, key: Key, first_row: int, x_s
     """x_s (B, D), which may be x_t, of logits + bias. held : (B, D) uint8, 1 where a bit stays, or None"""
     B, D = x_t.shape
     arguments = argument(law, D), logits, bias, x_t, t, held, *_address(key, first_row), x_s, i32(B)
-    MODULE.launch("p_sample<256, {C}>", law.C, _bytes(B, D), *arguments)
+    MODULE.launch("p_sample<256, {C}>", law.C, _parts(B, D), *arguments)
 
 
 def argument(law: Law, D: int) -> np.ndarray:
@@ -101,9 +101,9 @@ def _address(key: Key, first_row: int) -> tuple:
     return u64(key.seed), u64(key.stream), u64(key.step), u64(first_row)
 
 
-def _bytes(B: int, D: int) -> tuple[int]:
-    """A grid with a thread for each eight bits of a row."""
-    return (blocks(B * -(-D // 8)),)
+def _parts(B: int, D: int) -> tuple[int]:
+    """A grid with a thread for each sixteen bits of a row."""
+    return (blocks(B * -(-D // 16)),)
 
 
 class Kernels(DeviceKernels):

@@ -21,11 +21,14 @@ from bdiff_np.kernels.bernoulli.bernoulli_tables import tables
 from bdiff_np.kernels.dense.dense_numba import FUSED
 from bdiff_np.kernels.shared import philox_numba
 from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.philox_numba import Noise
 from bdiff_np.kernels.training import hooks_numba
 from bdiff_np.rng import Key
 
 __all__ = ["Kernels", "Law", "read"]
 u64 = np.uint64
+DOWN = u64(24)  # from a word to its top byte
+TOGETHER = 64  # bits of a row that are compared before ties are looked for: one in five has some
 
 
 class Law(NamedTuple):
@@ -62,7 +65,8 @@ class Kernels(diffusion.Kernels):
 
     def q_sample(self, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         x_t = np.empty(x0.shape, np.uint8)
-        q_sample(self.law, np.asarray(t, np.int64), _words(key, len(x0), x0.shape[1], first_row), *_bits(x0), x_t)
+        noise = self._noise(key, len(x0), x0.shape[1], first_row)
+        q_sample(self.law, np.asarray(t, np.int64), noise, *_bits(x0), x_t)
         return x_t
 
     def kl_grad(self, logits, x0, x_t, t, value: bool = True) -> tuple[np.ndarray | None, np.ndarray]:
@@ -84,12 +88,18 @@ class Kernels(diffusion.Kernels):
         return p
 
     def p_sample(self, logits, x_t, t, key: Key, first_row: int = 0) -> np.ndarray:
-        x_s, words = np.array(x_t, np.uint8), _words(key, len(x_t), x_t.shape[1], first_row)
-        p_sample(self.law, np.asarray(t, np.int64), np.ascontiguousarray(logits), words, self._work(x_s), x_s)
+        x_s, noise = np.array(x_t, np.uint8), self._noise(key, len(x_t), x_t.shape[1], first_row)
+        p_sample(self.law, np.asarray(t, np.int64), np.ascontiguousarray(logits), noise, self._work(x_s), x_s)
         return x_s
 
     def prior(self, rows: int, D: int, key: Key, first_row: int = 0) -> np.ndarray:
-        return (_words(key, rows, D, first_row)[:, :D] < self.law.pi_words).view(np.uint8)
+        x = np.empty((rows, D), np.uint8)
+        prior(self.law, self._noise(key, rows, D, first_row), x)
+        return x
+
+    def blocks(self, D: int) -> int:
+        """A byte for each element."""
+        return -(-D // 16)
 
     def limits(self, t: np.ndarray, D: int) -> np.ndarray:
         """(n, 2, D) uint32 for t (n,): a word above it flips no bit that shows 0, or 1."""
@@ -104,6 +114,9 @@ class Kernels(diffusion.Kernels):
             .reshape(len(t), 2, D)
         )
 
+    def _noise(self, key: Key, rows: int, D: int, first_row: int) -> Noise:
+        return philox_numba.noise(key, rows, self.blocks(D), first_row)
+
     def _work(self, x_t: np.ndarray) -> np.ndarray:
         return np.empty(self.work * x_t.size, self.dtype)
 
@@ -111,14 +124,6 @@ class Kernels(diffusion.Kernels):
 def _bits(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     """As the compiled functions want them."""
     return tuple(np.ascontiguousarray(x, np.uint8) for x in arrays)
-
-
-def _words(key: Key, rows: int, D: int, first_row: int) -> np.ndarray:
-    """Random words of rows, (rows, 8 ceil(D / 8)) uint32: those of rng.words and what fills up the last block."""
-    blocks = -(-D // 8)
-    raw = np.empty((rows * blocks, 4), np.uint64)
-    philox_numba.fill(u64(key.seed), u64(key.stream), u64(key.step), u64(first_row * blocks), raw)
-    return raw.view(np.uint32).reshape(rows, blocks * 8)
 
 
 # What the fused paths are filled with (hooks_numba.py)
@@ -148,15 +153,44 @@ def kl_grad(law, t, logits, x0, x_t, work, dlogits, kl):
         values(law, t, logits, (x0, x_t), columns, kl)
 
 
-@njit
-def may_change(law, limits, words, x):
-    """Whether a bit may flip: p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the network
-    says."""
+@njit(error_model="numpy")
+def may_change(law, limits, noise, x, may):
+    """Whether a bit of a row may flip: p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the
+    network says. Most rows show it by eight bytes at a time, none of which is as low as the highest limit's."""
+    B, D = x.shape
     if_0, if_1 = limits[0], limits[1]
-    may = np.uint8(0)
-    for d in range(x.size):
-        may |= np.uint8(words[d] <= (if_1[d] if x[d] != 0 else if_0[d]))
-    return may != 0
+    most = np.uint32(0)
+    for d in range(D):
+        most = max(most, if_0[d], if_1[d])
+    first_above = (u64(most) >> DOWN) + u64(1)
+    eights = noise.words.reshape(-1).view(np.uint64).reshape(B, -1)
+    bytes = top_bytes(noise)
+    for r in range(B):
+        yes = False
+        for j in range((D + 7) // 8):
+            if first_above > u64(128) or _any_below(eights[r, j], first_above):
+                for d in range(8 * j, min(8 * j + 8, D)):
+                    limit = u64(if_1[d] if x[r, d] != 0 else if_0[d])
+                    if u64(bytes[r, d]) <= limit >> DOWN:
+                        yes |= u64(bytes[r, d]) < limit >> DOWN or (
+                            philox_numba.tied_draw(noise, r, d, D, bytes[r, d]) <= limit
+                        )
+            if yes:
+                break
+        may[r] = yes
+
+
+@njit(inline="always")
+def _any_below(eight, n):
+    """Whether one of eight bytes is less than n <= 128: then it alone, or one that borrowed from it, gets a highest bit
+    by the subtraction."""
+    return (eight - n * u64(0x0101010101010101)) & ~eight & u64(0x8080808080808080) != u64(0)
+
+
+@njit(inline="always")
+def top_bytes(noise):
+    """What decides most draws, (B, >= D) uint8."""
+    return noise.words.reshape(-1).view(np.uint8).reshape(noise.words.shape[0], -1)
 
 
 @njit(error_model="numpy")
@@ -168,14 +202,14 @@ def p_flip(law, t, logits, x_t, work, p):
 
 
 @njit(error_model="numpy")
-def p_sample(law, t, logits, words, work, x_t):
-    B, D = x_t.shape
+def p_sample(law, t, logits, noise, work, x_t):
+    (B, D), bytes = x_t.shape, top_bytes(noise)
     p = work[6 * x_t.size : 7 * x_t.size]
     p_flip(law, t, logits, x_t, work, p)
     size = p.dtype.type(bernoulli.WORD)
     for r in range(B):
         for d in range(D):
-            x_t[r, d] ^= np.uint8(bit.below(words[r, d], p[r * D + d], size))
+            x_t[r, d] ^= _is_below(noise, r, d, D, bytes[r, d], bit.next_word(p[r * D + d], size))
 
 
 # Over rows
@@ -186,33 +220,65 @@ def p_sample(law, t, logits, words, work, x_t):
 
 
 @njit(error_model="numpy")
-def q_sample(law, t, words, x0, x_t):
-    """x_t (B, D) from x0 (B, D), t (B,) and words (B, >= D)."""
-    for r in range(x0.shape[0]):
+def q_sample(law, t, noise, x0, x_t):
+    """x_t (B, D) from x0 (B, D) and t (B,)."""
+    (B, D), bytes = x0.shape, top_bytes(noise)
+    for r in range(B):
         lost = law.lost[t[r]]
         if law.pi_words.size == 1:
-            _below(
-                words[r],
-                x0[r],
-                x_t[r],
-                (bit.threshold(lost, law.pi_words[0], 0), bit.threshold(lost, law.pi_words[0], 1)),
-            )
+            thresholds = bit.threshold(lost, law.pi_words[0], 0), bit.threshold(lost, law.pi_words[0], 1)
+            for lo in range(0, D, TOGETHER):
+                hi = min(lo + TOGETHER, D)
+                if _below(bytes[r, lo:hi], x0[r, lo:hi], x_t[r, lo:hi], thresholds):
+                    _below_tied(noise, (r, lo, hi, D), bytes[r], x0[r], x_t[r], thresholds)
         else:
-            for d in range(x0.shape[1]):
-                x_t[r, d] = u64(words[r, d]) < bit.threshold(lost, law.pi_words[d], x0[r, d])
+            for d in range(D):
+                threshold = bit.threshold(lost, law.pi_words[d], x0[r, d])
+                x_t[r, d] = _is_below(noise, r, d, D, bytes[r, d], threshold)
+
+
+@njit(error_model="numpy")
+def prior(law, noise, x):
+    """x (B, D) of the stationary law."""
+    (B, D), bytes = x.shape, top_bytes(noise)
+    for r in range(B):
+        for d in range(D):
+            x[r, d] = _is_below(noise, r, d, D, bytes[r, d], law.pi_words[d % law.pi_words.size])
+
+
+@njit(inline="always")
+def _is_below(noise, r, d, D, byte, threshold):
+    """Whether the word with this top byte is below a threshold of 0 to 2**32."""
+    top = threshold >> DOWN
+    if u64(byte) != top:
+        return np.uint8(u64(byte) < top)
+    return np.uint8(philox_numba.tied_draw(noise, r, d, D, byte) < threshold)
 
 
 @njit
-def _below(words, x0, x_t, thresholds):
-    """Whether each word lies below the first threshold (x0 = 0) or the second, which may be 0 or 2**32: 32-bit
-    comparisons with 2**32 - 1 at most."""
+def _below(bytes, x0, x_t, thresholds):
+    """`_is_below` for the first threshold (x0 = 0) or the second, in bytes alone: the last word below a threshold has a
+    top byte, unless there is none. Returns whether a byte is that one, which decides nothing."""
     first, second = thresholds
     one = np.uint8(1)
     can_0, can_1 = one if first > u64(0) else np.uint8(0), one if second > u64(0) else np.uint8(0)
-    top_0, top_1 = np.uint32(first - u64(1)), np.uint32(second - u64(1))
+    top_0, top_1 = np.uint8((first - u64(1)) >> DOWN), np.uint8((second - u64(1)) >> DOWN)
+    ties = np.uint8(0)
     for d in range(x0.size):
-        below_0, below_1 = can_0 if words[d] <= top_0 else np.uint8(0), can_1 if words[d] <= top_1 else np.uint8(0)
-        x_t[d] = below_1 if x0[d] != 0 else below_0
+        top, can = top_1 if x0[d] != 0 else top_0, can_1 if x0[d] != 0 else can_0
+        x_t[d] = can if bytes[d] < top else np.uint8(0)
+        ties |= can if bytes[d] == top else np.uint8(0)
+    return ties != 0
+
+
+@njit
+def _below_tied(noise, where, bytes, x0, x_t, thresholds):
+    """What `_below` left open, of elements lo .. hi - 1 of row r."""
+    r, lo, hi, D = where
+    for d in range(lo, hi):
+        threshold = thresholds[1] if x0[d] != 0 else thresholds[0]
+        if threshold > u64(0) and u64(bytes[d]) == (threshold - u64(1)) >> DOWN:
+            x_t[d] = np.uint8(philox_numba.tied_draw(noise, r, d, D, bytes[d]) < threshold)
 
 
 @njit(error_model="numpy")

@@ -1,7 +1,7 @@
 """The kernels of Bernoulli diffusion in Numba-CUDA: those of bernoulli.cu in Python, made of bernoulli_bit_numba.py,
 which the CPU runs too.
 
-Launches have the names and arguments of bernoulli_cupy.py. A thread draws the eight words of a Philox block, or a row
+Launches have the names and arguments of bernoulli_cupy.py. A thread draws the sixteen bytes of a Philox block, or a row
 of threads sums a row of bits.
 """
 
@@ -17,7 +17,7 @@ from bdiff_np.kernels.bernoulli import bernoulli_device
 from bdiff_np.kernels.bernoulli.bernoulli_codes import PER_BIT, SKIP, TINY, X_PREV
 from bdiff_np.kernels.bernoulli.bernoulli_device import DeviceKernels, Law
 from bdiff_np.kernels.dense import arrays_numba_cuda
-from bdiff_np.kernels.dense.dense_numba_cuda import lane_sum, random_block
+from bdiff_np.kernels.dense.dense_numba_cuda import draw_below, lane_sum, random_block
 from bdiff_np.kernels.shared import philox_numba as philox
 from bdiff_np.kernels.shared.cuda_grid import SIDE, THREADS, WARP, blocks
 from bdiff_np.rng import Key
@@ -55,40 +55,46 @@ def _pi(noise, form, T, d):
 
 
 @cuda.jit
-def _prior(pi, per_bit, seed, stream, step, first, x):
+def _prior(pi, per_bit, seed, stream, step, first_row, x):
     B, D = x.shape
-    eights, i = (D + 7) // 8, cuda.grid(1)
-    if i < B * eights:
-        r, j = i // eights, i % eights
-        block = random_block(seed, stream, step, first + u64(i))
-        for k in range(min(8, D - 8 * j)):
-            x[r, 8 * j + k] = u64(philox.word(block, k)) < pi[8 * j + k if per_bit else 0]
+    parts, i = (D + 15) // 16, cuda.grid(1)
+    if i < B * parts:
+        r, j, address = i // parts, i % parts, (seed, stream, step)
+        row = first_row + u64(r)
+        block = random_block(seed, stream, step, row * u64(parts) + u64(j))
+        for k in range(min(16, D - 16 * j)):
+            d = 16 * j + k
+            x[r, d] = draw_below(address, row, d, D, philox.byte(block, k), pi[d if per_bit else 0])
 
 
 @cuda.jit
-def _q_sample(noise, form, T, x0, t, seed, stream, step, first, x_t):
+def _q_sample(noise, form, T, x0, t, seed, stream, step, first_row, x_t):
     B, D = x0.shape
-    eights, i = (D + 7) // 8, cuda.grid(1)
-    if i < B * eights:
-        r, j = i // eights, i % eights
-        block, lost = random_block(seed, stream, step, first + u64(i)), noise[t[r]]
-        for k in range(min(8, D - 8 * j)):
-            d = 8 * j + k
-            x_t[r, d] = bit.is_below(philox.word(block, k), bit.threshold(lost, _pi(noise, form, T, d), x0[r, d]))
+    parts, i = (D + 15) // 16, cuda.grid(1)
+    if i < B * parts:
+        r, j, address = i // parts, i % parts, (seed, stream, step)
+        row, lost = first_row + u64(r), noise[t[r]]
+        block = random_block(seed, stream, step, row * u64(parts) + u64(j))
+        for k in range(min(16, D - 16 * j)):
+            d = 16 * j + k
+            threshold = bit.threshold(lost, _pi(noise, form, T, d), x0[r, d])
+            x_t[r, d] = draw_below(address, row, d, D, philox.byte(block, k), threshold)
 
 
 @cuda.jit
 def _q_batch(noise, form, T, packed, index, rows, t, seed, stream, clock, x0, x_t):
     B, D = x0.shape
-    eights, i = (D + 7) // 8, cuda.grid(1)
-    if i < B * eights:
-        r, j = i // eights, i % eights
+    parts, i = (D + 15) // 16, cuda.grid(1)
+    if i < B * parts:
+        r, j, address = i // parts, i % parts, (seed, stream, clock[0])
         block, lost = random_block(seed, stream, clock[0], u64(i)), noise[t[r]]
-        byte = packed[index[clock[1] * rows + r % rows], j]
-        for k in range(min(8, D - 8 * j)):
-            d, clean = 8 * j + k, (byte >> (7 - k)) & 1
+        shown = index[clock[1] * rows + r % rows]
+        for k in range(min(16, D - 16 * j)):
+            d = 16 * j + k
+            clean = (packed[shown, d // 8] >> (7 - d % 8)) & 1
             x0[r, d] = clean
-            x_t[r, d] = bit.is_below(philox.word(block, k), bit.threshold(lost, _pi(noise, form, T, d), clean))
+            threshold = bit.threshold(lost, _pi(noise, form, T, d), clean)
+            x_t[r, d] = draw_below(address, r, d, D, philox.byte(block, k), threshold)
 
 
 @cuda.jit
@@ -154,19 +160,20 @@ def _p_flip(table, form, T, logits, x_t, t, p):
 
 
 @cuda.jit
-def _p_sample(table, form, T, logits, bias, x_t, t, held, holds, seed, stream, step, first, x_s):
+def _p_sample(table, form, T, logits, bias, x_t, t, held, holds, seed, stream, step, first_row, x_s):
     B, D = x_t.shape
-    eights, i = (D + 7) // 8, cuda.grid(1)
-    if i < B * eights:
-        r, j = i // eights, i % eights
-        block = random_block(seed, stream, step, first + u64(i))
+    parts, i = (D + 15) // 16, cuda.grid(1)
+    if i < B * parts:
+        r, j, address = i // parts, i % parts, (seed, stream, step)
+        row = first_row + u64(r)
+        block = random_block(seed, stream, step, row * u64(parts) + u64(j))
         one, tiny, size = logits.dtype.type(1), logits.dtype.type(TINY), logits.dtype.type(WORD)
-        for k in range(min(8, D - 8 * j)):
-            d = 8 * j + k
+        for k in range(min(16, D - 16 * j)):
+            d = 16 * j + k
             v = x_t[r, d]
             p = _flip(table, form, T, D, logits[r, d] + bias[d], t[r], v, d, one, tiny)
-            stays = holds and held[r, d] != 0
-            x_s[r, d] = v ^ (0 if stays else bit.below(philox.word(block, k), p, size))
+            threshold = u64(0) if holds and held[r, d] != 0 else bit.next_word(p, size)
+            x_s[r, d] = v ^ (1 if draw_below(address, row, d, D, philox.byte(block, k), threshold) else 0)
 
 
 # Launches
@@ -174,15 +181,15 @@ def _p_sample(table, form, T, logits, bias, x_t, t, held, holds, seed, stream, s
 
 
 def prior(law: Law, key: Key, first_row: int, x) -> None:
-    _prior[_bytes(*x.shape), THREADS](law.noise[law.T + 1 :], bool(law.per_bit), *_address(key, first_row, x), x)
+    _prior[_parts(*x.shape), THREADS](law.noise[law.T + 1 :], bool(law.per_bit), *_address(key, first_row), x)
 
 
 def q_sample(law: Law, x0, t, key: Key, first_row: int, x_t) -> None:
-    _q_sample[_bytes(*x0.shape), THREADS](law.noise, law.form, law.T, x0, t, *_address(key, first_row, x0), x_t)
+    _q_sample[_parts(*x0.shape), THREADS](law.noise, law.form, law.T, x0, t, *_address(key, first_row), x_t)
 
 
 def q_batch(law: Law, data, index, rows: int, t, seed: int, stream: int, clock, x0, x_t) -> None:
-    _q_batch[_bytes(*x0.shape), THREADS](
+    _q_batch[_parts(*x0.shape), THREADS](
         law.noise, law.form, law.T, data.array, index, u64(rows), t, u64(seed), u64(stream), clock, x0, x_t
     )
 
@@ -206,18 +213,18 @@ def p_flip(law: Law, logits, x_t, t, p) -> None:
 
 def p_sample(law: Law, logits, bias, x_t, t, held, key: Key, first_row: int, x_s) -> None:
     holds, head = held is not None, (law.table, law.form, law.T)
-    tail = held if holds else x_t, holds, *_address(key, first_row, x_t), x_s
-    _p_sample[_bytes(*x_t.shape), THREADS](*head, logits, bias, x_t, t, *tail)
+    tail = held if holds else x_t, holds, *_address(key, first_row), x_s
+    _p_sample[_parts(*x_t.shape), THREADS](*head, logits, bias, x_t, t, *tail)
 
 
-def _address(key: Key, first_row: int, x) -> tuple:
-    """Seed, stream and step of a key, and the first block of rows like those of x."""
-    return u64(key.seed), u64(key.stream), u64(key.step), u64(first_row * -(-x.shape[1] // 8))
+def _address(key: Key, first_row: int) -> tuple:
+    """Seed, stream and step of a key, and the first row."""
+    return u64(key.seed), u64(key.stream), u64(key.step), u64(first_row)
 
 
-def _bytes(B: int, D: int) -> int:
-    """Blocks with a thread for each eight bits of a row."""
-    return blocks(B * -(-D // 8))
+def _parts(B: int, D: int) -> int:
+    """Blocks with a thread for each sixteen bits of a row."""
+    return blocks(B * -(-D // 16))
 
 
 class Kernels(DeviceKernels):

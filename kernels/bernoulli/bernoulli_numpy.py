@@ -50,7 +50,7 @@ class Kernels(diffusion.Kernels):
             else self.lost[t, None] * self.pi_words // np.uint64(bernoulli.WORD)
         )
         threshold = threshold + x0 * self.kept[t, None]
-        return (rng.words(key, len(x0), x0.shape[1], first_row) < threshold).view(np.uint8)
+        return rng.below(key, threshold, len(x0), x0.shape[1], first_row).view(np.uint8)
 
     def kl_grad(self, logits: np.ndarray, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray, value: bool = True):
         """KL of the reverse step and its gradient, in one pass.
@@ -107,12 +107,12 @@ class Kernels(diffusion.Kernels):
 
     def p_sample(self, logits: np.ndarray, x_t: np.ndarray, t: np.ndarray, key: Key, first_row: int = 0) -> np.ndarray:
         """x_{t-1} ~ p(x_{t-1} | x_t), (B, D) uint8."""
-        words = rng.words(key, len(x_t), x_t.shape[1], first_row)
-        return x_t ^ (words < self.p_flip(logits, x_t, t) * float(bernoulli.WORD))
+        flip = self.p_flip(logits, x_t, t) * float(bernoulli.WORD)
+        return x_t ^ rng.below(key, flip, len(x_t), x_t.shape[1], first_row)
 
     def prior(self, rows: int, D: int, key: Key, first_row: int = 0) -> np.ndarray:
         """x_T ~ B(pi), (rows, D) uint8."""
-        return (rng.words(key, rows, D, first_row) < self.pi_words).view(np.uint8)
+        return rng.below(key, self.pi_words, rows, D, first_row).view(np.uint8)
 
     def _rows(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray | list[np.ndarray]:
         """The flip law's five columns and the evidence for each bit of the batch, each (B, D)."""

@@ -7,7 +7,7 @@
 // the order of every sum come from sizes alone: on a card of one kind, the weights do not depend on how many
 // multiprocessors it has.
 //
-// Per row of a 20-50-50-20 net: 3 bytes of data read, 38,000 operations, 60 random words. Per step: 40 bytes a
+// Per row of a 20-50-50-20 net: 3 bytes of data read, 38,000 operations, 20 random draws. Per step: 40 bytes a
 // parameter for AdamW and 8 more for each group. Products read 8 numbers from shared memory for 16 multiply-adds, so
 // they are bound by shared memory at half of an H100's 67 TFLOP/s: 1.2 ns a row; a step of few rows is bound by three
 // meetings of the grid, 1 to 2 us each, and by the length of one thread's sums.
@@ -39,24 +39,25 @@ __device__ __forceinline__ void noise(const Net &net, const Law<float> &law, con
   const int bytes = (net.D + 7) / 8, R = batch.R;
   u8 *x0 = reinterpret_cast<u8 *>(room + net.bits), *x_t = x0 + R * bytes;
   const u64 offset = time_offset({batch.seed, TIME, batch.step}, law.T);
-  for (int e = threadIdx.x; e < R * bytes; e += THREADS) {
+  const int parts = (net.D + 15) / 16;  // a thread draws for two bytes of a row, the second of which may be none
+  for (int e = threadIdx.x; e < R * parts; e += THREADS) {
     // rows too many repeat the last one, and leave no gradient
-    const int r = e / bytes, j = e % bytes, row = min(lo + r, hi - 1);
+    const int r = e / parts, j = e % parts, row = min(lo + r, hi - 1), at = r * bytes + 2 * j;
+    const bool two = 2 * j + 1 < bytes;
     const int t = stratified_t(row, offset, batch.B, law.T);
-    const u32 clean = batch.packed[size_t(batch.index[row % batch.rows]) * bytes + j];
-    const Words words = philox({batch.seed, Q_NOISE, batch.step}, u64(row) * bytes + j);
+    const u8 *packed = batch.packed + size_t(batch.index[row % batch.rows]) * bytes + 2 * j;
+    const u32 clean = __brev(u32(packed[0]) << 24 | (two ? u32(packed[1]) << 16 : 0));
     const u64 lost = law.noise[t];
     const float odds = net.odds ? tables[size_t(law.T + 1) * net.features + t] : 0.0f;
-    u32 noisy = 0;
-#pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      if (8 * j + k < net.D) {
-        const u32 v = noisy_bit(words[k], lost, pi_word(law, 8 * j + k), clean >> (7 - k) & 1);
-        noisy |= v << (7 - k);
-        read_bit(net, room, r, 8 * j + k, v, odds);
-      }
+    const u32 noisy = draw_below({batch.seed, Q_NOISE, batch.step}, row, j, net.D, [&](int d) {
+      return noisy_below(lost, pi_word(law, d), clean >> (d - 16 * j) & 1);
+    });
+    for (int d = 16 * j; d < min(net.D, 16 * j + 16); ++d) {
+      read_bit(net, room, r, d, noisy >> (d - 16 * j) & 1, odds);
     }
-    x0[e] = clean, x_t[e] = noisy;
+    const u32 there = __brev(clean), shown = __brev(noisy);
+    x0[at] = there >> 24, x_t[at] = shown >> 24;
+    if (two) x0[at + 1] = there >> 16, x_t[at + 1] = shown >> 16;
   }
   for (int e = threadIdx.x; e < R * net.features; e += THREADS) {
     const int r = e / net.features, j = e % net.features, t = stratified_t(min(lo + r, hi - 1), offset, batch.B, law.T);

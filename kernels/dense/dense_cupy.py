@@ -105,7 +105,7 @@ def keep_mask(key, threshold: int, kept: float, mask) -> None:
         i32(B),
         i32(H),
     )
-    _dropout.launch("keep_mask<256, {C}>", mask.dtype, (blocks(B * -(-H // 8)),), *arguments)
+    _dropout.launch("keep_mask<256, {C}>", mask.dtype, (blocks(B * -(-H // 16)),), *arguments)
 
 
 def multiply(a, b, c) -> None:

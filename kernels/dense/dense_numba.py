@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from bdiff_np.kernels.dense.dense_codes import GELU, RELU, SILU, TANH
+from bdiff_np.kernels.shared import philox_numba
 from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.shared.float32_numba import exp
 from bdiff_np.kernels.shared.vectors_numba import whole_vectors
@@ -250,10 +251,25 @@ def layer_norm_backward(dy, tape, out):
 
 
 @njit
-def keep_mask(words, threshold, kept, out):
-    """0 where a word is below the threshold, else `kept`; 1-D."""
-    for i in range(words.size):
-        out[i] = kept if words[i] >= threshold else 0
+def keep_mask(noise, threshold, kept, mask):
+    """mask (B, H): 0 where an element's word is below the threshold, else `kept`; as a rule its byte says so."""
+    B, H = mask.shape
+    bytes, top = noise.words.reshape(-1).view(np.uint8).reshape(B, -1), np.uint8(threshold >> 24)
+    for r in range(B):
+        ties = _keep(bytes[r], top, kept, mask[r])
+        for j in range(H if ties else 0):
+            if bytes[r, j] == top and philox_numba.tied_draw(noise, r, j, H, top) < threshold:
+                mask[r, j] = 0
+
+
+@njit
+def _keep(bytes, top, kept, mask):
+    """0 where a byte is below `top`; whether one is `top` itself, whose element is kept for now."""
+    ties = np.uint8(0)
+    for j in range(mask.size):
+        mask[j] = kept if bytes[j] >= top else 0
+        ties |= np.uint8(bytes[j] == top)
+    return ties != 0
 
 
 @njit(fastmath={"reassoc", "contract"})

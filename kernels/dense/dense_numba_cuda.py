@@ -38,6 +38,16 @@ def random_block(seed, stream, step, i):
 
 
 @cuda.jit(device=True)
+def draw_below(address, row, d, D, byte, threshold):
+    """Whether the word of element d of a row of D, whose top byte is `byte`, lies below a threshold of 0 to 2**32.
+    address : seed, stream, step"""
+    top = u64(threshold) >> u64(24)
+    if u64(byte) != top:
+        return u64(byte) < top
+    return u64(philox.tied(address[0], address[1], address[2], row, d, D, byte)) < u64(threshold)
+
+
+@cuda.jit(device=True)
 def _add_rows(room):
     """Sums shared memory (SIDE, WARP) over its rows, in order, into its first."""
     cuda.syncthreads()
@@ -248,13 +258,14 @@ def _layer_norm_sums(dy, x, moments, sums, stride):
 @cuda.jit
 def _keep_mask(seed, stream, step, threshold, kept, mask):
     B, H = mask.shape
-    eights = (H + 7) // 8
+    parts, address = (H + 15) // 16, (seed, stream, step)
     i = cuda.grid(1)
-    if i < B * eights:
-        r, j = i // eights, i % eights
+    if i < B * parts:
+        r, j = i // parts, i % parts
         block = random_block(seed, stream, step, u64(i))
-        for k in range(min(8, H - 8 * j)):
-            mask[r, 8 * j + k] = kept if philox.word(block, k) >= threshold else mask.dtype.type(0)
+        for k in range(min(16, H - 16 * j)):
+            drops = draw_below(address, r, 16 * j + k, H, philox.byte(block, k), threshold)
+            mask[r, 16 * j + k] = mask.dtype.type(0) if drops else kept
 
 
 @cuda.jit
@@ -345,7 +356,7 @@ def layer_norm_backward(dy, x, gain, moments, dx, sums: Parts) -> None:
 def keep_mask(key, threshold: int, kept: float, mask) -> None:
     B, H = mask.shape
     address = u64(key.seed), u64(key.stream), u64(key.step)
-    _keep_mask[blocks(B * -(-H // 8)), THREADS](*address, u32(threshold), mask.dtype.type(kept), mask)
+    _keep_mask[blocks(B * -(-H // 16)), THREADS](*address, u64(threshold), mask.dtype.type(kept), mask)
 
 
 def fill(array, value) -> None:

@@ -17,6 +17,7 @@ from bdiff_np.kernels.mlp import mlp_numba as mlp
 from bdiff_np.kernels.shared import blas_numba, philox_numba
 from bdiff_np.kernels.shared import crew_numba as crew
 from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.philox_numba import Noise
 from bdiff_np.kernels.training import hooks_numba as family
 from bdiff_np.kernels.training import input_numba
 
@@ -33,9 +34,10 @@ class Space(NamedTuple):
     runs: np.ndarray  # (threads, 2) int64: 0 and the number of rows that the network is asked for
     work: np.ndarray  # (threads, work * R * D) float32, the family's
     x: np.ndarray  # (threads, R, D): the rows that the network is asked for
-    row: np.ndarray  # (threads, R) int64: which they are
+    may: np.ndarray  # (threads, R) uint8: which of the R rows these are,
+    row: np.ndarray  # (threads, R) int64: and their numbers
     t: np.ndarray  # (threads, R) int64
-    words: np.ndarray  # (threads, R * blocks, 4) uint64
+    words: np.ndarray  # (threads, R, 4 * blocks) uint32
 
 
 class Walk(NamedTuple):
@@ -74,8 +76,8 @@ class FusedChain:
         self.space = Space(
             mlp.aligned(n, R * int(self.plan.slots[1])), mlp.aligned(n, self.plan.panels), np.zeros((n, 2), np.int64),
             np.zeros((n, kernels.work * R * D), np.float32),
-            np.zeros((n, R, D), model.x_dtype), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n,
-            R * -(-D // 8), 4), np.uint64),
+            np.zeros((n, R, D), model.x_dtype), np.zeros((n, R), np.uint8), np.zeros((n, R), np.int64),
+            np.zeros((n, R), np.int64), np.zeros((n, R, 4 * kernels.blocks(D)), np.uint32),
         )  # fmt: skip
 
     def __call__(
@@ -128,16 +130,16 @@ def _step(plan, law, params, space, walk, where):
     """One step back for rows lo .. hi - 1."""
     rank, s, lo, hi = where
     x = walk.x
-    D, t = x.shape[1], walk.first - s
-    blocks = (D + 7) // 8
-    raw = space.words[rank, : (hi - lo) * blocks]
-    philox_numba.fill(u64(walk.seed), u64(rng.P_NOISE), u64(t), u64((walk.first_row + lo) * blocks), raw)
-    words = raw.reshape(-1).view(np.uint32).reshape(hi - lo, blocks * 8)
-    chosen, row = space.x[rank], space.row[rank]
+    B, D, t = hi - lo, x.shape[1], walk.first - s
+    words, row, first = space.words[rank, :B], space.row[rank, :B], walk.first_row + lo
+    address = u64(walk.seed), u64(rng.P_NOISE), u64(t)
+    philox_numba.fill_rows(*address, first, words, row)
+    chosen, may = space.x[rank], space.may[rank, :B]
+    family.may_change(law, walk.limits[s], Noise(words, row, *address), x[lo:hi], may)
     count = 0
-    for r in range(hi - lo):
-        if family.may_change(law, walk.limits[s], words[r], x[lo + r]):
-            row[count] = r
+    for r in range(B):
+        if may[r] != 0:
+            row[count] = first + r
             mlp.copy(x[lo + r], chosen[count])
             mlp.copy(words[r], words[count])  # of a row that has been asked, or this one
             count += 1
@@ -149,9 +151,10 @@ def _step(plan, law, params, space, walk, where):
     runs[1] = count
     input_numba.read_at(plan, law, x_t, walk.time[t], buffer)
     mlp.forward(plan, params, buffer, runs, walk.tables[s], space.panels[rank])
-    family.p_sample(law, every, mlp.outputs(plan, buffer, mlp.U, count), words[:count], space.work[rank], x_t)
+    noise = Noise(words[:count], row[:count], *address)
+    family.p_sample(law, every, mlp.outputs(plan, buffer, mlp.U, count), noise, space.work[rank], x_t)
     for r in range(count):
-        at = lo + row[r]
+        at = row[r] - walk.first_row
         for d in range(D):
             if walk.free.shape[0] == 0 or walk.free[at, d] != 0:
                 x[at, d] = x_t[r, d]

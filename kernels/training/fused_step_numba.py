@@ -24,6 +24,7 @@ from bdiff_np.kernels.mlp import mlp_numba as mlp
 from bdiff_np.kernels.shared import blas_numba, order_numba, philox_numba
 from bdiff_np.kernels.shared import crew_numba as crew
 from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.philox_numba import Noise
 from bdiff_np.kernels.training import hooks_numba as family
 from bdiff_np.kernels.training import input_numba
 
@@ -89,8 +90,8 @@ class FusedSteps:
             runs=np.zeros((n, R + 2), np.int64), work=np.zeros((n, kernels.work * R * D), np.float32),
             x0=np.zeros((n, R, D), rows.dtype), x_t=np.zeros((n, R, D), x_dtype or rows.dtype),
             t=np.zeros((n, R), np.int64),
-            words=np.zeros((n, R * -(-D // 8), 4), np.uint64), kl=np.zeros((2, batch)), squares=np.zeros(sums),
-            groups=groups, pieces=pieces, size=P,
+            row=np.zeros((n, R), np.int64), words=np.zeros((n, R, 4 * kernels.blocks(D)), np.uint32),
+            kl=np.zeros((2, batch)), squares=np.zeros(sums), groups=groups, pieces=pieces, size=P,
         )  # fmt: skip
 
     def __call__(
@@ -124,10 +125,10 @@ class FusedSteps:
 
     def orders(self, first: int, passes: int, N: int) -> np.ndarray:
         """rng.permutation of N rows for so many passes over the data, (passes, N) int64."""
-        words = np.empty((passes, -(-N // 4), 4), np.uint64)
+        words = np.empty((passes, -(-N // 2), 4), np.uint32)
         for_each = u64(self.seed), u64(rng.SHUFFLE)
         _shuffles(*for_each, u64(first), words)
-        return order_numba.argsort(words.reshape(passes, -1)[:, :N], self.threads)
+        return order_numba.argsort(words.view(np.uint64).reshape(passes, -1)[:, :N], self.threads)
 
 
 def build(model, kernels, optimizer, *, rows, batch: int, seed: int) -> FusedSteps | None:
@@ -169,7 +170,8 @@ class Space(NamedTuple):
     x0: np.ndarray  # (n, R, D) of the data's dtype
     x_t: np.ndarray  # (n, R, D)
     t: np.ndarray  # (n, R) int64
-    words: np.ndarray  # (n, R * blocks, 4) uint64
+    row: np.ndarray  # (n, R) int64, numbers within the batch
+    words: np.ndarray  # (n, R, 4 * blocks) uint32
     kl: np.ndarray  # (2, batch) float64, nats, of odd and even steps
     squares: np.ndarray  # (tiles or pieces,) float64, of the gradient
     groups: int
@@ -198,17 +200,15 @@ def _slice(plan, law, weights, space, steps, where):
     """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the
     space."""
     s, lo, hi, place, rank = where
-    B, D, T, step = hi - lo, space.x_t.shape[2], steps.T, u64(steps.first + s)
-    x0, x_t, t, buffer, b = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place], steps.index.shape[1]
-    blocks = (D + 7) // 8
-    raw = space.words[place, : B * blocks]
-    philox_numba.fill(u64(steps.seed), u64(rng.TIME), step, u64(0), raw[:1])
-    word = raw[0, 0] & u64(0xFFFFFFFF)
+    B, T, step, b = hi - lo, steps.T, u64(steps.first + s), steps.index.shape[1]
+    x0, x_t, t, buffer = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place]
+    row, words, address = space.row[place, :B], space.words[place, :B], (u64(steps.seed), u64(rng.Q_NOISE), step)
+    word = philox_numba.block(u64(steps.seed), u64(rng.TIME), step, 0)[0]
     for r in range(B):
         t[r] = philox_numba.stratified_t(word, lo + r, steps.batch, T)
         mlp.copy(steps.rows[steps.index[s, (lo + r) % b]], x0[r])
-    philox_numba.fill(u64(steps.seed), u64(rng.Q_NOISE), step, u64(lo * blocks), raw)
-    family.q_sample(law, t, raw.reshape(-1).view(np.uint32).reshape(B, blocks * 8), x0, x_t)
+    philox_numba.fill_rows(*address, lo, words, row)
+    family.q_sample(law, t, Noise(words, row, *address), x0, x_t)
     space.runs[place, 0] = mlp.find_runs(t, space.runs[place, 1:])
     runs, panels = _runs(space, place), space.panels[rank]
     input_numba.read(plan, law, x_t, t, runs, buffer)

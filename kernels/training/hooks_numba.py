@@ -9,10 +9,12 @@ belongs to. Beside them the fused paths ask of the family's `Kernels` on Numba:
     law           a NamedTuple of arrays and numbers, of a class of the family's own: what the five functions know of
         the chain
     work          how many numbers of room the functions need for each element of a row
+    blocks(D)     how many Philox blocks, of four words or sixteen bytes, a row's noise takes
     limits(t, D)  what `may_change` compares with at steps t (n,), an array (n, ...)
 
-B rows of D elements; x0, x_t (B, D) of the data's dtype, t (B,) int64, out (B, M) float32, words (B, >= D) uint32, of
-which an element has one.
+B rows of D elements; x0, x_t (B, D) of the data's dtype, t (B,) int64, out (B, M) float32. noise : philox_numba.Noise,
+whose words (B, 4 blocks(D)) uint32 are drawn already, all rows in one go; what the family needs beside them, it draws
+from the address.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def read_rows(law, x_t, out):
     """The first D columns of out (B, >= D): x_t (B, D) as the network reads it."""
 
 
-def q_sample(law, t, words, x0, x_t):
+def q_sample(law, t, noise, x0, x_t):
     """x_t ~ q(x_t | x_0)."""
 
 
@@ -36,11 +38,12 @@ def kl_grad(law, t, out, x0, x_t, work, dout, kl):
     (>= B D work,) float32"""
 
 
-def may_change(law, limits, words, x):
-    """Whether x_{t-1} of one row x (D,) may differ from it, by its words and the limits of t. True is always right."""
+def may_change(law, limits, noise, x, may):
+    """may (B,) uint8: whether x_{t-1} of a row of x (B, D) may differ from it, by its noise and the limits of t. 1 is
+    always right."""
 
 
-def p_sample(law, t, out, words, work, x_t):
+def p_sample(law, t, out, noise, work, x_t):
     """x_{t-1} ~ p(x_{t-1} | x_t), in the place of x_t."""
 
 
@@ -54,12 +57,12 @@ def fill(Law, *, read_rows, q_sample, kl_grad, may_change, p_sample) -> None:
     """The functions of a family, compiled by compiled_numba.njit, for all laws of the class `Law`."""
     here = globals()
     _fill(here["read_rows"], Law, lambda law, x_t, out: read_rows(law, x_t, out))
-    _fill(here["q_sample"], Law, lambda law, t, words, x0, x_t: q_sample(law, t, words, x0, x_t))
+    _fill(here["q_sample"], Law, lambda law, t, noise, x0, x_t: q_sample(law, t, noise, x0, x_t))
     _fill(
         here["kl_grad"], Law, lambda law, t, out, x0, x_t, work, dout, kl: kl_grad(law, t, out, x0, x_t, work, dout, kl)
     )
-    _fill(here["may_change"], Law, lambda law, limits, words, x: may_change(law, limits, words, x))
-    _fill(here["p_sample"], Law, lambda law, t, out, words, work, x_t: p_sample(law, t, out, words, work, x_t))
+    _fill(here["may_change"], Law, lambda law, limits, noise, x, may: may_change(law, limits, noise, x, may))
+    _fill(here["p_sample"], Law, lambda law, t, out, noise, work, x_t: p_sample(law, t, out, noise, work, x_t))
 
 
 def _fill(hook, Law, function) -> None:

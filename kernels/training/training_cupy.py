@@ -17,7 +17,7 @@ def shuffle_words(seed: int, stream: int, first: int, words) -> None:
     """words (passes, n) uint64, in whose order passes first, first + 1, ... show the rows."""
     passes, n = words.shape
     arguments = u64(seed), u64(stream), u64(first), words, i32(passes), i32(n)
-    MODULE.launch("shuffle_words<256>", np.float32, (blocks(passes * -(-n // 4)),), *arguments)
+    MODULE.launch("shuffle_words<256>", np.float32, (blocks(passes * -(-n // 2)),), *arguments)
 
 
 def draw_t(seed: int, stream: int, clock, T: int, t) -> None:

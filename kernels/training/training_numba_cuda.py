@@ -15,14 +15,14 @@ u64 = np.uint64
 @cuda.jit
 def _shuffle_words(seed, stream, first, words):
     passes, n = words.shape
-    fours = (n + 3) // 4
+    twos = (n + 1) // 2
     i = cuda.grid(1)
-    if i < passes * fours:
-        p, j = i // fours, i % fours
+    if i < passes * twos:
+        p, j = i // twos, i % twos
         block = random_block(seed, stream, first + u64(p), u64(j))
-        for k in range(4):
-            if 4 * j + k < n:
-                words[p, 4 * j + k] = block[0] if k == 0 else block[1] if k == 1 else block[2] if k == 2 else block[3]
+        words[p, 2 * j] = block[1] << u64(32) | block[0]
+        if 2 * j + 1 < n:
+            words[p, 2 * j + 1] = block[3] << u64(32) | block[2]
 
 
 @cuda.jit
@@ -53,7 +53,7 @@ def _finish(kl, logged, clock, losses):
 
 def shuffle_words(seed: int, stream: int, first: int, words) -> None:
     passes, n = words.shape
-    _shuffle_words[blocks(passes * -(-n // 4)), THREADS](u64(seed), u64(stream), u64(first), words)
+    _shuffle_words[blocks(passes * -(-n // 2)), THREADS](u64(seed), u64(stream), u64(first), words)
 
 
 def draw_t(seed: int, stream: int, clock, T: int, t) -> None:

@@ -41,7 +41,8 @@ class Kernel(NamedTuple):
 # Budgets: 256 threads with 64 registers each are four blocks on a multiprocessor, with 80 three, with 128 two; the
 # fused step is alone there.
 KERNELS = [
-    *(Kernel("bernoulli.cu", f"{name}<256>", 48) for name in ("prior", "unpack")),
+    Kernel("bernoulli.cu", "unpack<256>", 48),
+    Kernel("bernoulli.cu", "prior<256>", 64),
     *(
         Kernel("bernoulli.cu", f"{name}<256, float>", 64)
         for name in ("q_sample", "q_batch", "kl_grad", "p_flip", "p_sample")
@@ -59,7 +60,7 @@ KERNELS = [
     Kernel("dense.cu", "layer_norm<float>", 64),
     Kernel("dense.cu", "layer_norm_backward<float>", 64),
     Kernel("dense.cu", "layer_norm_sums<float>", 48, 2048),
-    Kernel("dropout.cu", "keep_mask<256, float>", 48),
+    Kernel("dropout.cu", "keep_mask<256, float>", 64),
     Kernel("training.cu", "shuffle_words<256>", 48),
     Kernel("training.cu", "draw_t<256>", 32, 8),
     Kernel("training.cu", "finish<256, float>", 48, 32),
@@ -186,7 +187,7 @@ def instructions(file: str, architecture: str) -> dict[str, list[str]]:
 
 def numba_kernels() -> dict:
     """Numba-CUDA's kernels and the types that float32 trainings call them with."""
-    from numba import boolean, float32, int32, int64, types, uint8, uint32, uint64
+    from numba import boolean, float32, int32, int64, types, uint8, uint64
 
     from bdiff_np.kernels.bernoulli import bernoulli_numba_cuda as b
     from bdiff_np.kernels.dense import dense_numba_cuda as d
@@ -209,7 +210,7 @@ def numba_kernels() -> dict:
         int64, f1, boolean, f1, int64), d._norm: (f1, f1, u1, i1), d._adamw: (f1, f1, f1, f1, f1, b1, f1, f2, float32,
         u1), d._layer_norm: (f2, f1, f1, float32, f2, f2), d._layer_norm_backward: (f2, f2, f1, f2, f2),
         d._layer_norm_sums: (f2, f2, f2, f1, int64), d._fill: (f1, float32), t._shuffle_words: (uint64, uint64, uint64,
-        uint64[:, ::1]), d._keep_mask: (*key, uint32, float32, f2), d._multiply: (f1, f1, f1, int64, int64,
+        uint64[:, ::1]), d._keep_mask: (*key, uint64, float32, f2), d._multiply: (f1, f1, f1, int64, int64,
         types.UniTuple(int64, 3), types.UniTuple(boolean, 2)), b._prior: (u1, boolean, *key, uint64, b2),
         t._draw_t: (uint64, uint64, u1, int64, l1), b._unpack: (b2, i1, b2), b._q_sample: (*law, b2, l1, *key, uint64,
         b2), b._q_batch: (*law, b2, i1, uint64, l1, uint64, uint64, u1, b2, b2), b._kl_grad: (u1, f1, int64, int64,

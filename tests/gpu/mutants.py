@@ -141,8 +141,8 @@ MUTANTS = [
     Mutant(
         "a bit beyond the row",
         "bernoulli.cu",
-        "if (k < b.hi - b.lo) row[b.lo + k] = get(k);",
-        "row[b.lo + k] = get(k);",
+        "for (int d = part.lo; d < part.hi; ++d, bits",
+        "for (int d = part.lo; d < part.lo + 16; ++d, bits",
         "address",
     ),
     Mutant("parameters beyond the last", STEP, "i < net.P; i += gridDim.x", "i <= net.P; i += gridDim.x", "address"),
@@ -154,10 +154,11 @@ MUTANTS = [
     Mutant(
         "the last bit of a row left out",
         STEP,
-        "+ k < net.D) {\n        const u32",
-        "+ k + 1 < net.D) {\n        const u32",
+        "d < min(net.D, 16 * j + 16)",
+        "d < min(net.D - 1, 16 * j + 16)",
         "plain",
     ),
+    Mutant("a tie that is left open", "philox.cuh", "while (tied) {", "while (false) {", "plain"),
     Mutant("a margin that is too small", CHAIN, "(1 + MARGIN)", "0.97f", "plain"),
     Mutant(
         "one group's gradient forgotten",

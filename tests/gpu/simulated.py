@@ -6,12 +6,16 @@ a session of its own:
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from draws import KNOWN_ANSWERS, near
 
 from bdiff_np import rng, sample
 from bdiff_np.diffusion.bernoulli import make_chain
 from bdiff_np.kernels.bernoulli import bernoulli_numba_cuda, bernoulli_numpy
+from bdiff_np.kernels.dense import arrays_numba_cuda, dense_numba_cuda
 from bdiff_np.kernels.shared import cuda_grid
 from bdiff_np.model import load_ops
 from bdiff_np.rng import Key
@@ -22,7 +26,7 @@ cuda_grid.THREADS, cuda_grid.SIDE = 64, 2  # a thread of the simulator is a thre
 strict.install()
 
 f32 = np.float32
-KEY = Key(2**63 - 1, rng.Q_NOISE, 2**40 + 1)
+KEY = Key(2**63 - 1, rng.Q_NOISE, 2**32 - 1)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,19 @@ def test_the_simulator_is_strict():
     """What a card's arrays cannot do fails here too; without that this file would have let `array[...] = x` pass, which
     no card takes."""
     assert strict.allowed(np.arange(4).reshape(2, 2)) == []
+
+
+def test_draws_are_compared_as_defined(ops):
+    """As rng.draws are, at each word itself and around it: x_T of a law per bit takes any threshold but 0 and 2**32;
+    and the words are the published ones."""
+    D, on = 19, arrays_numba_cuda
+    for address, four in KNOWN_ANSWERS:
+        found = dense_numba_cuda.random_block(*map(np.uint64, (*address[0], address[1])))
+        assert tuple(map(int, found)) == four
+    for threshold in near(KEY, 1, D, 2**33):
+        pi, x = on.asarray(threshold[0]), on.empty((1, D), np.uint8)
+        bernoulli_numba_cuda.prior(SimpleNamespace(noise=pi, T=-1, per_bit=1), KEY, 2**33, x)
+        np.testing.assert_array_equal(ops.to_host(x), rng.draws(KEY, 1, D, 2**33) < threshold)
 
 
 @pytest.mark.parametrize("pi", [0.3, np.linspace(0.1, 0.9, 9)], ids=["one", "per-bit"])
@@ -140,8 +157,8 @@ def test_orders(ops, passes, n):
     from bdiff_np.kernels.training import training_numba_cuda
 
     words = arrays_numba_cuda.empty((passes, n), np.uint64)
-    training_numba_cuda.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)
-    expected = rng.permutations(2**63 - 1, rng.SHUFFLE, 2**33, passes, n)
+    training_numba_cuda.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**32 - 9, words)
+    expected = rng.permutations(2**63 - 1, rng.SHUFFLE, 2**32 - 9, passes, n)
     np.testing.assert_array_equal(ops.to_host(arrays_numba_cuda.argsort(words)), expected)
 
 

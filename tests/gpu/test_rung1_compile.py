@@ -57,11 +57,11 @@ def test_every_kernel_of_every_file_is_looked_at():
 @pytest.mark.parametrize("architecture", ["90"])
 def test_numba_kernels_compile_without_float64(architecture):
     """PTX without .f64 and SASS without a spill: a float64 constant in float32 code would be slow, and pass all other
-    tests."""
+    tests. 96 registers are two blocks of a multiprocessor; most have three."""
     for kernel, signature in compiled.numba_kernels().items():
         ptx, use = compiled.compile_numba(kernel, signature, architecture)
         assert ".f64" not in ptx, kernel.py_func.__name__
-        assert use.spill == 0 and use.registers <= 80, (kernel.py_func.__name__, use)
+        assert use.spill == 0 and use.registers <= 96, (kernel.py_func.__name__, use)
 
 
 def test_the_detectors_detect(monkeypatch):

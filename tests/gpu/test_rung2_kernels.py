@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from draws import KNOWN_ANSWERS, near
 
 from bdiff_np import rng
 from bdiff_np.diffusion.bernoulli import WORD
 from bdiff_np.kernels.shared import cuda_source
-from bdiff_np.rng import Key
+from bdiff_np.rng import Key, philox
 
 SUITES = ("test_backends.py", "test_kernels.py", "--stand-in")
 FEWER = "cupy and not schedules and not extreme and not surer and not law and not survive"
@@ -44,32 +45,41 @@ def words(card):
 
     def run(kernel: str, dtype, size: int, *arrays):
         out = card.arrays.empty(size, dtype)
-        n = np.int32(len(arrays[0]) if kernel != "philox_words" else len(arrays[0]) // 4)
+        n = np.int32(size if kernel != "philox_words" else size // 4)
         module.get_function(kernel)((-(-int(n) // 64),), (64,), (*map(card.arrays.asarray, arrays), out, n))
         return card.arrays.to_host(out)
 
     return run
 
 
-def test_random_words_are_those_of_numpy(card, words):
-    """Bit for bit, for seeds, streams, steps and blocks up to the largest."""
-    large = 2**64 - 1
+def test_random_words_are_the_published_ones(card, words):
+    """Random123's known answers, and those of rng.py for seeds, streams, steps and blocks up to the largest."""
+    large, half = 2**64 - 1, 2**32 - 1
     addresses = [
-        (0, 0, 0, 0),
+        *((a.seed, a.stream, a.step, block) for (a, block), _ in KNOWN_ANSWERS),
         (1, 2, 3, 4),
-        (2**63 - 1, 5, 2**40, 2**50),
-        (large, large, large, large - 1),
-        (7, 1 << 40, 0, 2**32 - 1),
+        (2**63 - 1, 5, half - 9, 2**50),
+        (large, half, half, large - 1),
+        (7, 1 << 30, 0, 2**32 - 1),
     ]
+    expected = [philox(seed, stream, step, block) for seed, stream, step, block in addresses]
     for _ in card.orders():
-        found = words("philox_words", np.uint32, 8 * len(addresses), np.array(addresses, np.uint64).ravel()).reshape(
-            -1, 8
-        )
-        for (seed, stream, step, block), given in zip(addresses, found):
-            generator = np.random.Philox(
-                key=np.array((seed, stream), np.uint64), counter=np.array((block, step, 0, 0), np.uint64)
-            )
-            np.testing.assert_array_equal(given, generator.random_raw(4).view(np.uint32))
+        found = words("philox_words", np.uint32, 4 * len(addresses), np.array(addresses, np.uint64).ravel())
+        np.testing.assert_array_equal(found.reshape(-1, 4), expected)
+        np.testing.assert_array_equal(found.reshape(-1, 4)[: len(KNOWN_ANSWERS)], [four for _, four in KNOWN_ANSWERS])
+
+
+@pytest.mark.parametrize("D", [1, 15, 16, 17, 20, 64, 784])
+def test_draws_are_compared_as_defined(card, words, D):
+    """A draw lies below a threshold where rng.draws does: at each word itself, one above it, with its top byte alone,
+    0 and 2**32."""
+    key, first, rows = Key(2**64 - 1, rng.Q_NOISE, 2**32 - 1), 2**33 + 1, 5
+    thresholds = near(key, rows, D, first)
+    address = np.array([*key[:2], key.step, first, D], np.uint64)
+    for _ in card.orders():
+        for threshold in thresholds:
+            found = words("draws_below", np.uint8, rows * D, threshold.ravel(), address)
+            np.testing.assert_array_equal(found.reshape(rows, D), rng.draws(key, rows, D, first) < threshold)
 
 
 @pytest.mark.parametrize("x0", [0, 1])
@@ -190,7 +200,7 @@ def test_prior_and_masks_of_keys(card):
     for _ in card.orders():
         for first in (0, 5, 2**33):
             found = card.arrays.to_host(kernels.prior(300, 13, Key(3, rng.PRIOR, 0), first))
-            np.testing.assert_array_equal(found, rng.words(Key(3, rng.PRIOR, 0), 300, 13, first) < round(0.3 * WORD))
+            np.testing.assert_array_equal(found, rng.draws(Key(3, rng.PRIOR, 0), 300, 13, first) < round(0.3 * WORD))
 
 
 @pytest.mark.parametrize("passes, n", [(1, 1), (3, 5), (70, 11), (2, 1000)])
@@ -198,11 +208,11 @@ def test_orders_of_rows(card, passes, n):
     """Which rows are shown when is NumPy's, bit for bit, pass by pass; keys and passes as large as they come."""
     for _ in card.orders():
         words = card.arrays.empty((passes, n), np.uint64)
-        card.training.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**33, words)
+        card.training.shuffle_words(2**63 - 1, rng.SHUFFLE, 2**32 - 99, words)
         found = card.arrays.argsort(words)
         assert found.dtype == np.int32
         np.testing.assert_array_equal(
-            card.arrays.to_host(found), rng.permutations(2**63 - 1, rng.SHUFFLE, 2**33, passes, n)
+            card.arrays.to_host(found), rng.permutations(2**63 - 1, rng.SHUFFLE, 2**32 - 99, passes, n)
         )
 
 
