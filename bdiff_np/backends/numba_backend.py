@@ -56,8 +56,10 @@ class Numba(Backend):
         except InputError as fault:
             return best._replace(reason=str(fault))
         if not exists():
-            return best._replace(reason="there are no matrix products of compiled code for this processor, and NumPy's "
-                                 "BLAS does not show its own")
+            return best._replace(
+                reason="there are no matrix products of compiled code for this processor, and NumPy's "
+                "BLAS does not show its own"
+            )
         return Estimate(self.name, (1 - saved) * work.seconds + cost, reason)
 
 

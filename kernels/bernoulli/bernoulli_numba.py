@@ -22,6 +22,7 @@ from bdiff_np.kernels.dense.dense_numba import FUSED
 from bdiff_np.kernels.shared import philox_numba
 from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.shared.philox_numba import Noise
+from bdiff_np.kernels.shared.vectors_numba import first_bit, low_bytes, whole_vectors
 from bdiff_np.kernels.training import hooks_numba
 from bdiff_np.rng import Key
 
@@ -107,7 +108,7 @@ class Kernels(diffusion.Kernels):
             return np.full((len(t), 2, D), 2**32 - 1, np.uint32)
         both = np.tile(np.repeat(np.arange(2, dtype=np.uint8)[:, None], D, axis=1), (len(t), 1))
         columns = np.empty((6, both.size), self.dtype)
-        look_up(self.law, np.repeat(t, 2), both, columns)
+        look_up(self.law, np.repeat(t, 2), both, columns, True)
         return (
             np.minimum(columns[1].astype(np.float64) * (1 + MARGIN) * 2.0**32, 2.0**32 - 1)
             .astype(np.uint32)
@@ -147,7 +148,7 @@ def _signs(x_t, one, out):
 @njit(error_model="numpy")
 def kl_grad(law, t, logits, x0, x_t, work, dlogits, kl):
     columns = work[: 6 * x_t.size].reshape(6, x_t.size)
-    look_up(law, t, x_t, columns)
+    look_up(law, t, x_t, columns, True)
     gradient(law, logits.reshape(-1), (x0.reshape(-1), x_t.reshape(-1)), columns, dlogits.reshape(-1))
     if kl.size > 0:
         values(law, t, logits, (x0, x_t), columns, kl)
@@ -156,35 +157,27 @@ def kl_grad(law, t, logits, x0, x_t, work, dlogits, kl):
 @njit(error_model="numpy")
 def may_change(law, limits, noise, x, may):
     """Whether a bit of a row may flip: p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the
-    network says. Most rows show it by eight bytes at a time, none of which is as low as the highest limit's."""
+    network says. Most rows show it by sixteen bytes at a time, none of which is as low as the highest limit's."""
     B, D = x.shape
     if_0, if_1 = limits[0], limits[1]
     most = np.uint32(0)
     for d in range(D):
         most = max(most, if_0[d], if_1[d])
-    first_above = (u64(most) >> DOWN) + u64(1)
-    eights = noise.words.reshape(-1).view(np.uint64).reshape(B, -1)
-    bytes = top_bytes(noise)
+    top, blocks, bytes = u64(most) >> DOWN, noise.words.shape[1] // 4, top_bytes(noise)
     for r in range(B):
-        yes = False
-        for j in range((D + 7) // 8):
-            if first_above > u64(128) or _any_below(eights[r, j], first_above):
-                for d in range(8 * j, min(8 * j + 8, D)):
-                    limit = u64(if_1[d] if x[r, d] != 0 else if_0[d])
-                    if u64(bytes[r, d]) <= limit >> DOWN:
-                        yes |= u64(bytes[r, d]) < limit >> DOWN or (
-                            philox_numba.tied_draw(noise, r, d, D, bytes[r, d]) <= limit
-                        )
-            if yes:
-                break
-        may[r] = yes
-
-
-@njit(inline="always")
-def _any_below(eight, n):
-    """Whether one of eight bytes is less than n <= 128: then it alone, or one that borrowed from it, gets a highest bit
-    by the subtraction."""
-    return (eight - n * u64(0x0101010101010101)) & ~eight & u64(0x8080808080808080) != u64(0)
+        may[r] = 0
+        for j in range(blocks):
+            low = low_bytes(noise.words[r, 4 * j :].ctypes.data, top)
+            if 16 * (j + 1) > D:
+                low &= (u64(1) << u64(D - 16 * j)) - u64(1)
+            while low != 0 and may[r] == 0:
+                d = 16 * j + first_bit(low)
+                low &= low - u64(1)
+                limit = u64(if_1[d] if x[r, d] != 0 else if_0[d])
+                if u64(bytes[r, d]) <= limit >> DOWN:
+                    may[r] = u64(bytes[r, d]) < limit >> DOWN or (
+                        philox_numba.tied_draw(noise, r, d, D, bytes[r, d]) <= limit
+                    )
 
 
 @njit(inline="always")
@@ -197,7 +190,7 @@ def top_bytes(noise):
 def p_flip(law, t, logits, x_t, work, p):
     """p (B D,): probabilities that the learned step flips bits x_t (B, D)."""
     columns = work[: 6 * x_t.size].reshape(6, x_t.size)
-    look_up(law, t, x_t, columns)
+    look_up(law, t, x_t, columns, False)
     flips(law, logits.reshape(-1), x_t.reshape(-1), columns, p)
 
 
@@ -208,8 +201,23 @@ def p_sample(law, t, logits, noise, work, x_t):
     p_flip(law, t, logits, x_t, work, p)
     size = p.dtype.type(bernoulli.WORD)
     for r in range(B):
-        for d in range(D):
-            x_t[r, d] ^= _is_below(noise, r, d, D, bytes[r, d], bit.next_word(p[r * D + d], size))
+        now = p[r * D : (r + 1) * D]
+        if _flip(bytes[r], now, x_t[r]):
+            for d in range(D):
+                if bytes[r, d] == np.int32(now[d] * now.dtype.type(256)):
+                    word = philox_numba.tied_draw(noise, r, d, D, bytes[r, d])
+                    x_t[r, d] ^= np.uint8(word < bit.next_word(now[d], size))
+
+
+@njit
+def _flip(bytes, p, x_t):
+    """Flips the bits whose byte lies below 256 p, rounded down. Returns whether a byte is that: its word decides."""
+    ties = np.uint8(0)
+    for d in range(x_t.size):
+        top = np.int32(p[d] * p.dtype.type(256))
+        x_t[d] ^= np.uint8(np.int32(bytes[d]) < top)
+        ties |= np.uint8(np.int32(bytes[d]) == top)
+    return ties != 0
 
 
 # Over rows
@@ -282,22 +290,29 @@ def _below_tied(noise, where, bytes, x0, x_t, thresholds):
 
 
 @njit(error_model="numpy")
-def look_up(law, t, x_t, columns):
+def look_up(law, t, x_t, columns, all_columns):
     """The law's columns for each bit, (6, B D) C, of x_t (B, D) at t (B,): from the table, or by the formulas of
-    bernoulli.q_flip and evidence."""
+    bernoulli.q_flip and evidence. all_columns : or those alone that a step back needs, agree, disagree and evidence"""
     B, D = x_t.shape
-    for r in range(B):
-        lo, hi = r * D, (r + 1) * D
-        if law.table.shape[0] > 0:
+    flat, r = x_t.reshape(-1), 0
+    while r < B:
+        last = r + 1
+        if law.table.shape[0] == 0:
+            _work_out(law, law.steps[t[r]], x_t[r], columns[:, r * D : last * D])
+        else:
+            while last < B and t[last] == t[r]:  # rows of one t in one go
+                last += 1
+            lo, hi = r * D, last * D
             zero, one = law.table[2 * t[r]], law.table[2 * t[r] + 1]
             for c in range(6):
-                _choose(x_t[r], zero[c], one[c], columns[c, lo:hi])
-        else:
-            _work_out(law, law.steps[t[r]], x_t[r], columns[:, lo:hi])
+                if all_columns or c < 2 or c == 5:
+                    _choose(flat[lo:hi], zero[c], one[c], columns[c, lo:hi])
+        r = last
 
 
 @njit
 def _choose(x_t, zero, one, column):
+    whole_vectors()
     for d in range(x_t.size):
         column[d] = one if x_t[d] != 0 else zero
 
@@ -328,6 +343,7 @@ def _work_out(law, step, x_t, columns):
 @njit(fastmath=FUSED, error_model="numpy")
 def gradient(law, logits, bits, columns, dlogits):
     """kl_grad's gradient, for flat arrays of bits: bits are (x0, x_t), columns (6, n). Derivation, sections 6 and 7."""
+    whole_vectors()
     x0, x_t = bits
     agree, disagree, not_agree, not_disagree, gap, own = (
         columns[0],
@@ -355,6 +371,7 @@ def gradient(law, logits, bits, columns, dlogits):
 @njit(fastmath=FUSED, error_model="numpy")
 def flips(law, logits, x_t, columns, p):
     """p_flip, for flat arrays."""
+    whole_vectors()
     agree, disagree, own = columns[0], columns[1], columns[5]
     zero, one, tiny = p.dtype.type(0), p.dtype.type(1), p.dtype.type(TINY)
     add = one if law.skip else zero

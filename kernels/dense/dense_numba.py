@@ -84,6 +84,28 @@ def act(code, y, slope):
 
 
 @njit(fastmath=FUSED, error_model="numpy")
+def act_alone(code, y):
+    """y holds v on entry and act(v) on return; 1-D. code : one of CODES"""
+    whole_vectors()
+    zero, one, c1, c3 = y.dtype.type(0), y.dtype.type(1), y.dtype.type(GELU_1), y.dtype.type(GELU_3)
+    if code == RELU:
+        for j in range(y.size):
+            y[j] = zero if y[j] <= 0 else y[j]
+    elif code == SILU:
+        for j in range(y.size):
+            y[j] = _silu(y[j], one)[0]
+    elif code == GELU:
+        for j in range(y.size):
+            y[j] = _gelu(y[j], one, c1, c3)[0]
+    elif code == TANH:
+        for j in range(y.size):
+            y[j] = _tanh(y[j], one)[0]
+    else:
+        for j in range(y.size):
+            y[j] = _sigmoid(y[j], one)[0]
+
+
+@njit(fastmath=FUSED, error_model="numpy")
 def film_act(code, u, scale, shift, y):
     """y = act(v) and, in the place of shift, act'(v), for v = u * (1 + scale) + shift; all 1-D, of one dtype. code : of
     CODES"""

@@ -13,9 +13,24 @@ from numba import types
 from numba.extending import intrinsic
 
 from bdiff_np.kernels.shared.vectors_numba import (
-    FLOATS, I64, F32, LANES, REGISTERS, VECTOR, ZERO, Loop, declared, defined, first_lanes, i64_of, indices, load, prefetch, splat,
+    F32,
+    FLOATS,
+    I64,
+    LANES,
+    REGISTERS,
+    VECTOR,
+    ZERO,
+    Loop,
+    declared,
+    defined,
+    first_lanes,
+    i64_of,
+    indices,
+    load,
+    prefetch,
+    splat,
     store,
-)  # fmt: skip
+)
 
 # rows and vectors: 24 sums, four vectors of B and an entry of A are 29 of AVX-512's 32 registers; 12, 3 and 1 are
 # AVX2's 16
@@ -95,7 +110,8 @@ def _turn(module):
     columns = builder.gep(out, [builder.mul(outer.k, lanes)])
     inner = Loop(function, builder, builder.sdiv(K, lanes), [strip, columns])
     builder, (source, target) = inner.builder, inner.carried
-    for i, vector in enumerate(_transposed(builder, [load(builder, source, builder.mul(row, i64_of(i))) for i in range(LANES)])):
+    rows = [load(builder, source, builder.mul(row, i64_of(i))) for i in range(LANES)]
+    for i, vector in enumerate(_transposed(builder, rows)):
         store(builder, vector, target, i64_of(PANEL * i))
     builder = inner.end([builder.gep(source, [lanes]), builder.gep(target, [i64_of(PANEL * LANES)])])[0]
     outer.builder = _numbers(function, builder, (strip, row, lanes, columns), long, K)
@@ -156,9 +172,7 @@ def run_tile(typing, height, wide, a, a_row, a_k, b, b_k, start, start_row, c, c
     def codegen(context, builder, signature, arguments):
         height, wide, *rest = arguments
         number = builder.add(builder.mul(height, i64_of(8)), wide)
-        tiles = {
-            8 * h + w: _tile(builder.module, h, w) for h in range(1, HEIGHT + 1) for w in range(1, WIDE + 1)
-        }
+        tiles = {8 * h + w: _tile(builder.module, h, w) for h in range(1, HEIGHT + 1) for w in range(1, WIDE + 1)}
         _switch(builder, number, tiles, _pointers(builder, rest, (0, 3, 5, 7)))
         return context.get_dummy_value()
 

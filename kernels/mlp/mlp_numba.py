@@ -207,11 +207,14 @@ def forward(plan, params, buffer, runs, shared, panels):
             product.multiply(plan.product, features, table[:, :n_out], scale[:, :n_out], panels)
             product.multiply(plan.product, features, table[:, n_out:], shift[:, :n_out], panels)
         y, slope = padded(plan, buffer, layer[Y], B, n_out), padded(plan, buffer, layer[SHIFT], B, n_out)
-        if count == B:
+        if count == B and shared.size == 0:
             dense.film_act(layer[CODE], u.reshape(-1), scale.reshape(-1), shift.reshape(-1), y.reshape(-1))
         else:
             dense.film_runs(u, scale, shift, runs, y)
-            dense.act(layer[CODE], y.reshape(-1), slope.reshape(-1))
+            if shared.size > 0:  # nothing goes back
+                dense.act_alone(layer[CODE], y.reshape(-1))
+            else:
+                dense.act(layer[CODE], y.reshape(-1), slope.reshape(-1))
 
 
 @njit

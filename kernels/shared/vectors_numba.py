@@ -21,6 +21,8 @@ def _kind() -> tuple[int, int] | None:
 
 KIND = _kind()  # None where loops below are not written for the machine: masks and FMA would be slow there
 LANES, REGISTERS = KIND or (16, 32)
+
+
 @intrinsic
 def whole_vectors(typing):
     """To be called in a function whose loops shall run in the machine's widest vectors: LLVM prefers half of them on
@@ -32,6 +34,30 @@ def whole_vectors(typing):
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@intrinsic
+def low_bytes(typing, address, top):
+    """Which of sixteen bytes at an address are not above `top`: a bit for each, the first one's lowest."""
+
+    def codegen(context, builder, signature, arguments):
+        kind, word = ir.VectorType(ir.IntType(8), 16), ir.IntType(64)
+        found = builder.load(builder.inttoptr(arguments[0], kind.as_pointer()), align=1)
+        limit = splat(builder, builder.trunc(arguments[1], ir.IntType(8)), ir.IntType(8), 16)
+        bits = builder.bitcast(builder.icmp_unsigned("<=", found, limit), ir.IntType(16))
+        return builder.zext(bits, word)
+
+    return types.uint64(types.int64, types.uint64), codegen
+
+
+@intrinsic
+def first_bit(typing, word):
+    """The number of the lowest bit that is set."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
 
 
 I1, I32, I64, F32 = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType()

@@ -22,7 +22,7 @@ from bdiff_np.kernels.training import hooks_numba as family
 from bdiff_np.kernels.training import input_numba
 
 u64 = np.uint64
-TOGETHER = 128  # rows that a thread walks
+TOGETHER = 256  # rows that a thread walks at a time
 BLOCK = 256  # of steps, whose tables are worked out together
 
 
@@ -72,7 +72,8 @@ class FusedChain:
         )
         self.plan, self.threads = mlp.make_plan(model.net), threads or crew.cores()
         self._blocks: dict[int, np.ndarray] = {}
-        n, R, D = self.threads, max(2, min(TOGETHER, rows)), model.D
+        n, D = self.threads, model.D
+        R = max(2, min(TOGETHER, -(-rows // n)))
         self.space = Space(
             mlp.aligned(n, R * int(self.plan.slots[1])), mlp.aligned(n, self.plan.panels), np.zeros((n, 2), np.int64),
             np.zeros((n, kernels.work * R * D), np.float32),

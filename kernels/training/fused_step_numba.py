@@ -4,10 +4,10 @@ hooks_numba.py puts in.
 A thread takes a group of the batch's rows, slice by slice, through noise, forward, KL gradient and backward. With a
 narrow net each group has a gradient of its own, and these are summed; with a wide one, whose gradient is large, every
 slice is kept (unless the batch is too large for that), and the gradient is worked out once, tile by tile over all
-slices. Then AdamW runs over the flat buffers, piece by piece. Of a small net each thread has copies of all buffers, sums
-all gradients and takes the whole AdamW step by itself: then threads wait for each other once a step, and half of the
-weights need not travel from core to core. Groups, slices, tiles and pieces are fixed by the sizes alone and sums have
-one order, so the weights that result do not depend on the number of threads.
+slices. Then AdamW runs over the flat buffers, piece by piece. Of a small net each thread has copies of all buffers,
+sums all gradients and takes the whole AdamW step by itself: then threads wait for each other once a step, and half of
+the weights need not travel from core to core. Groups, slices, tiles and pieces are fixed by the sizes alone and sums
+have one order, so the weights that result do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -112,7 +112,17 @@ class FusedSteps:
             rows, index = self.data.take(index.reshape(-1)), np.arange(index.size).reshape(index.shape)
         losses, norms = np.zeros(count), np.full(count, np.nan)
         steps = Steps(
-            rows, index, rates_table(count, numbers), logged, losses, norms, first, self.batch, self.seed, self.clip, self.T
+            rows,
+            index,
+            rates_table(count, numbers),
+            logged,
+            losses,
+            norms,
+            first,
+            self.batch,
+            self.seed,
+            self.clip,
+            self.T,
         )
         copies = [self.weights.params, self.weights.m, self.weights.v, self.weights.ema] if self.copies > 1 else []
         for flat, rows in zip(self.buffers, copies):
