@@ -46,7 +46,7 @@ def test_every_kernel_is_launched_and_has_a_bound(card, small):
             assert card.stand_in.count("launch", name) == 1, name
     for work in gpu_kernels.works():
         seconds, bound = work.least()
-        assert seconds > 0 and bound in ("bytes", "operations", "words")
+        assert seconds > 0 and bound in ("bytes", "operations", "draws")
 
 
 def test_timings_become_a_table(card, small):
