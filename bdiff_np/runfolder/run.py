@@ -264,8 +264,7 @@ class Run:
         """Goes on on the back end that has been set up, from this step, as from a checkpoint; or here to the end, where
         its set-up failed."""
         assert self.set_up is not None
-        fault, before, step = self.set_up.fault, self.training, self.training.optimizer.taken + 1
-        name = self.later
+        fault, name, before = self.set_up.fault, self.later, self.training
         self._end_set_up()
         if not fault:
             try:
@@ -273,25 +272,26 @@ class Run:
             except InputError as reason:
                 fault = str(reason)
         if fault:
-            say_beside(bar, f"{name} could not be set up ({fault}); going on on {before.model.ops.name}")
+            say_beside(bar, f"{name} could not be set up ({fault}); the training stays on {before.model.ops.name}")
             return
         training.restore(before.tensors(), before.optimizer.taken)
         training.optimizer.grad_norm = before.optimizer.grad_norm
         self._take(training)
         self._at_once = 1
-        self._note_backend()
-        say_beside(bar, f"from step {step} on {name}: its kernels are compiled now")
+        step = self._note_backend()
+        say_beside(bar, f"from step {step} the training runs on {name}, which is ready now")
 
     def _end_set_up(self) -> None:
         if self.set_up is not None:
             self.set_up.stop()
             self.set_up, self.later = None, ""
 
-    def _note_backend(self) -> None:
-        """Adds the back end that takes the next step to those that have taken some."""
+    def _note_backend(self) -> int:
+        """Adds the back end that takes the next step to those that have taken some. Returns the number of that step."""
         name, step = self.training.model.ops.name, self.training.optimizer.taken + 1
         if not self.backends or self.backends[-1][1] != name:
             self.backends.append((step, name))
+        return step
 
     # What is said and kept
     # ------------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""A back end's set-up in a process beside the training: the first steps of a small training of the same kind, for what
-they leave on disk, as compiled functions.
+"""A back end's set-up in a process beside the training: a little of all that a training does there, for what it leaves
+on disk, as compiled functions.
 
-The process reads what to do from its stdin, says nothing, and ends with its parent: when the parent is gone, however it
-went, stdin is at its end.
+The process reads what to do from its stdin, says nothing, and does not outlive its parent: however that went, its stdin
+is at its end then.
 """
 
 from __future__ import annotations
@@ -24,32 +24,38 @@ from bdiff_np.model import Model, family_of, kind_of
 from bdiff_np.train import Training
 
 ROWS = 2  # of the small training
-# What the process runs: with the modules of its parent, wherever those come from.
-CODE = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from bdiff_np.runfolder import set_up; set_up.main()"
+# What the process runs: the modules of its parent, wherever those come from.
+CODE = """
+import pickle, sys
+sys.path[:] = pickle.load(sys.stdin.buffer)
+from bdiff_np.runfolder import set_up
+set_up.main()
+"""
 
 
 class SetUp:
-    """A process that sets a back end up for a training. Each is to be stopped.
+    """A process that sets a back end up for a training. `stop` leaves nothing of it.
 
-    backend : its name. fault : the reason in a line, once it has failed
+    fault : once it has failed, why, in a line; empty otherwise
     """
 
     def __init__(self, backend: str, training: Training):
-        self.backend, self.fault = backend, ""
+        task = pickle.dumps(sys.path) + pickle.dumps(_small(backend, training))
+        self.fault = ""
         self._complaints = tempfile.TemporaryFile()
-        # in a session of its own, so that Ctrl-C does not reach it: its parent decides
+        # in a session of its own, for Ctrl-C is its parent's business
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=self._complaints, start_new_session=True,
         )  # fmt: skip
-        with suppress(OSError):  # it has ended already; `ended` says why
-            assert self._process.stdin is not None
-            pickle.dump(sys.path, self._process.stdin)
-            pickle.dump(_kind(backend, training), self._process.stdin)
-            self._process.stdin.flush()
+        assert self._process.stdin is not None
+        self._stdin = self._process.stdin
+        with suppress(OSError):  # it has ended already: `ended` says why
+            self._stdin.write(task)
+            self._stdin.flush()
 
     def ended(self) -> bool:
-        """Whether the process has ended, well or, with a `fault`, not."""
+        """Whether the process has ended, well or with a fault."""
         code = self._process.poll()
         if code and not self.fault:
             self._complaints.seek(0)
@@ -58,30 +64,27 @@ class SetUp:
         return code is not None
 
     def stop(self) -> None:
-        """Ends the process, if it has not ended by itself."""
-        with suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        with suppress(OSError):  # of what it has not read
+            self._stdin.close()
         self._process.kill()
         self._process.wait()
         self._complaints.close()
 
 
-def _kind(backend: str, training: Training) -> dict[str, Any]:
-    """What makes a training of the same kind."""
+def _small(backend: str, training: Training) -> dict[str, Any]:
+    """What `work` needs for a training of this kind."""
     model, rows = training.model, training.rows.take(np.arange(min(ROWS, len(training.rows))))
-    return {
-        "backend": backend, "config": model.config.model_dump(mode="json"), "rows": rows,
-        "state": model.family.state(model.chain),
-    }  # fmt: skip
+    config, state = model.config.model_dump(mode="json"), model.family.state(model.chain)
+    return {"backend": backend, "config": config, "rows": rows, "state": state}
 
 
-def first_steps(backend: str, config: dict, rows: np.ndarray, state: dict) -> None:
-    """Does a little of all that a training and its end do with a back end."""
+def work(backend: str, config: dict[str, Any], rows: np.ndarray, state: dict[str, np.ndarray]) -> None:
+    """A little of all that a training does on a back end: steps, the bound and samples, of a few rows."""
     settings = configuration.validate(config)
     family = family_of(settings)
-    chain, data = family.restore(settings.model, state), kind_of(family).from_array(rows)
-    training = Training(Model.build(settings, data.D, chain, backend=backend), data)
+    data = kind_of(family).from_array(rows)
+    model = Model.build(settings, data.D, family.restore(settings.model, state), backend=backend)
+    training = Training(model, data)
     training.advance(2)
     sample.draw(training.averaged, 0)
     evaluate.bound(training.averaged, data, evaluations=evaluate.GROUPS)
@@ -89,12 +92,12 @@ def first_steps(backend: str, config: dict, rows: np.ndarray, state: dict) -> No
 
 def main() -> None:
     """The process."""
-    work = pickle.load(sys.stdin.buffer)
+    task = pickle.load(sys.stdin.buffer)
 
-    def wait() -> None:
+    def leave_with_the_parent() -> None:
         os.read(0, 1)
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
-    first_steps(**work)
-    os._exit(0)  # at once, for a thread still reads stdin
+    threading.Thread(target=leave_with_the_parent, daemon=True).start()
+    work(**task)
+    os._exit(0)  # at once: a thread still reads
