@@ -282,7 +282,8 @@ def test_a_signal_ends_both(tmp_path, number):
     so, and leaves no process; SIGKILL leaves none either. No half file stands where the kernels are kept."""
     folder = make_run(tmp_path / "run", epochs=10**5, steps_per_epoch=100, num_val_samples=0, num_examples=1)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, folder], env=environment, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", PARENT, folder]
+    parent = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         (child,) = until(lambda: children(parent.pid))
         until(lambda: rundir.all_results(folder) and rundir.checkpoints(newest(folder)))

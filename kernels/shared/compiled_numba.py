@@ -7,7 +7,7 @@ import numba
 from bdiff_np.kernels.shared.compiled import cache_folder
 
 
-def njit(function=None, *, inner: bool = False, **options):
+def njit(function=None, *, inner=False, **options):
     """numba.njit whose result is kept on disk, in a folder for this version of all kernels; compiled anew each time
     where none can be written.
 
