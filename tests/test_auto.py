@@ -108,7 +108,7 @@ def test_the_compiler_counts(monkeypatch, choose):
         choice = choices[turn[already]]
         form = r"about (\d+) s on NumPy, (\d+) s on Numba and (\d+) s, (to load|once, to compile) its kernels; no GPU$"
         if choice.meanwhile:  # a training is NumPy's until the compiler has ended
-            form = r"about (\d+) s on NumPy, or (\d+) s there while .* are compiled, once, then (\d+) s on (Numba); no GPU$"
+            form = r"about (\d+) s on NumPy, or (\d+) s there while .* compiled, once, then (\d+) s on (Numba); no GPU$"
         seconds, other, least, how = re.match(form, choice.reason).groups()
         assert int(other) + int(least) <= int(seconds) + 1 <= 10 * max(1, int(least)), (
             "what is said bears the choice out, to rounding"
