@@ -137,7 +137,7 @@ def _compare_and_swap(typing, address, expected, value):
     return types.boolean(types.int64, types.int64, types.int64), codegen
 
 
-@njit(inner=True)
+@njit
 def taken(crew, task, phase):
     """Whether the task of this phase is somebody else's; if not, it is the caller's now."""
     address = crew.claims.ctypes.data + 8 * APART * task
@@ -145,23 +145,23 @@ def taken(crew, task, phase):
     return newest >= phase or not _compare_and_swap(address, newest, phase)
 
 
-@njit(inner=True)
+@njit
 def first(crew, tasks):
     """The first of a thread's own tasks, of so many."""
     return tasks * crew.rank // crew.threads
 
 
-@njit(inner=True)
+@njit
 def done(crew):
     _fetch_and_add(crew.counters.ctypes.data + 8 * DONE, 1)
 
 
-@njit(inner=True)
+@njit
 def stop(crew):
     _fetch_and_add(crew.counters.ctypes.data + 8 * STOPPED, 1)
 
 
-@njit(inner=True)
+@njit
 def ready(crew, before):
     """Returns True when `before` tasks are done, False if that will never be."""
     looks = 0

@@ -12,7 +12,7 @@ from bdiff_np.kernels.training import hooks_numba as family
 f32 = np.float32
 
 
-@njit(inner=True)
+@njit(inline="always")
 def read(plan, law, x_t, t, buffer):
     """The network's input and the features of time, for rows x_t (B, D) at t (B,)."""
     B, D = x_t.shape
@@ -23,7 +23,7 @@ def read(plan, law, x_t, t, buffer):
         mlp.copy(plan.features[t[r]], features[r])
 
 
-@njit(inner=True)
+@njit(inline="always")
 def read_at(plan, law, x_t, t, buffer):
     """The network's input for rows that are all at one t."""
     B, D = x_t.shape
