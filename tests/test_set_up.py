@@ -20,7 +20,7 @@ import bdiff_np
 from bdiff_np.backends import auto
 from bdiff_np.data.bits import Bits
 from bdiff_np.kernels.shared import crew_numba
-from bdiff_np.runfolder import checkpoint, rundir, set_up
+from bdiff_np.runfolder import change_over, checkpoint, rundir, set_up
 from bdiff_np.runfolder import run as runs
 from bdiff_np.train import Training
 
@@ -51,7 +51,7 @@ class Ready:
 def meanwhile(monkeypatch):
     """`auto` takes Numba and has NumPy work meanwhile; it is set up before step AT + 1."""
     monkeypatch.setattr(auto, "for_training", lambda _: auto.Choice("numba", "a test", "numpy"))
-    monkeypatch.setattr(runs, "SetUp", Ready)
+    monkeypatch.setattr(change_over, "SetUp", Ready)
     monkeypatch.setattr(Ready, "every", [])
 
 
@@ -125,7 +125,7 @@ def test_no_process_can_be_begun(tmp_path, monkeypatch):
     def none(*_):
         raise OSError("no process")
 
-    monkeypatch.setattr(runs, "SetUp", none)
+    monkeypatch.setattr(change_over, "SetUp", none)
     folder, alone = make_run(tmp_path / "run"), make_run(tmp_path / "alone")
     train(folder)
     train(alone, "--backend", "numba")

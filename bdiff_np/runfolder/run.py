@@ -20,12 +20,12 @@ from bdiff_np.model import Model, family_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.nets.custom import NetFault
 from bdiff_np.optim.adamw import Diverged
-from bdiff_np.runfolder import held_out, rundir, saving, stopping
+from bdiff_np.runfolder import change_over, held_out, rundir, saving, stopping
 from bdiff_np.runfolder.choice import SPEAKING, Choice
 from bdiff_np.runfolder.history import History
 from bdiff_np.runfolder.lock import Lock
 from bdiff_np.runfolder.looking import Asked, Looking
-from bdiff_np.runfolder.progress import QUIET_SECONDS, Lines, pace, progress, say_beside
+from bdiff_np.runfolder.progress import QUIET_SECONDS, Lines, pace, progress
 from bdiff_np.runfolder.set_up import SetUp
 from bdiff_np.runfolder.signals import Watch
 from bdiff_np.train import Training
@@ -70,12 +70,9 @@ class Run:
         if faults:
             raise InputError("\n".join(faults))
         self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
-        chain = self.family.make_chain(settings.model, self.train_rows)
-        self._build = lambda name: Training(
-            Model.build(settings, self.train_rows.D, chain, backend=name, code=code), self.train_rows
-        )
+        self.chain = self.family.make_chain(settings.model, self.train_rows)
         self.auto, self.chosen_because, self.later = backend == AUTO, "", ""
-        self._take(self._build("numpy" if self.auto else backend))
+        self.take(self.build("numpy" if self.auto else backend))
         if self.auto:
             choice = auto.for_training(self.training)
             self.chosen_because = choice.reason
@@ -88,16 +85,22 @@ class Run:
         self.set_up: SetUp | None = None
         self.watch = Watch()
         self.saved_at = clock()
-        self._at_once = 1  # steps between two looks at the signals and the progress bar
 
     def use(self, backend: str) -> None:
         """Another back end, before the first step, for all of them."""
         self.later = ""
         if backend != self.training.model.ops.name:
-            self._take(self._build(backend))
+            self.take(self.build(backend))
 
-    def _take(self, training: Training) -> None:
+    def build(self, backend: str) -> Training:
+        """The training before its first step, on a back end."""
+        model = Model.build(self.settings, self.train_rows.D, self.chain, backend=backend, code=self.code)
+        return Training(model, self.train_rows)
+
+    def take(self, training: Training) -> None:
+        """What steps are taken of, and looked at, from now on."""
         self.training, self.looking = training, Looking(training, self.val_rows, self.history.census)
+        self._at_once = 1  # steps between two looks at the signals and the progress bar
 
     def _reserve(self) -> None:
         """Raises InputError where a step needs more memory than the host has."""
@@ -113,7 +116,7 @@ class Run:
 
     def release(self) -> None:
         """Lets others train the results folder, and leaves no process behind."""
-        self._end_set_up()
+        change_over.end(self)
         if self.lock is not None:
             self.lock.release()
 
@@ -151,7 +154,7 @@ class Run:
         """Compiles what a training uses and is not compiled yet, and says so on stderr; it comes with the first use
         otherwise. Where the training is to go on elsewhere `later`, that back end's set-up begins."""
         if self.later:
-            self._begin_set_up()
+            change_over.begin(self)
         self.training.compile()
         if self.training.fused is not None:
             sample.draw(self.training.averaged, 0)
@@ -168,7 +171,7 @@ class Run:
             with Watch() as watch:
                 return self.train(watch)
         self.watch = watch
-        self._note_backend()
+        change_over.note(self)
         # lines of the epochs come first
         bar = progress(self.training.total_steps, "training", self.training.optimizer.taken, quiet=3 * QUIET_SECONDS)
         self.saved_at = clock()
@@ -196,7 +199,7 @@ class Run:
             raise
         finally:
             bar.close()
-            self._end_set_up()
+            change_over.end(self)
 
     def _due(self) -> bool:
         """Whether the epoch that has just ended is to be saved."""
@@ -220,8 +223,8 @@ class Run:
         """The steps that the epoch still lacks; False where a signal came meanwhile."""
         end = (self.epoch + 1) * self.training.steps_per_epoch
         while self.training.optimizer.taken < end and self.watch.number is None:
-            if self.set_up is not None and self.set_up.ended():
-                self._change_over(bar)
+            if change_over.due(self):
+                change_over.go_over(self, bar)
             self._steps(end, bar)
         return self.watch.number is None
 
@@ -231,7 +234,7 @@ class Run:
         # the norm tells of numbers that are none, in a sentence
         with training.model.threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             while training.optimizer.taken < end and self.watch.number is None:
-                if self.set_up is not None and self.set_up.ended():
+                if change_over.due(self):
                     return
                 before, count = time.perf_counter(), min(self._at_once, end - training.optimizer.taken)
                 losses = training.advance(count)
@@ -248,53 +251,6 @@ class Run:
                     self._at_once = min(training.most_at_once, pace(count, seconds))
                 if self._overdue():
                     saving.save(self, self.epoch + 1)
-
-    # Another back end
-    # ------------------------------------------------------------------------------------------------------------------
-
-    def _begin_set_up(self) -> None:
-        """Sets up the back end of `later` in a process of its own; in this one, before the first step, where none can
-        be begun."""
-        try:
-            self.set_up = SetUp(self.later, self.training)
-        except OSError:
-            self.use(self.later)
-
-    def _change_over(self, bar) -> None:
-        """Goes on on the back end that has been set up, from this step, as from a checkpoint; or here to the end, where
-        its set-up failed."""
-        assert self.set_up is not None
-        fault, name, before = self.set_up.fault, self.later, self.training
-        self._end_set_up()
-        if not fault:
-            try:
-                training = self._build(name)
-            except InputError as reason:
-                fault = str(reason)
-        if fault:
-            say_beside(bar, f"{name} could not be set up ({fault}); the training stays on {before.model.ops.name}")
-            return
-        training.restore(before.tensors(), before.optimizer.taken)
-        training.optimizer.grad_norm = before.optimizer.grad_norm
-        self._take(training)
-        self._at_once = 1
-        step = self._note_backend()
-        say_beside(bar, f"from step {step} the training runs on {name}, which is ready now")
-
-    def _end_set_up(self) -> None:
-        if self.set_up is not None:
-            self.set_up.stop()
-            self.set_up, self.later = None, ""
-
-    def _note_backend(self) -> int:
-        """Adds the back end that takes the next step to those that have taken some. Returns the number of that step."""
-        name, step = self.training.model.ops.name, self.training.optimizer.taken + 1
-        if not self.backends or self.backends[-1][1] != name:
-            self.backends.append((step, name))
-        return step
-
-    # What is said and kept
-    # ------------------------------------------------------------------------------------------------------------------
 
     def _end_epoch(self) -> bool:
         """Loss, validation bound, samples: one line of metrics, one frame of the animation. False where a signal came

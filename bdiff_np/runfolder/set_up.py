@@ -34,16 +34,20 @@ set_up.main()
 
 
 class SetUp:
-    """A process that sets a back end up for a training. `stop` leaves nothing of it.
+    """A process that sets a back end up for a training. `stop` leaves nothing of it. Raises OSError where none can be
+    begun.
 
     fault : once it has failed, why, in a line; empty otherwise
     """
 
     def __init__(self, backend: str, training: Training):
+        if not sys.executable:
+            raise OSError("Python does not know where it stands")
         task = pickle.dumps(sys.path) + pickle.dumps(_small(backend, training))
         self.fault = ""
         self._complaints = tempfile.TemporaryFile()
-        # in a session of its own, for Ctrl-C is its parent's business
+        # In a session of its own, for Ctrl-C is its parent's business. Not of low priority: until it has ended, the
+        # steps are taken on a slower back end.
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=self._complaints, start_new_session=True,
