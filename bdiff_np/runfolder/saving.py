@@ -190,7 +190,7 @@ def _go_back(run: Run, path: Path, tensors: dict, meta: dict) -> None:
         raise InputError(f"{path}: of a training with another process")
     run.history.load(run.results, meta["epoch"], (run.settings.training.num_examples, run.train_rows.D))
     begun_on = meta.get("backend", "numpy")
-    run.backends = [tuple(each) for each in meta.get("backends", [[1, begun_on]])]
+    run.backends = [(step, name) for step, name in meta.get("backends", [(1, begun_on)])]
     # another one rounds differently: to go on exactly takes the same, unless it was to be left as soon as it could
     if run.auto and not meta.get("later") and (run.later or begun_on != run.training.model.ops.name):
         try:
