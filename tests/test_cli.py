@@ -419,7 +419,7 @@ def test_results_json_has_the_keys_of_the_reference(trained):
     found = trained.json
     assert set(found) == {
         "losses", "examples_per_epoch", "proportions", "val_bounds", "chosen_epoch", "training_seconds",
-        "wall_seconds", "bounds", "samples", "version",
+        "wall_seconds", "backends", "bounds", "samples", "version",
     }  # fmt: skip
     assert set(found["proportions"]) == {"train", "val", "other", "valid_unseen"} and set(found["bounds"]) == {
         "train",

@@ -127,6 +127,8 @@ CHANGES = {
     "no data": (change(data=None), "its description lacks data"),
     "data of texts": (change(data=["a"]), "its data.0 is 'a'"),
     "best a number": (change(best=3.0), "its best is 3.0"),
+    "back ends of numbers": (change(backends=[1, 2]), "its backends.0 is 1"),
+    "later a number": (change(later=3), "its later is 3"),
     "seconds negative": (change(wall_seconds=-1.0), "its wall_seconds is -1.0"),
 }
 

@@ -111,11 +111,16 @@ class Work(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A back end, how many seconds the work takes there, the start included, and in words why it was chosen so far."""
+    """A back end, how many seconds the work takes there, the start included, and in words why it was chosen so far.
+
+    meanwhile : the back end that works while a process beside it sets this one up (runfolder/set_up.py); empty where
+        this one works from the first step
+    """
 
     backend: str
     seconds: float
     reason: str
+    meanwhile: str = ""
 
 
 class Backend:
@@ -148,7 +153,11 @@ class Backend:
 
     def propose(self, work: Work, best: Estimate) -> Estimate:
         """For `--backend auto`: itself where it is faster than the best so far, else the best with a reason that says
-        why not."""
+        why not.
+
+        Of a training it may say `meanwhile`: then a process of its own takes the first steps of a small training of
+        the same kind on it, after which those of this process need no set-up.
+        """
         return best
 
 

@@ -2,7 +2,7 @@
 
 The rule, from the measurements in benchmarks/RESULTS.md: estimate what the work takes on NumPy, and ask each back end
 that has kernels for the family whether it saves more of that than its start costs (`Backend.propose`). A network that
-no back end can fuse stays on NumPy.
+no back end can fuse stays on NumPy. A training need not wait for a compiler: NumPy takes its steps until that is done.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ AUTO = "auto"  # the name with which a user asks for it
 
 
 class Choice(NamedTuple):
-    """A back end and, in words, why."""
+    """A back end and, in words, why; `meanwhile` as in backends.Estimate."""
 
     backend: str
     reason: str
+    meanwhile: str = ""
 
 
 def for_training(training) -> Choice:
@@ -58,4 +59,4 @@ def _choose(model, seconds: float, kind: str) -> Choice:
             best = backends.find(name).propose(work, best)
         except InputError as fault:  # of a file that cannot be imported
             best = best._replace(reason=f"{best.reason}; {fault}".removeprefix("; "))
-    return Choice(best.backend, best.reason)
+    return Choice(best.backend, best.reason, best.meanwhile)

@@ -47,6 +47,8 @@ class TrainingText(ModelText):
     best: Annotated[tuple[float, Number], Field(strict=False)] | None
     grad_norm: float
     backend: str = "numpy"
+    later: str = ""  # the back end that was being set up
+    backends: list[Annotated[tuple[Number, str], Field(strict=False)]] = []  # first step and name of each
 
 
 def checksum(tensors: dict[str, np.ndarray], meta: dict) -> int:

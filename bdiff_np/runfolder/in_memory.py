@@ -46,8 +46,8 @@ def fit(X: Any, val: Any, *, seed: int | None, backend: str, settings: dict[str,
         if run.val_rows is not None and run.val_taken:
             counts = f"{len(run.train_rows)} to train on, {len(run.val_rows)} held out"
             print(f"{len(rows)} rows: {counts} (chosen by the seed; val= gives others)", file=sys.stderr)
-        run.compile()
         try:
+            run.compile()
             saving.begin(run)
             # what ends a process besides Ctrl-C ends it
             with Watch(["SIGINT"], "finishing the step") as watch:

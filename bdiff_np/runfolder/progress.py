@@ -84,6 +84,14 @@ def pace(count: int, seconds: float) -> int:
     return max(1, min(4 * count, int(count * CALL_SECONDS / max(seconds, 1e-9))))
 
 
+def say_beside(bar, line: str) -> None:
+    """A line on stderr while a bar of `progress` stands there."""
+    if isinstance(bar, Lines):
+        bar.say(line)
+    else:
+        bar.write(line, file=sys.stderr)
+
+
 @contextmanager
 def compiling(what: str, function: str | None) -> Iterator[None]:
     """Around the first call of a compiled function, named file.function: tells why nothing happens for a while, if that

@@ -20,12 +20,13 @@ from bdiff_np.model import Model, family_of
 from bdiff_np.nets.custom import FILE as CODE
 from bdiff_np.nets.custom import NetFault
 from bdiff_np.optim.adamw import Diverged
-from bdiff_np.runfolder import held_out, rundir, saving, stopping
+from bdiff_np.runfolder import change_over, held_out, rundir, saving, stopping
 from bdiff_np.runfolder.choice import SPEAKING, Choice
 from bdiff_np.runfolder.history import History
 from bdiff_np.runfolder.lock import Lock
 from bdiff_np.runfolder.looking import Asked, Looking
 from bdiff_np.runfolder.progress import QUIET_SECONDS, Lines, pace, progress
+from bdiff_np.runfolder.set_up import SetUp
 from bdiff_np.runfolder.signals import Watch
 from bdiff_np.train import Training
 
@@ -39,6 +40,8 @@ class Run:
         with, where it was given. given : the text that a new training keeps of how it was
     code : its own network's file, if any
     results : the results folder, once there is one, and `lock` on it. new : whether it was made for this training
+    later : the back end on which the training goes on as soon as it is set up; empty where there is none
+    backends : first step and name of each back end that took steps
     said : lines for a user, once it is resumed
     rows : training data and held-out data of a call from Python, which do not lie in the folder
     """
@@ -67,34 +70,53 @@ class Run:
         if faults:
             raise InputError("\n".join(faults))
         self.history = History(self.train_rows.census(self.val_rows, settings.data), self.train_rows.dtype)
-        chain = self.family.make_chain(settings.model, self.train_rows)
-        self._build = lambda name: Training(
-            Model.build(settings, self.train_rows.D, chain, backend=name, code=code), self.train_rows
-        )
-        self.auto, self.chosen_because = backend == AUTO, ""
-        self._take(self._build("numpy" if self.auto else backend))
+        self.chain = self.family.make_chain(settings.model, self.train_rows)
+        self.auto, self.chosen_because, self.later = backend == AUTO, "", ""
+        self.take(self.build("numpy" if self.auto else backend))
         if self.auto:
             choice = auto.for_training(self.training)
             self.chosen_because = choice.reason
-            self.use(choice.backend)
-        if not self.training.model.ops.on_device:
-            self.training.reserve()
+            self.use(choice.meanwhile or choice.backend)
+            self.later = choice.backend if choice.meanwhile else ""
+        self._reserve()
         self.net_file = CODE if code else settings.model.net
         self.loss_sum, self.loss_count, self.seconds, self.wall_seconds = 0.0, 0, 0.0, 0.0
+        self.backends: list[tuple[int, str]] = []
+        self.set_up: SetUp | None = None
         self.watch = Watch()
         self.saved_at = clock()
-        self._at_once = 1  # steps between two looks at the signals and the progress bar
 
     def use(self, backend: str) -> None:
-        """Another back end, before the first step."""
+        """Another back end, before the first step, for all of them."""
+        self.later = ""
         if backend != self.training.model.ops.name:
-            self._take(self._build(backend))
+            self.take(self.build(backend))
 
-    def _take(self, training: Training) -> None:
+    def build(self, backend: str) -> Training:
+        """The training before its first step, on a back end."""
+        model = Model.build(self.settings, self.train_rows.D, self.chain, backend=backend, code=self.code)
+        return Training(model, self.train_rows)
+
+    def take(self, training: Training) -> None:
+        """What steps are taken of, and looked at, from now on."""
         self.training, self.looking = training, Looking(training, self.val_rows, self.history.census)
+        self._at_once = 1  # steps between two looks at the signals and the progress bar
+
+    def _reserve(self) -> None:
+        """Raises InputError where a step needs more memory than the host has."""
+        if self.training.model.ops.on_device:
+            return
+        try:
+            self.training.reserve()
+        except InputError:
+            if not self.later:
+                raise
+            self.use(self.later)  # which may need less
+            self._reserve()
 
     def release(self) -> None:
-        """Lets others train the results folder."""
+        """Lets others train the results folder, and leaves no process behind."""
+        change_over.end(self)
         if self.lock is not None:
             self.lock.release()
 
@@ -130,7 +152,9 @@ class Run:
 
     def compile(self) -> None:
         """Compiles what a training uses and is not compiled yet, and says so on stderr; it comes with the first use
-        otherwise."""
+        otherwise. Where the training is to go on elsewhere `later`, that back end's set-up begins."""
+        if self.later:
+            change_over.begin(self)
         self.training.compile()
         if self.training.fused is not None:
             sample.draw(self.training.averaged, 0)
@@ -147,6 +171,7 @@ class Run:
             with Watch() as watch:
                 return self.train(watch)
         self.watch = watch
+        change_over.note(self)
         # lines of the epochs come first
         bar = progress(self.training.total_steps, "training", self.training.optimizer.taken, quiet=3 * QUIET_SECONDS)
         self.saved_at = clock()
@@ -174,6 +199,7 @@ class Run:
             raise
         finally:
             bar.close()
+            change_over.end(self)
 
     def _due(self) -> bool:
         """Whether the epoch that has just ended is to be saved."""
@@ -195,10 +221,21 @@ class Run:
 
     def _steps_of_epoch(self, bar) -> bool:
         """The steps that the epoch still lacks; False where a signal came meanwhile."""
-        training, end = self.training, (self.epoch + 1) * self.training.steps_per_epoch
+        end = (self.epoch + 1) * self.training.steps_per_epoch
+        while self.training.optimizer.taken < end and self.watch.number is None:
+            if change_over.due(self):
+                change_over.go_over(self, bar)
+            self._steps(end, bar)
+        return self.watch.number is None
+
+    def _steps(self, end: int, bar) -> None:
+        """Steps up to step `end`, to a signal, or until another back end is set up."""
+        training = self.training
         # the norm tells of numbers that are none, in a sentence
         with training.model.threads, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             while training.optimizer.taken < end and self.watch.number is None:
+                if change_over.due(self):
+                    return
                 before, count = time.perf_counter(), min(self._at_once, end - training.optimizer.taken)
                 losses = training.advance(count)
                 seconds = time.perf_counter() - before
@@ -214,7 +251,6 @@ class Run:
                     self._at_once = min(training.most_at_once, pace(count, seconds))
                 if self._overdue():
                     saving.save(self, self.epoch + 1)
-        return self.watch.number is None
 
     def _end_epoch(self) -> bool:
         """Loss, validation bound, samples: one line of metrics, one frame of the animation. False where a signal came
@@ -260,4 +296,5 @@ class Run:
             "chosen_epoch": best[1] if self.choice.select == "best" and best else None,
             "training_seconds": round(self.seconds, 3),  # in optimiser steps
             "wall_seconds": round(self.wall_seconds, 3),  # with samples, bounds and files on the way
+            "backends": [{"from_step": step, "name": name} for step, name in self.backends],
         }

@@ -85,7 +85,7 @@ def save(run: Run, epoch: int) -> None:
         "step": run.training.optimizer.taken, "epoch": run.epoch, "D": run.train_rows.D, "net": run.net_file,
         "form": run.train_rows.form,
         "config": run.settings.model_dump(mode="json"), "data": _fingerprints(run), "version": __version__,
-        "backend": run.training.model.ops.name,
+        "backend": run.training.model.ops.name, "later": run.later, "backends": run.backends,
         "loss_sum": run.loss_sum, "loss_count": run.loss_count, "seconds": run.seconds,
         "best": run.history.best, "grad_norm": run.training.optimizer.grad_norm,
         "wall_seconds": run.wall_seconds,
@@ -197,8 +197,9 @@ def _go_back(run: Run, path: Path, tensors: dict, meta: dict) -> None:
         raise InputError(f"{path}: of a training with another process")
     run.history.load(run.results, meta["epoch"], (run.settings.training.num_examples, run.train_rows.D))
     begun_on = meta.get("backend", "numpy")
-    # another one rounds differently: to go on exactly takes the same
-    if run.auto and begun_on != run.training.model.ops.name:
+    run.backends = [(step, name) for step, name in meta.get("backends", [(1, begun_on)])]
+    # another one rounds differently: to go on exactly takes the same, unless it was to be left as soon as it could
+    if run.auto and not meta.get("later") and (run.later or begun_on != run.training.model.ops.name):
         try:
             run.use(begun_on)
             run.chosen_because = "the training began on it"

@@ -31,7 +31,8 @@ def plan(job: Run) -> str:
     return (
         f"{job.folder}: {rows}; "
         f"T = {t.T}, {t.model.params.flat.size} parameters, "
-        f"back end {t.model.ops.name}{f' (auto: {job.chosen_because})' if job.chosen_because else ''}\n"
+        f"back end {t.model.ops.name}{f', then {job.later}' if job.later else ''}"
+        f"{f' (auto: {job.chosen_because})' if job.chosen_because else ''}\n"
         f"{settings.training.epochs} epochs of {t.steps_per_epoch} steps, {t.batch_rows} rows x {t.repeats} timesteps "
         "each"
         + (f", from step {t.optimizer.taken}" if t.optimizer.taken else "")

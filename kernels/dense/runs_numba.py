@@ -27,8 +27,8 @@ from bdiff_np.kernels.shared.vectors_numba import (
 @njit
 def film_runs_backward(dz, u, scale, shift, slope, runs):
     """dense_numba.film_act_backward where rows runs[k] .. runs[k + 1] - 1 share row k of scale and shift: dz holds dy
-    on entry and the gradient of z = u on return; scale and shift are replaced by their gradients. Rows of all arrays are
-    as wide, a multiple of LANES."""
+    on entry and the gradient of z = u on return; scale and shift are replaced by their gradients. Rows of all arrays
+    are as wide, a multiple of LANES."""
     for k in range(runs.size - 1):
         first = 4 * runs[k] * dz.shape[1]
         _run_backward(

@@ -8,7 +8,7 @@ from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.training import hooks_numba as family
 
 
-@njit
+@njit(inline="always")
 def read(plan, law, x_t, t, runs, buffer):
     """The network's input for rows x_t (B, D) at t (B,), and the features of each run's time."""
     B, D = x_t.shape
@@ -20,7 +20,7 @@ def read(plan, law, x_t, t, runs, buffer):
         mlp.copy(plan.features[t[runs[k]]], features[k])
 
 
-@njit
+@njit(inline="always")
 def read_at(plan, law, x_t, t, buffer):
     """The network's input for rows that are all at one t."""
     B, D = x_t.shape
