@@ -193,7 +193,7 @@ class Steps(NamedTuple):
     """What a number of steps needs, worked out beforehand."""
 
     rows: np.ndarray  # (N, D), of the data
-    index: np.ndarray  # (steps, b) int64, which of them belong to each step
+    chosen: np.ndarray  # (steps, b) int64, which of them belong to each step
     rates: np.ndarray  # (steps, 8) float32, AdamW's Rates, before clipping
     logged: np.ndarray  # (steps,) bool, whether the loss is wanted
     losses: np.ndarray  # (steps,) float64, mean KL in nats of the steps where it is
@@ -210,13 +210,13 @@ def _slice(plan, law, weights, space, steps, where):
     """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the
     space."""
     s, lo, hi, place, rank = where
-    B, T, step, b = hi - lo, steps.T, u64(steps.first + s), steps.index.shape[1]
+    B, T, step, b = hi - lo, steps.T, u64(steps.first + s), steps.chosen.shape[1]
     x0, x_t, t, buffer = space.x0[place, :B], space.x_t[place, :B], space.t[place, :B], space.buffer[place]
     row, words, address = space.row[place, :B], space.words[place, :B], (u64(steps.seed), u64(rng.Q_NOISE), step)
     word = philox_numba.block(u64(steps.seed), u64(rng.TIME), step, 0)[0]
     for r in range(B):
         t[r] = philox_numba.stratified_t(word, lo + r, steps.batch, T)
-        mlp.copy(steps.rows[steps.index[s, (lo + r) % b]], x0[r])
+        mlp.copy(steps.rows[steps.chosen[s, (lo + r) % b]], x0[r])
     philox_numba.fill_rows(*address, lo, words, row)
     family.q_sample(law, t, Noise(words, row, *address), x0, x_t)
     space.runs[place, 0] = mlp.find_runs(t, space.runs[place, 1:])
