@@ -36,7 +36,7 @@ def of_numpy(chain, predict, x_t, t):
 
 def of_numba(chain, predict, x_t, t):
     columns = np.empty((6, x_t.size))
-    bernoulli_numba.look_up(bernoulli_numba.law(chain, predict, True, 0.0, np.float64), t, x_t, columns)
+    bernoulli_numba.look_up(bernoulli_numba.law(chain, predict, True, 0.0, np.float64), t, x_t, columns, True)
     return columns.reshape(6, *x_t.shape)
 
 

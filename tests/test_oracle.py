@@ -90,7 +90,7 @@ def test_pairs_cost_what_the_specification_says(T, bits, digits):
 @pytest.mark.parametrize("T, pi", [(1, 0.5), (10, 0.5), (100, 0.5), (10, 0.2), (100, 0.8)])
 def test_floor_of_pairs_is_their_enumeration(T, pi):
     """Within 4 standard errors, each below 0.01 nats."""
-    nats, error = bernoulli_floor.floor(make_chain("paper", T, pi), PAIR, seed=1)
+    nats, error = bernoulli_floor.floor(make_chain("paper", T, pi), PAIR, seed=2)
     assert 0 < error < 1e-2
     assert abs(nats - pair_floor(T, pi)) < 4 * error
 
