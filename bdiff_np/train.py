@@ -72,7 +72,7 @@ class Training:
         wrong = [name for name in model.family.state(model.chain) if "/" in name or name in ("m", "v")]
         if wrong:
             raise InputError(f"the family {model.family.name}: a state is named {wrong[0]!r}; m, v and / are taken")
-        if model.net.dense is None:
+        if model.net.stages is None:
             self._check_output()
 
     def reserve(self) -> None:

@@ -141,9 +141,9 @@ class Problem:
 # Where the problem comes from -----------------------------------------------------------------------------------------
 
 
-def make_training(size: Size, backend: str, dtype=np.float32):
-    """The project's own Training of this size, all settings but sizes at their defaults, from the weights that all
-    contestants start with."""
+def make_training(size: Size, backend: str, dtype=np.float32, **model):
+    """The project's own Training of this size, all settings but sizes and those of `model` at their defaults, from the
+    weights that all contestants start with."""
     from bdiff_np import config
     from bdiff_np.data.bits import Bits
     from bdiff_np.diffusion.bernoulli import make_chain
@@ -151,7 +151,7 @@ def make_training(size: Size, backend: str, dtype=np.float32):
     from bdiff_np.train import Training
 
     sections = {
-        "model": {"hidden": size.hidden},
+        "model": {"hidden": size.hidden, **model},
         "training": {"steps_per_epoch": 10_000, "seed": SEED},
         "data": {"batch_size": size.batch},
     }

@@ -50,6 +50,9 @@ CASES = {
     "x_prev": {"predict": "x_prev"},
     "x_prev-no-skip": {"predict": "x_prev", "skip": False},
     "no-skip": {"skip": False},
+    "residual": {"hidden": (20, 20, 20), "residual": True},
+    "residual-dropout": {"hidden": (20, 20), "residual": True, "dropout": 0.3},
+    "dropout": {"dropout": 0.3},
     "one-step-chain": {"T": 1},
     "long-chain": {"T": 600, "schedule": "cosine"},
     "one-bit": {"D": 1},
@@ -183,7 +186,7 @@ def test_inputs_are_not_written():
 
 
 @pytest.mark.parametrize(
-    "values", [{"hidden": (16, 16), "residual": True}, {"time": "readout"}, {"dtype": np.float64}], ids=str
+    "values", [{"time": "bumps"}, {"time": "readout"}, {"dtype": np.float64}], ids=str
 )
 def test_other_networks_go_step_by_step(values):
     """A network without a compiled form, or in float64, is sampled on Numba too, step by step, with the same rows."""

@@ -114,6 +114,12 @@ CASES = {
     "long-chain": {"T": 1000, "schedule": "linear"},
     "one-bit": {"D": 1, "N": 2},
     "17-bits": {"D": 17, "time_features": 2},
+    "residual": {"hidden": (33, 33, 33), "residual": True},
+    "residual-one-layer": {"hidden": (33,), "residual": True},
+    "dropout": {"hidden": (33, 17, 20), "dropout": 0.2, "batch_size": 250},
+    "dropout-by-ties": {"dropout": 1 / 512, "hidden": (200, 17), "num_sample_steps": 5},
+    "residual-dropout": {"hidden": (50, 50), "residual": True, "dropout": 0.3, "batch_size": 250},
+    "wide-residual-dropout": {"hidden": (300, 300), "residual": True, "dropout": 0.3, "batch_size": 250},
     "no-average": {"ema": 0.0, "lr_schedule": "constant"},
     "largest-seed": {"seed": 2**63 - 1},
 }
@@ -474,8 +480,6 @@ def test_divergence_in_the_middle_of_a_call(threads):
 # ---------------------------------------------------------------------------------------------------------
 
 OTHERS = {
-    "residual": {"hidden": (16, 16), "residual": True},
-    "dropout": {"dropout": 0.2},
     "bumps": {"time": "bumps"},
     "readout": {"time": "readout"},
     "float64": {"dtype": np.float64},
@@ -485,7 +489,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_networks_go_by_the_five_lines(tmp_path, case):
-    """A network that is not one of dense layers alone, or not in float32, has no fused steps on Numba, and trains there
+    """A network that is not a perceptron of stages, or not in float32, has no fused steps on Numba, and trains there
     as it does on NumPy."""
     code = None
     if case == "custom":

@@ -69,7 +69,7 @@ def definition(job: Training, step: int) -> dict[str, np.ndarray]:
     exact.params.flat[...] = to_host(job.model.params.flat)
     x0, t = (to_host(array) for array in job.batch(step))
     x_t = bernoulli.q_sample(chain, x0, t, rng.draws(Key(job.seed, rng.Q_NOISE, step), *x0.shape))
-    logits, tape = exact.net.forward(exact.ops, exact.params, x_t, t)
+    logits, tape = exact.net.forward(exact.ops, exact.params, x_t, t, Key(job.seed, rng.Q_NOISE, step))
     if config.model.skip:
         logits = logits + bernoulli.evidence(chain, config.model.predict, x_t, t)
     dlogits = bernoulli.kl(chain, config.model.predict, logits, x0, x_t, t)[1]

@@ -47,7 +47,7 @@ def _seconds(model, rows: float) -> float:
 
 
 def _choose(model, seconds: float, kind: str) -> Choice:
-    if model.net.dense is None:
+    if model.net.stages is None:
         return Choice("numpy", "this network has no compiled form")
     work, best = Work(kind, seconds, model.family.name), Estimate("numpy", seconds, "")
     for name in backends.in_order():

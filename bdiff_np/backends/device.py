@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from bdiff_np.backends.numpy_ops import LAYER_NORM_EPS
-from bdiff_np.kernels.dense.dense_codes import drop_threshold, rates
+from bdiff_np.kernels.dense.dense_codes import LAYER_NORM_EPS, drop_threshold, rates
 from bdiff_np.kernels.shared.cuda_grid import Parts, make_parts, pieces
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from bdiff_np.backends import numpy_ops
 from bdiff_np.backends.numpy_ops import (
-    LAYER_NORM_EPS,
     allow_tf32,
     asarray,
     check_net,
@@ -25,7 +24,7 @@ from bdiff_np.backends.numpy_ops import (
     zeros,
 )  # fmt: skip
 from bdiff_np.errors import Unavailable
-from bdiff_np.kernels.dense.dense_codes import CODES, Rates, drop_threshold, rates
+from bdiff_np.kernels.dense.dense_codes import CODES, LAYER_NORM_EPS, Rates, drop_threshold, rates
 
 try:
     from numba import config

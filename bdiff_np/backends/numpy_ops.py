@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from bdiff_np import memory, rng
-from bdiff_np.kernels.dense.dense_codes import drop_threshold
+from bdiff_np.kernels.dense.dense_codes import LAYER_NORM_EPS, drop_threshold
 
 name, on_device = "numpy", False
 # width up to which a second thread loses more on a busy machine than it gains on an idle one (benchmarks/RESULTS.md)
@@ -147,7 +147,6 @@ def _gelu(z):
 
 _ACTIVATION = {"relu": _relu, "silu": _silu, "gelu": _gelu, "tanh": _tanh, "sigmoid": _sigmoid}
 
-LAYER_NORM_EPS = 1e-5  # under the root of the variance, so that a constant row has a gradient
 
 
 def layer_norm(x: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, tuple]:

@@ -9,13 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bdiff_np.params import Params
 from bdiff_np.rng import Key
 from bdiff_np.settings import Settings
+
+
+class Stage(NamedTuple):
+    """A dense layer of a perceptron and what stands around it, as fused paths see it:
+
+        y = drop(act(film(norm(x) W + b))), or what the last stage without `norm` and every one that `adds` before it
+        gave in all, plus that
+
+    norm : name of the LayerNorm before it. rate, index : of the dropout behind it, 0 for none. adds : whether it ends a
+    residual block
+    """
+
+    dense: Any  # layers.Dense
+    norm: str | None = None
+    rate: float = 0.0
+    index: int = 0
+    adds: bool = False
 
 
 class Net:
@@ -32,9 +49,9 @@ class Net:
     D: int
     width: int = 0
 
-    # its layers (layers.Dense), where they are all there is to it: then the fused paths can take it
-    dense: list | None = None
-    features: np.ndarray  # with `dense`: (T + 1, F), what time tells the hidden layers; and
+    # its stages, where they are all there is to it: then fused paths can take it
+    stages: list[Stage] | None = None
+    features: np.ndarray  # with `stages`: (T + 1, F), what time tells the hidden layers; and
     odds: np.ndarray | None = None  # (T + 1,), what x_t is weighted by where it is read a second time
     on_host: bool = False  # written in NumPy alone: beside a GPU its arrays travel (on_host.py)
     path: Path | None = None  # the user's file that it was read from
@@ -42,9 +59,10 @@ class Net:
     smaller: str = "take a smaller network"  # what to do where it does not fit into memory
 
     @property
-    def fusible(self) -> bool:
-        """Whether the fused paths can take it: dense layers alone, in float32."""
-        return self.dense is not None and self.dtype == np.float32
+    def dense(self) -> list | None:
+        """Its layers (layers.Dense), where they alone are all there is to it: what fused paths on a GPU can take."""
+        bare = self.stages is not None and not any(stage.norm or stage.rate or stage.adds for stage in self.stages)
+        return [stage.dense for stage in self.stages or ()] if bare else None
 
     @classmethod
     def build(cls, task, settings, dtype=np.float32) -> Net:

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from bdiff_np import rng
-from bdiff_np.nets import Net
+from bdiff_np.nets import Net, Stage
 from bdiff_np.nets.layers import BumpReadout, Context, Dense, Dropout, LayerNorm, Residual, StepReadout
 from bdiff_np.params import Params
 from bdiff_np.rng import Key
@@ -97,9 +97,8 @@ class MLP(Net):
         else:
             self.layers.append(Dense("out", hidden[-1], M, None, 0, 0.0))
         self.shapes = {name: shape for layer in self.layers for name, shape in layer.shapes.items()}
-        # What fused paths know: dense layers alone, of which time scales and shifts the hidden ones.
-        if all(type(layer) is Dense for layer in self.layers) and all(layer.film for layer in self.layers[:-1]):
-            self.dense = self.layers
+        if time == "fourier":
+            self.stages = _stages(self.layers)
         self._moved: dict[str, tuple] = {}
 
     @classmethod
@@ -112,7 +111,9 @@ class MLP(Net):
 
     def units(self) -> int:
         return (
-            super().units() if self.dense is None else sum(layer.shapes[f"{layer.name}/W"][1] for layer in self.dense)
+            super().units()
+            if self.stages is None
+            else sum(layer.shapes[f"{layer.name}/W"][1] for layer, *_ in self.stages)
         )
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
@@ -149,6 +150,24 @@ class MLP(Net):
         for k in range(len(self.layers) - 1, -1, -1):
             dy = self.layers[k].backward(ops, params, grads, tape[k], dy, k > 0 or need_dx)
         return grads, dy
+
+
+def _stages(layers) -> list[Stage]:
+    """Layers as stages."""
+    stages: list[Stage] = []
+    norm = None
+    for layer in layers:
+        if type(layer) is Residual:
+            *inner, last = _stages(layer.layers)
+            stages += [*inner, last._replace(adds=True)]
+        elif type(layer) is LayerNorm:
+            norm = layer.name
+        elif type(layer) is Dropout:
+            stages[-1] = stages[-1]._replace(rate=layer.rate, index=layer.index)
+        else:
+            stages.append(Stage(layer, norm))
+            norm = None
+    return stages
 
 
 def time_table(time: str, alpha_bar: np.ndarray, count: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+LAYER_NORM_EPS = 1e-5  # under the root of the variance, so that a constant row has a gradient
 RELU, SILU, GELU, TANH, SIGMOID, IDENTITY = range(6)
 CODES = {"relu": RELU, "silu": SILU, "gelu": GELU, "tanh": TANH, "sigmoid": SIGMOID}
 

@@ -19,6 +19,7 @@ from bdiff_np.kernels.shared.vectors_numba import whole_vectors
 
 GELU_1, GELU_3 = (2 / np.pi) ** 0.5, (2 / np.pi) ** 0.5 * 0.044715
 FUSED = {"contract"}  # multiply and add in one instruction; nothing else of fast-math, which would change sums
+SUMS = FUSED | {"reassoc"}  # a row's sums in vectors
 
 
 @njit(fastmath=FUSED, error_model="numpy")
@@ -231,45 +232,68 @@ def column_sums(x, out):
             out[j] += x[r, j]
 
 
-@njit(fastmath=FUSED)
+@njit
 def layer_norm(x, gain, shift, eps, out):
     """y = gain * unit + shift, unit the rows of x at mean 0 and variance 1; rate (B, 1) is 1 over their deviation. out
     : (y, unit, rate)"""
     y, unit, rate = out
-    H = x.shape[1]
     for r in range(x.shape[0]):
-        mean = square = x.dtype.type(0)
-        for j in range(H):
-            mean += x[r, j]
-        mean /= x.dtype.type(H)
-        for j in range(H):
-            unit[r, j] = x[r, j] - mean
-            square += unit[r, j] * unit[r, j]
-        rate[r, 0] = x.dtype.type(1) / np.sqrt(square / x.dtype.type(H) + x.dtype.type(eps))
-        for j in range(H):
-            unit[r, j] *= rate[r, 0]
-            y[r, j] = unit[r, j] * gain[j] + shift[j]
+        rate[r, 0] = norm_row(x[r], gain, shift, eps, (y[r], unit[r]))
 
 
-@njit(fastmath=FUSED)
+@njit(fastmath=SUMS, error_model="numpy")
+def norm_row(x, gain, shift, eps, out):
+    """One row of `layer_norm`; returns its rate."""
+    whole_vectors()
+    y, unit = out
+    one, H, mean, square = x.dtype.type(1), x.dtype.type(x.size), x.dtype.type(0), x.dtype.type(0)
+    for j in range(x.size):
+        mean += x[j]
+    mean /= H
+    for j in range(x.size):
+        square += (x[j] - mean) * (x[j] - mean)
+    rate = one / np.sqrt(square / H + x.dtype.type(eps))
+    for j in range(x.size):
+        unit[j] = (x[j] - mean) * rate
+    for j in range(x.size):
+        y[j] = unit[j] * gain[j] + shift[j]
+    return rate
+
+
+@njit
 def layer_norm_backward(dy, tape, out):
     """tape : (unit, rate, gain). out : (dx, dgain, dshift), dx (B, H) and two sums over rows (H,)"""
     unit, rate, gain = tape
     dx, dgain, dshift = out
-    H = dy.shape[1]
     dgain[:] = 0
     dshift[:] = 0
     for r in range(dy.shape[0]):
-        mean = along = dy.dtype.type(0)
-        for j in range(H):
-            dgain[j] += dy[r, j] * unit[r, j]
-            dshift[j] += dy[r, j]
-            mean += dy[r, j] * gain[j]
-            along += dy[r, j] * gain[j] * unit[r, j]
-        mean /= dy.dtype.type(H)
-        along /= dy.dtype.type(H)
-        for j in range(H):
-            dx[r, j] = rate[r, 0] * (dy[r, j] * gain[j] - mean - unit[r, j] * along)
+        norm_row_sums(dy[r], unit[r], dgain, dshift)
+        norm_row_backward(dy[r], unit[r], rate[r, 0], gain, dx[r])
+
+
+@njit(fastmath=FUSED)
+def norm_row_sums(dy, unit, dgain, dshift):
+    """A row's part in the gradients of gain and shift."""
+    whole_vectors()
+    for j in range(dy.size):
+        dshift[j] += dy[j]
+    for j in range(dy.size):
+        dgain[j] += dy[j] * unit[j]
+
+
+@njit(fastmath=SUMS, error_model="numpy")
+def norm_row_backward(dy, unit, rate, gain, dx):
+    """The gradient of a row of x."""
+    whole_vectors()
+    H, mean, along = dy.dtype.type(dy.size), dy.dtype.type(0), dy.dtype.type(0)
+    for j in range(dy.size):
+        mean += dy[j] * gain[j]
+        along += dy[j] * gain[j] * unit[j]
+    mean /= H
+    along /= H
+    for j in range(dy.size):
+        dx[j] = rate * (dy[j] * gain[j] - mean - unit[j] * along)
 
 
 @njit
@@ -294,7 +318,32 @@ def _keep(bytes, top, kept, mask):
     return ties != 0
 
 
-@njit(fastmath={"reassoc", "contract"})
+@njit
+def drop(noise, threshold, kept, H, y, slope):
+    """keep_mask's mask of H columns times y and slope (B, >= H)."""
+    bytes, top = noise.words.reshape(-1).view(np.uint8).reshape(y.shape[0], -1), np.uint8(threshold >> 24)
+    for r in range(y.shape[0]):
+        ties = _drop(bytes[r], top, kept, y[r, :H], slope[r, :H])
+        for j in range(H if ties else 0):
+            if bytes[r, j] == top and philox_numba.tied_draw(noise, r, j, H, top) < threshold:
+                y[r, j] = slope[r, j] = 0
+
+
+@njit
+def _drop(bytes, top, kept, y, slope):
+    """`_keep`, times y and slope."""
+    whole_vectors()
+    ties, zero = np.uint8(0), y.dtype.type(0)
+    for j in range(y.size):
+        y[j] *= kept if bytes[j] >= top else zero
+    for j in range(y.size):
+        slope[j] *= kept if bytes[j] >= top else zero
+    for j in range(y.size):
+        ties |= np.uint8(bytes[j] == top)
+    return ties != 0
+
+
+@njit(fastmath=SUMS)
 def square_sum(x):
     """Sum of squares of a 1-D array, float64."""
     whole_vectors()

@@ -122,6 +122,12 @@ def multiply_bias(address, a, b, bias, c, panels):
 
 
 @njit
+def multiply_add(address, a, b, c, panels):
+    """c += a @ b"""
+    _run(address, (a.ctypes.data, a.strides[0] // 4, 1), b, False, (c.ctypes.data, c.strides[0] // 4), c, panels)
+
+
+@njit
 def multiply_right(address, a, b, c, panels):
     """c = a @ b.T"""
     _run(address, (a.ctypes.data, a.strides[0] // 4, 1), b, True, (0, 0), c, panels)

@@ -1,4 +1,4 @@
-"""A perceptron of dense layers in compiled code, on a slice of the rows at a time: forward and backward.
+"""A perceptron in compiled code, on a slice of the rows at a time: forward and backward of its stages (nets.Stage).
 
 What nets/layers.py does layer by layer with new arrays happens here inside one buffer, laid out once: all that a slice
 needs stays in the cache of the core that works on it. Rows lie a whole number of cache lines apart (`pitch`), so that
@@ -7,6 +7,8 @@ lies behind the end of a row stays finite and unused.
 
 Rows of a batch are in the order of t (rng.stratified_t), so that in a large batch many that follow one another share
 it: a run. Scale and shift of the units are worked out once for each run.
+
+Residual blocks add to their stream in place: backward needs none of its states, only the rows as LayerNorm left them.
 """
 
 from __future__ import annotations
@@ -15,29 +17,37 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bdiff_np import rng
 from bdiff_np.kernels.dense import dense_numba as dense
 from bdiff_np.kernels.dense import product_numba as product
-from bdiff_np.kernels.dense.dense_codes import CODES
+from bdiff_np.kernels.dense.dense_codes import LAYER_NORM_EPS, code, drop_threshold
 from bdiff_np.kernels.dense.runs_numba import film_runs_backward
 from bdiff_np.kernels.mlp.mlp_plan import parameter_offsets
+from bdiff_np.kernels.shared import philox_numba
 from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.philox_numba import Noise
 
 LINE = 16  # floats of a cache line
 FAR = 256  # floats of a row from which an even number of lines would put all rows in the same few sets of the cache
-N_IN, N_OUT, CODE, W, F_, X, U, Y, SCALE, SHIFT, DZ = range(11)  # columns of Plan.layers
-LAYER, OF_FILM, FIRST, LAST, START, STOP = range(6)  # columns of Plan.tiles
+# columns of Plan.layers: every layer's; and those of LayerNorm, of a residual block's end and of dropout
+N_IN, N_OUT, CODE, W, F_, X, U, Y, SCALE, SHIFT, DZ = range(11)
+GAIN, STREAM, UNIT, RATE, DX, ADDS, INDEX, WORDS = range(11, 19)
+LAYER, KIND, FIRST, LAST, START, STOP = range(6)  # columns of Plan.tiles
+OF_WEIGHTS, OF_FILM, OF_NORM = range(3)  # their kinds
 TILE = 1 << 18  # parameters of a tile, about
-f32 = np.float32
+f32, u64 = np.float32, np.uint64
 
 
 class Plan(NamedTuple):
     """Where everything lies, for compiled code. Offsets into the parameters count floats, those into the buffer count
     floats per row."""
 
-    # (L, 11) int64, one row a layer: its widths, its activation, offsets of its parameters and of its arrays
+    # (L, 19) int64, one row a stage: its widths, its activation, offsets of its parameters and of its arrays
     layers: np.ndarray
-    # (n, 6) int64: layer, whether of F or of W and b, first and last row of these, first and last parameter
+    # (n, 6) int64: layer; of W and b, of F, or of gain and shift; first and last row of these; first and last parameter
     tiles: np.ndarray
+    thresholds: np.ndarray  # (L,) uint64, of the words below which a unit is dropped; 0 for no dropout
+    kept: np.ndarray  # (L,) float32, what units are scaled by that are not
     features: np.ndarray  # (T + 1, n) float32, features of time
     odds: np.ndarray  # (T + 1,) float32, or empty
     one: np.ndarray  # (1,) float32, a 1
@@ -46,9 +56,8 @@ class Plan(NamedTuple):
     product: int  # their address
 
 
-def make_plan(net) -> Plan:
-    """Lays out a network with `dense`, its layers, `features` and `odds` (nets/mlp.py). Only where there is a product
-    to call."""
+def make_plan(net, training: bool = True) -> Plan:
+    """Lays out a network with `stages`, `features` and `odds` (nets.Net). Only where there is a product to call."""
     address = product.address()
     assert address is not None, "build() has asked"
     places, used = parameter_offsets(net), 0
@@ -58,31 +67,46 @@ def make_plan(net) -> Plan:
         used += pitch(width)
         return used - pitch(width)
 
-    inputs, features = take(net.dense[0].shapes[f"{net.dense[0].name}/W"][0]), take(net.features.shape[1])
-    rows, tiles, widest = [], [], 0
-    for k, layer in enumerate(net.dense):
+    first = net.stages[0].dense
+    inputs, features = take(first.shapes[f"{first.name}/W"][0]), take(net.features.shape[1])
+    rows, tiles, widest, stream = [], [], 0, 0
+    for k, (layer, norm, rate, index, adds) in enumerate(net.stages):
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
         widest = max(widest, n_in, n_out)
-        row = np.zeros(11, np.int64)
-        row[[N_IN, N_OUT, W]] = n_in, n_out, places[f"{layer.name}/W"]
-        if layer is net.dense[-1]:
-            row[[X, U, DZ]] = inputs, take(n_out), take(n_out)
+        row = np.zeros(19, np.int64)
+        row[[N_IN, N_OUT, CODE, W, X, ADDS, DZ]] = (
+            n_in, n_out, code(layer.activation), places[f"{layer.name}/W"], inputs, adds, take(n_out),
+        )  # fmt: skip
+        row[GAIN] = -1
+        if norm:
+            row[[GAIN, STREAM]] = places[f"{norm}/gain"], inputs
+            row[[X, UNIT, DX, RATE]] = (*(take(n_in) for _ in range(3)), take(1))
+        if adds:
+            row[Y] = stream
         else:
-            row[[CODE, F_]] = CODES[layer.activation], places[f"{layer.name}/F"]
-            row[[X, U, Y, SCALE, SHIFT, DZ]] = inputs, *(take(n_out) for _ in range(5))
-            inputs = row[Y]
+            row[U] = take(n_out)
+        if layer.film:
+            row[F_] = places[f"{layer.name}/F"]
+            row[[Y, SCALE, SHIFT]] = [take(n_out) for _ in range(3)]
+        if rate and training:
+            row[[INDEX, WORDS]] = index, take(4 * -(-n_out // 16))
+        inputs, stream = row[Y], row[Y] if adds or not norm else stream
         rows.append(row)
-        for of_film, height, width, at in ((0, n_in + 1, n_out, row[W]), (1, layer.film, 2 * n_out, row[F_])):
-            parts = -(-height * width // TILE)
+        for kind, height, width, at in (
+            (OF_WEIGHTS, n_in + 1, n_out, row[W]), (OF_FILM, layer.film, 2 * n_out, row[F_]),
+            (OF_NORM, 2 * bool(norm), n_in, row[GAIN]),
+        ):  # fmt: skip
+            parts = -(-height * width // TILE) if kind != OF_NORM else 1
             edges = [height * part // parts for part in range(parts + 1)] if height else []
             tiles += [
-                (k, of_film, first, last, at + first * width, at + last * width)
-                for first, last in zip(edges, edges[1:])
+                (k, kind, first, last, at + first * width, at + last * width) for first, last in zip(edges, edges[1:])
             ]
+    rates = [stage.rate if training else 0.0 for stage in net.stages]
     odds = np.zeros(0, f32) if net.odds is None else net.odds
     slots = np.array((features, used), np.int64)
     return Plan(
-        np.array(rows), np.array(tiles, np.int64), net.features, odds, np.ones(1, f32), slots,
+        np.array(rows), np.array(tiles, np.int64), np.array([drop_threshold(rate) for rate in rates], np.uint64),
+        np.array([1 / (1 - rate) for rate in rates], f32), net.features, odds, np.ones(1, f32), slots,
         product.room(1 << 20, widest), address,
     )  # fmt: skip
 
@@ -174,13 +198,14 @@ def _film(plan, buffer, layer, B, count):
 
 
 @njit
-def forward(plan, params, buffer, runs, shared, panels):
+def forward(plan, params, buffer, runs, shared, panels, noise):
     """All layers, for the rows of the runs.
 
     runs : (n + 1,) int64, find_runs
     shared : (m,) scale beside shift of each hidden layer, if all rows are one run; then `features` are not needed. Else
         empty
     panels : (plan.panels,) float32, the thread's
+    noise : what dropout's is addressed by, (seed, step, numbers of the rows); None where no gradient is wanted
     """
     count, B = runs.size - 1, runs[runs.size - 1]
     F = plan.features.shape[1]
@@ -191,6 +216,16 @@ def forward(plan, params, buffer, runs, shared, panels):
         n_in, n_out = layer[N_IN], layer[N_OUT]
         x, u = padded(plan, buffer, layer[X], B, n_in), array_at(plan, buffer, layer[U], B, _out(n_out, k == last))
         end = layer[W] + n_in * n_out
+        if layer[GAIN] >= 0:
+            _norm(plan, params, buffer, layer, B)
+        if layer[ADDS] != 0:
+            y = padded(plan, buffer, layer[Y], B, n_out)
+            for r in range(B):
+                dense.add_to(y[r, :n_out], params[end : end + n_out])
+            product.multiply_add(
+                plan.product, x[:, :n_in], weight(params, layer[W], n_in, n_out), y[:, :n_out], panels
+            )
+            continue
         product.multiply_bias(
             plan.product, x[:, :n_in], weight(params, layer[W], n_in, n_out), params[end : end + n_out], u[:, :n_out],
             panels,
@@ -207,14 +242,50 @@ def forward(plan, params, buffer, runs, shared, panels):
             product.multiply(plan.product, features, table[:, :n_out], scale[:, :n_out], panels)
             product.multiply(plan.product, features, table[:, n_out:], shift[:, :n_out], panels)
         y, slope = padded(plan, buffer, layer[Y], B, n_out), padded(plan, buffer, layer[SHIFT], B, n_out)
-        if count == B and shared.size == 0:
+        if noise is None:
+            dense.film_runs(u, scale, shift, runs, y)
+            dense.act_alone(layer[CODE], y.reshape(-1))
+            continue
+        if count == B:
             dense.film_act(layer[CODE], u.reshape(-1), scale.reshape(-1), shift.reshape(-1), y.reshape(-1))
         else:
             dense.film_runs(u, scale, shift, runs, y)
-            if shared.size > 0:  # nothing goes back
-                dense.act_alone(layer[CODE], y.reshape(-1))
-            else:
-                dense.act(layer[CODE], y.reshape(-1), slope.reshape(-1))
+            dense.act(layer[CODE], y.reshape(-1), slope.reshape(-1))
+        if plan.thresholds[k] > 0:
+            _drop(plan, buffer, k, noise, y, slope)
+
+
+@njit
+def _norm(plan, params, buffer, layer, B):
+    """The layer's input, from the stream."""
+    n = layer[N_IN]
+    stream, x = padded(plan, buffer, layer[STREAM], B, n), padded(plan, buffer, layer[X], B, n)
+    unit, rate = padded(plan, buffer, layer[UNIT], B, n), padded(plan, buffer, layer[RATE], B, 1)
+    gain, shift = weight(params, layer[GAIN], 2, n)
+    for r in range(B):
+        rate[r, 0] = dense.norm_row(stream[r, :n], gain, shift, LAYER_NORM_EPS, (x[r, :n], unit[r, :n]))
+
+
+@njit
+def _norm_backward(plan, params, buffer, layer, dstream):
+    """The gradient of the stream by way of the layer's input."""
+    B, n = dstream.shape[0], layer[N_IN]
+    dx, unit = padded(plan, buffer, layer[DX], B, n), padded(plan, buffer, layer[UNIT], B, n)
+    rate, gain = padded(plan, buffer, layer[RATE], B, 1), weight(params, layer[GAIN], 1, n)[0]
+    for r in range(B):
+        dense.norm_row_backward(dx[r, :n], unit[r, :n], rate[r, 0], gain, dstream[r, :n])
+
+
+@njit
+def _drop(plan, buffer, k, noise, y, slope):
+    """Dropout behind layer k."""
+    (seed, step, row), layer = noise, plan.layers[k]
+    B, H = y.shape[0], layer[N_OUT]
+    stream, blocks = u64(rng.DROPOUT + (layer[INDEX] << 8)), (H + 15) // 16
+    words = array_at(plan, buffer, layer[WORDS], B, 4 * blocks).reshape(-1).view(np.uint32).reshape(B * blocks, 4)
+    philox_numba.fill(seed, stream, step, u64(row[0]) * u64(blocks), words)
+    both = Noise(words.reshape(B, 4 * blocks), row, seed, stream, step)
+    dense.drop(both, plan.thresholds[k], plan.kept[k], H, y, slope)
 
 
 @njit
@@ -227,9 +298,17 @@ def backward(plan, params, buffer, runs, panels):
         n_out, n_above = layer[N_OUT], above[N_OUT]
         dz = padded(plan, buffer, layer[DZ], B, n_out)
         dz_above = array_at(plan, buffer, above[DZ], B, _out(n_above, k + 1 == last))
+        dx = padded(plan, buffer, above[DX], B, n_out) if above[GAIN] >= 0 else dz
         product.multiply_right(
-            plan.product, dz_above[:, :n_above], weight(params, above[W], n_out, n_above), dz[:, :n_out], panels
+            plan.product, dz_above[:, :n_above], weight(params, above[W], n_out, n_above), dx[:, :n_out], panels
         )
+        if above[GAIN] >= 0:
+            _norm_backward(plan, params, buffer, above, dz)
+            if k + 2 <= last and plan.layers[k + 2, ADDS] != 0:
+                around = padded(plan, buffer, plan.layers[k + 2, DZ], B, n_out)
+                dense.add_to(dz.reshape(-1), around.reshape(-1))
+        if layer[ADDS] != 0:
+            continue
         u, slope = padded(plan, buffer, layer[U], B, n_out), padded(plan, buffer, layer[SHIFT], B, n_out)
         scale, shift = _film(plan, buffer, layer, B, count)
         if count == B:
@@ -245,7 +324,15 @@ def weight_gradient(plan, buffer, runs, tile, grads, add, panels):
     k, first, last = tile[LAYER], tile[FIRST], tile[LAST]
     layer = plan.layers[k]
     n_in, n_out = layer[N_IN], layer[N_OUT]
-    if tile[OF_FILM] != 0:
+    if tile[KIND] == OF_NORM:
+        dx, unit = padded(plan, buffer, layer[DX], B, n_in), padded(plan, buffer, layer[UNIT], B, n_in)
+        dgain, dshift = weight(grads, layer[GAIN], 2, n_in)
+        if not add:
+            grads[tile[START] : tile[STOP]] = 0
+        for r in range(B):
+            dense.norm_row_sums(dx[r, :n_in], unit[r, :n_in], dgain, dshift)
+        return
+    if tile[KIND] == OF_FILM:
         F = plan.features.shape[1]
         features, table = padded(plan, buffer, plan.slots[0], B, F), weight(grads, layer[F_], F, 2 * n_out)
         scale, shift = _film(plan, buffer, layer, B, count)

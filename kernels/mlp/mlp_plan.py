@@ -40,10 +40,12 @@ def pitch(n: int) -> int:
 
 def parameter_offsets(net) -> dict[str, int]:
     """Where each parameter begins in the flat buffer. Raises ValueError where a dense layer's bias does not follow its
-    weights: one product brings both."""
+    weights: one product brings both; or the shift of a LayerNorm its gain."""
     starts = offsets(net.shapes)
-    for layer in net.dense:
+    for layer, norm, *_ in net.stages:
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
+        if norm and starts[f"{norm}/shift"] != starts[f"{norm}/gain"] + n_in:
+            raise ValueError(f"{norm}: shift must follow gain in the parameters")
         if starts[f"{layer.name}/b"] != starts[f"{layer.name}/W"] + n_in * n_out:
             raise ValueError(f"{layer.name}: b must follow W in the parameters, one product brings both")
     return starts

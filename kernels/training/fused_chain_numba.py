@@ -70,7 +70,7 @@ class FusedChain:
             kernels.chain,
             kernels.law,
         )
-        self.plan, self.threads = mlp.make_plan(model.net), threads or crew.cores()
+        self.plan, self.threads = mlp.make_plan(model.net, training=False), threads or crew.cores()
         self._blocks: dict[int, np.ndarray] = {}
         n, D = self.threads, model.D
         R = max(2, min(TOGETHER, -(-rows // n)))
@@ -106,7 +106,7 @@ class FusedChain:
 
     def _block(self, b: int) -> np.ndarray:
         features = self.net.features[self.chain.time[b * BLOCK : (b + 1) * BLOCK]]
-        return np.concatenate([features @ self.params[f"{layer.name}/F"] for layer in self.net.dense[:-1]], axis=1)
+        return np.concatenate([features @ self.params[f"{layer.name}/F"] for layer, *_ in self.net.stages if layer.film], axis=1)
 
 
 def build(model, kernels, rows: int = TOGETHER) -> FusedChain | None:
@@ -151,7 +151,7 @@ def _step(plan, law, params, space, walk, where):
         every[r] = t
     runs[1] = count
     input_numba.read_at(plan, law, x_t, walk.time[t], buffer)
-    mlp.forward(plan, params, buffer, runs, walk.tables[s], space.panels[rank])
+    mlp.forward(plan, params, buffer, runs, walk.tables[s], space.panels[rank], None)
     noise = Noise(words[:count], row[:count], *address)
     family.p_sample(law, every, mlp.outputs(plan, buffer, mlp.U, count), noise, space.work[rank], x_t)
     for r in range(count):

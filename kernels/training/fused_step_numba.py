@@ -43,7 +43,7 @@ COPIED = 1 << 16  # floats of all gradients together, up to which each thread su
 class FusedSteps:
     """Takes many steps of one training in one call; `groups` and all other cuts come from the sizes alone.
 
-    net : nets/mlp.py, with `dense`. kernels : of a family that fills hooks_numba.py. optimizer : optim.AdamW. rows :
+    net : with `stages` (nets.Net). kernels : of a family that fills hooks_numba.py. optimizer : optim.AdamW. rows :
         data.Data
     params : Params, the weights, trained in place. batch : rows of a step, repeats included. seed : of all noise
     threads : of the crew, as many as there are cores by default. x_dtype : of x_t, the data's by default
@@ -223,7 +223,7 @@ def _slice(plan, law, weights, space, steps, where):
     runs, panels = _runs(space, place), space.panels[rank]
     input_numba.read(plan, law, x_t, t, runs, buffer)
     params = weights.params[rank if weights.params.shape[0] > 1 else 0]
-    mlp.forward(plan, params, buffer, runs, buffer[:0], panels)
+    mlp.forward(plan, params, buffer, runs, buffer[:0], panels, (u64(steps.seed), step, row))
     out, dout = mlp.outputs(plan, buffer, mlp.U, B), mlp.outputs(plan, buffer, mlp.DZ, B)
     kl = space.kl[s % 2, lo : hi if steps.logged[s] else lo]
     family.kl_grad(law, t, out, x0, x_t, space.work[place], dout, kl)

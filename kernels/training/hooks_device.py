@@ -35,4 +35,4 @@ class FamilyKernels(diffusion.Kernels):
 def can_fuse(net, kernels) -> bool:
     """Whether these paths can take a network and a family's kernels: dense layers alone, in float32, a family that
     fills them."""
-    return net.fusible and isinstance(kernels, FamilyKernels)
+    return net.dense is not None and net.dtype == np.float32 and isinstance(kernels, FamilyKernels)
