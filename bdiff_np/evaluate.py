@@ -13,6 +13,7 @@ from bdiff_np import memory, rng
 from bdiff_np.data import Data
 from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
+from bdiff_np.runfolder.progress import compiling
 from bdiff_np.sample import rows_at_once
 
 LN2 = float(np.log(2.0))  # nats per bit
@@ -165,17 +166,17 @@ class _Estimator:
         memory.check(EVALUATION * count, f"{evaluations} evaluations", "take fewer (--evaluations)")
         # whole on a GPU where each row is looked at
         rows = self.rows.resident(self.model.ops) if len(self.rows) <= evaluations else self.rows
-        kernels, estimates = self.model.kernels(self.chain), []
+        kl, estimates = _kl(self.model, self.model.kernels(self.chain)), []
         with self.model.threads:
             for group in range(self.groups):
-                estimates.append(self._one(kernels, rows, count, ROUND * number + group))
+                estimates.append(self._one(kl, rows, count, ROUND * number + group))
                 if progress:
                     progress(count)
         with np.errstate(over="ignore", invalid="ignore"):
             error = float(np.std(estimates, ddof=1) / self.groups**0.5)
             return float(np.mean(estimates)), error, self.groups * count
 
-    def _one(self, kernels, rows, count: int, group: int) -> float:
+    def _one(self, kl, rows, count: int, group: int) -> float:
         """T times the mean KL of `count` steps. The steps are stratified; the rows (Data.resident) follow one another
         from a random one on."""
         model, chain, parts = self.model, self.chain, []
@@ -185,7 +186,7 @@ class _Estimator:
         for first in range(0, count, batch):
             t = t_all[first : first + batch]
             x0 = rows.take((start + np.arange(first, first + len(t))) % len(rows))
-            parts.append((t, _kl(model, kernels, x0, t, key, first)))
+            parts.append((t, kl(x0, t, key, first)))
         total = 0.0  # a device works on all parts before the first one is read
         for t, value in parts:
             value = model.ops.to_host(value).astype(np.float64)
@@ -193,12 +194,28 @@ class _Estimator:
         return chain.T * total / count
 
 
-def _kl(model, kernels, x0: np.ndarray, t: np.ndarray, key: Key, first_row: int):
-    """KL of one noisy x_t of each row x0 (B, D), t (B,), in nats, (B,) on the back end."""
-    asarray = model.ops.asarray
-    x0, now, model_time = asarray(x0), asarray(t), asarray(kernels.chain.time[t])
-    x_t = kernels.q_sample(x0, now, key, first_row)
-    return kernels.kl_grad(model.output(x_t, model_time), x0, x_t, now)[0]
+def _kl(model, kernels):
+    """A function of (x0, t, key, first_row, each), as kernels.training.FusedKL says; in one compiled call where the
+    back end has that."""
+    fused_kl = model.fused("kl")
+    fused = fused_kl and fused_kl.build(model, kernels)
+    if fused:
+        with compiling("evaluation", fused.function):
+            fused(np.zeros((1, model.D), model.kind.dtype), np.ones(1, np.int64), Key(0, rng.EVAL_NOISE, 0))
+        return fused
+    asarray, family, chain = model.ops.asarray, model.family, kernels.chain
+
+    def kl(x0, t, key: Key, first_row: int, each: bool = False):
+        if each:
+            words = rng.draws(key, len(t), model.D, first_row)
+            x0, t, words = np.tile(x0, (len(t), 1)), np.repeat(t, len(x0)), np.repeat(words, len(x0), axis=0)
+            x_t = asarray(family.q_sample(chain, x0, t, words))
+        x0, now, model_time = asarray(x0), asarray(t), asarray(chain.time[t])
+        if not each:
+            x_t = kernels.q_sample(x0, now, key, first_row)
+        return kernels.kl_grad(model.output(x_t, model_time), x0, x_t, now)[0]
+
+    return kl
 
 
 def exact_terms(model, chain, rows: Data, kind: str = "learned") -> dict[str, float]:
@@ -218,21 +235,16 @@ def score(model, rows: Data | np.ndarray, *, seed: int = 0, evaluations: int = 2
     noise."""
     data = rows if isinstance(rows, Data) else model.kind.from_array(rows)
     check_width(model, data)
-    family, chain, kernels = model.family, model.chain, model.kernels()
-    memory.check(8 * evaluations * model.D, f"{evaluations} evaluations of each row", "take fewer (evaluations)")
-    steps = rng.stratified_t(Key(seed, rng.EVAL_TIME, 0), evaluations, chain.T)
-    words = rng.draws(Key(seed, rng.EVAL_NOISE, 0), evaluations, model.D)
+    family, chain, kl = model.family, model.chain, _kl(model, model.kernels())
+    memory.check(8 * evaluations, f"{evaluations} evaluations of each row", "take fewer (evaluations)")
+    steps, key = rng.stratified_t(Key(seed, rng.EVAL_TIME, 0), evaluations, chain.T), Key(seed, rng.EVAL_NOISE, 0)
     total = np.zeros(len(data))
     batch = rows_at_once(model)
     for first in range(0, len(data), batch):
         x0 = data.take(slice(first, first + batch))
         at_once = max(1, batch // len(x0))
         for e in range(0, evaluations, at_once):
-            t = np.repeat(steps[e : e + at_once], len(x0))
-            again = np.tile(x0, (len(t) // len(x0), 1))
-            x_t = family.q_sample(chain, again, t, np.repeat(words[e : e + at_once], len(x0), axis=0))
-            x_t, again, now = map(model.ops.asarray, (x_t, again, t))
-            value = model.ops.to_host(kernels.kl_grad(model.output(x_t, now), again, x_t, now)[0])
+            value = model.ops.to_host(kl(x0, steps[e : e + at_once], key, e, True))
             total[first : first + batch] += value.reshape(-1, len(x0)).sum(0, dtype=np.float64)
         total[first : first + batch] += family.exact_terms(chain, x0) * evaluations / chain.T
     return total * chain.T / evaluations / LN2
@@ -245,7 +257,7 @@ def kl_per_step(model, rows: Data, population: np.ndarray | None = None, *, eval
     The latter where the family knows it for the `population`, else None.
     """
     check_width(model, rows)
-    chain, kernels = model.chain, model.kernels()
+    chain = model.chain
     if population is not None:
         to_host, asarray = model.ops.to_host, model.ops.asarray
         out = lambda x_t, t: to_host(model.output(asarray(x_t), asarray(t)))  # noqa: E731
@@ -257,10 +269,10 @@ def kl_per_step(model, rows: Data, population: np.ndarray | None = None, *, eval
     every = np.repeat(np.arange(1, chain.T + 1), each)
     key = Key(seed, rng.EVAL_NOISE, GROUPS)
     pick = rng.permutation(Key(seed, rng.EVAL_TIME, GROUPS), len(every)) % len(rows)
-    batch = rows_at_once(model)
+    batch, kl = rows_at_once(model), _kl(model, model.kernels())
     for first in range(0, len(every), batch):
         t, x0 = every[first : first + batch], rows.take(pick[first : first + batch])
-        np.add.at(total, t, model.ops.to_host(_kl(model, kernels, x0, t, key, first)))
+        np.add.at(total, t, model.ops.to_host(kl(x0, t, key, first)))
     return total[1:] / each / LN2, None
 
 

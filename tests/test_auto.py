@@ -143,10 +143,16 @@ def test_without_numba(monkeypatch, work):
     assert work() == auto.Choice("numpy", "Numba is not installed; no GPU")
 
 
-@pytest.mark.parametrize("case", ["custom", "residual", "dropout", "bumps"])
+@pytest.mark.parametrize("values", [{"residual": True}, {"dropout": 0.1}], ids=str)
+def test_residual_and_dropout_nets_go_to_numba(there, values):
+    """Where no GPU takes them whole."""
+    assert auto.for_training(trained_on(epochs=100_000, **values)).backend == "numba"
+
+
+@pytest.mark.parametrize("case", ["custom", "bumps"])
 def test_networks_without_a_compiled_form(tmp_path, there, case):
-    """A network of the user's own, or one that is not of dense layers alone, stays on NumPy whatever the work."""
-    values = {"residual": {"residual": True}, "dropout": {"dropout": 0.1}, "bumps": {"time": "bumps"}}.get(case, {})
+    """A network of the user's own, or one with read-outs that depend on t, stays on NumPy whatever the work."""
+    values = {"bumps": {"time": "bumps"}}.get(case, {})
     (tmp_path / "reverse_model.py").write_text(NET)
     code = tmp_path / "reverse_model.py" if case == "custom" else None
     m = build(settings(epochs=100_000, **values), 8, np.asarray(0.25), code=code)

@@ -202,6 +202,7 @@ def test_evaluate_stops_at_a_tolerance(trained):
         found = json.loads(good("evaluate", trained.run, *words, "--json").stdout)
         assert 0 < found["standard_error_bits"] <= most and found["evaluations"] >= 3 << 16
     shown = good("evaluate", trained.run, "--tolerance", 0.05)
+    found = json.loads(good("evaluate", trained.run, *words, "--backend", "numpy", "--json").stdout)
     assert re.search(rf"^evaluated {found['evaluations']} steps of the chain in [0-9.]+ s$", shown.stderr, re.M)
     exact = evaluate.bound(Model.load(trained.run), data.Bits.read(trained.run / "val.txt"), tolerance=0.05)
     assert found["bits_per_sequence"] == exact.bits_per_sequence
@@ -509,8 +510,11 @@ def test_bounds_in_results_are_those_of_evaluate(trained, split):
     """`evaluate` with as many evaluations gives the very numbers of results.json, but for the floor, which is of the
     rows in view."""
     shown = json.loads(
-        good("evaluate", trained.run, "--split", split, "--evaluations", conclude.EVALUATIONS, "--json").stdout
-    )
+        good(
+            "evaluate", trained.run, "--split", split, "--evaluations", conclude.EVALUATIONS, "--backend",
+            trained.json["backend"], "--json",
+        ).stdout
+    )  # fmt: skip
     assert {key: shown[key] for key in trained.json["bounds"][split]} == trained.json["bounds"][split]
 
 

@@ -185,9 +185,7 @@ def test_inputs_are_not_written():
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize(
-    "values", [{"time": "bumps"}, {"time": "readout"}, {"dtype": np.float64}], ids=str
-)
+@pytest.mark.parametrize("values", [{"time": "bumps"}, {"time": "readout"}, {"dtype": np.float64}], ids=str)
 def test_other_networks_go_step_by_step(values):
     """A network without a compiled form, or in float64, is sampled on Numba too, step by step, with the same rows."""
     m = model(**values)

@@ -103,11 +103,13 @@ class Work(NamedTuple):
     """Work for which a back end is to be chosen.
 
     kind : "training", "sampling" or "evaluation". seconds : that it takes on NumPy, about. family : its name
+    dense : whether its network has dense layers alone
     """
 
     kind: str
     seconds: float
     family: str
+    dense: bool
 
 
 class Estimate(NamedTuple):

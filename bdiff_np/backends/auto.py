@@ -49,7 +49,7 @@ def _seconds(model, rows: float) -> float:
 def _choose(model, seconds: float, kind: str) -> Choice:
     if model.net.stages is None:
         return Choice("numpy", "this network has no compiled form")
-    work, best = Work(kind, seconds, model.family.name), Estimate("numpy", seconds, "")
+    work, best = Work(kind, seconds, model.family.name, model.net.dense is not None), Estimate("numpy", seconds, "")
     for name in backends.in_order():
         if not model.has_kernels(name):
             if not best.reason:

@@ -23,6 +23,8 @@ class CuPy(gpu.GPUBackend):
         missing = self.fault()
         if missing is not None:
             return best._replace(reason=f"{best.reason}; {missing.reason if gpu.driver().devices else 'no GPU'}")
+        if not work.dense:
+            return best._replace(reason=f"{best.reason}; a GPU takes this network operation by operation")
         there = (1 - SAVED) * work.seconds + START
         if there >= best.seconds:
             return best._replace(reason=f"{best.reason}, {START:.0f} s to start the GPU")

@@ -148,7 +148,6 @@ def _gelu(z):
 _ACTIVATION = {"relu": _relu, "silu": _silu, "gelu": _gelu, "tanh": _tanh, "sigmoid": _sigmoid}
 
 
-
 def layer_norm(x: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, tuple]:
     """Each row to mean 0 and variance 1, times gain (H,), plus shift (H,)."""
     centred = x - x.mean(1, keepdims=True)

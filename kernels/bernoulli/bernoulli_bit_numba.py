@@ -115,7 +115,7 @@ def softplus(z, one):
 def phi(y, log_ratio, one):
     """y - log(1 + y) >= 0. Two terms of nearly one size would cancel for small y: there, with s = y / (2 + y), log(1 +
     y) is 2 atanh(s), and what is left is y s - 2 s^3 (1/3 + s^2/5 + ...), whose terms do not. log_ratio : log(1 + y),
-    wanted where y itself has lost its digits"""
+    wanted where y itself has lost its digits, below LOW"""
     if y < LOW:
         return y - log_ratio
     if y < NEAR_LOW or y > NEAR_HIGH:
@@ -126,6 +126,12 @@ def phi(y, log_ratio, one):
     for k in range(9, -1, -1):
         total = total * q + one / f32(2 * k + 3)
     return s * y - (s + s) * q * total
+
+
+@njit(error_model="numpy")
+def log_ratio(p, q, z, one):
+    """log(p / q). Nothing holds logits of x_{t-1} back: there, p = sigmoid(-z) has more range as a logarithm."""
+    return math.log(p / q) if p > LEAST else -softplus(z, one) - math.log(q)
 
 
 @njit(error_model="numpy")
@@ -142,7 +148,7 @@ def value(z, a, b, same, t, columns, x_prev, one):
     else:
         p, not_p = a * agree + b * disagree, a * not_agree + b * not_disagree
         off = b * gap if same else -a * gap
-    # Nothing holds logits of x_{t-1} back: there, logarithms have more range than the probabilities.
-    ratio = math.log(p / q) if p > LEAST else -softplus(z, one) - math.log(q)
-    not_ratio = math.log(not_p / not_q) if not_p > LEAST else -softplus(-z, one) - math.log(not_q)
-    return q * phi(off / q, ratio, one) + not_q * phi(-off / not_q, not_ratio, one)
+    y, not_y = off / q, -off / not_q
+    ratio = log_ratio(p, q, z, one) if y < LOW else one
+    not_ratio = log_ratio(not_p, not_q, -z, one) if not_y < LOW else one
+    return q * phi(y, ratio, one) + not_q * phi(not_y, not_ratio, one)

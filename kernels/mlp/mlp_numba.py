@@ -222,9 +222,7 @@ def forward(plan, params, buffer, runs, shared, panels, noise):
             y = padded(plan, buffer, layer[Y], B, n_out)
             for r in range(B):
                 dense.add_to(y[r, :n_out], params[end : end + n_out])
-            product.multiply_add(
-                plan.product, x[:, :n_in], weight(params, layer[W], n_in, n_out), y[:, :n_out], panels
-            )
+            product.multiply_add(plan.product, x[:, :n_in], weight(params, layer[W], n_in, n_out), y[:, :n_out], panels)
             continue
         product.multiply_bias(
             plan.product, x[:, :n_in], weight(params, layer[W], n_in, n_out), params[end : end + n_out], u[:, :n_out],

@@ -1,11 +1,12 @@
 """Many training steps, or many steps of the sampler, in one compiled call, for any family that fills in what is its own
 (hooks_numba.py, hooks_device.py).
 
-fused_step_<back end>.py and fused_chain_<back end>.py each have
+fused_step_<back end>.py, fused_chain_<back end>.py and fused_kl_<back end>.py each have
 
-    build(...) -> FusedStep or FusedChain, or None where they cannot take the network or the family
+    build(...) -> FusedStep, FusedChain or FusedKL, or None where they cannot take the network or the family
 
-and are found by these names alone; a back end without them runs the five lines of train.py.
+and are found by these names alone; a back end without them goes step by step, in the lines of train.py, sample.py and
+evaluate.py.
 """
 
 from __future__ import annotations
@@ -45,3 +46,14 @@ class FusedChain(Protocol):
 
     def __call__(self, x, first: int, steps: int, *, seed: int, first_row: int = 0, known=None) -> None:
         """Takes x (B, D), in place, from x_first to x_{first - steps}. known : (B, D) bool, elements that stay"""
+
+
+class FusedKL(Protocol):
+    """Of build(model, kernels): what evaluate asks of it. function : as FusedStep's"""
+
+    function: str | None
+
+    def __call__(self, x0, t, key, first_row: int = 0, each: bool = False) -> Any:
+        """KL in nats of one x_t of each row x0 (B, D) at t (B,), (B,) on the back end, with the noise of rows
+        first_row, first_row + 1, ... of the key. each : of every row at each of t (m,), (m * B,), with noise that all
+        rows share, that of row first_row of the key for the first t, and so on"""

@@ -106,7 +106,9 @@ class FusedChain:
 
     def _block(self, b: int) -> np.ndarray:
         features = self.net.features[self.chain.time[b * BLOCK : (b + 1) * BLOCK]]
-        return np.concatenate([features @ self.params[f"{layer.name}/F"] for layer, *_ in self.net.stages if layer.film], axis=1)
+        return np.concatenate(
+            [features @ self.params[f"{layer.name}/F"] for layer, *_ in self.net.stages if layer.film], axis=1
+        )
 
 
 def build(model, kernels, rows: int = TOGETHER) -> FusedChain | None:

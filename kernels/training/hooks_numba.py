@@ -51,9 +51,7 @@ def p_sample(law, t, out, noise, work, x_t):
 def can_fuse(net, kernels) -> bool:
     """Whether the fused paths can take a network and a family's kernels: a perceptron in float32, a family that fills
     the hooks, and a product to call."""
-    return (
-        net.stages is not None and net.dtype == np.float32 and kernels.law is not None and product_numba.exists()
-    )
+    return net.stages is not None and net.dtype == np.float32 and kernels.law is not None and product_numba.exists()
 
 
 def fill(Law, *, read_rows, q_sample, kl_grad, may_change, p_sample) -> None:

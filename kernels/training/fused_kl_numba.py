@@ -1,0 +1,135 @@
+"""The KL of many rows, each at a step of its own, in one compiled call: what the bound is estimated from, for the family
+that hooks_numba.py puts in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bdiff_np.kernels.mlp import mlp_numba as mlp
+from bdiff_np.kernels.shared import blas_numba, philox_numba
+from bdiff_np.kernels.shared import crew_numba as crew
+from bdiff_np.kernels.shared.compiled_numba import njit
+from bdiff_np.kernels.shared.philox_numba import Noise
+from bdiff_np.kernels.training import hooks_numba as family
+from bdiff_np.kernels.training import input_numba
+
+u64 = np.uint64
+NARROW, TOGETHER = 64, 256  # rows that a thread looks at together: of a narrow net, whose arrays stay near, and a wide
+WIDE = 256  # width from which a net is wide
+
+
+class Space(NamedTuple):
+    """What each thread needs for R rows."""
+
+    buffer: np.ndarray  # (threads, R * floats) float32, the network's
+    panels: np.ndarray  # (threads, plan.panels) float32, for products
+    runs: np.ndarray  # (threads, R + 1) int64, mlp.find_runs
+    work: np.ndarray  # (threads, work * R * D) float32, the family's
+    x0: np.ndarray  # (threads, R, D)
+    x_t: np.ndarray  # (threads, R, D)
+    t: np.ndarray  # (threads, R) int64, in the chain,
+    time: np.ndarray  # (threads, R) int64: and as the network gets it
+    row: np.ndarray  # (threads, R) int64, numbers of the noise
+    words: np.ndarray  # (threads, R, 4 * blocks) uint32
+
+
+class Looks(NamedTuple):
+    """What is looked at: n rows, of which row i is rows[i % b] at t[i // again], with the noise of its number first_row
+    + i // again."""
+
+    rows: np.ndarray  # (b, D)
+    t: np.ndarray  # (n / again,) int64
+    time: np.ndarray  # (T + 1,) int64, t as the network gets it
+    seed: int
+    stream: int
+    step: int
+    first_row: int
+    again: int
+    kl: np.ndarray  # (n,) float64, nats: what comes of it
+
+
+class FusedKL:
+    """model : of the weights to use. kernels : of the chain, which may leave steps out"""
+
+    function = "fused_kl_numba.look"  # what takes long to compile
+
+    def __init__(self, model, kernels, threads: int | None = None):
+        self.params, self.kernels, self.time, D = model.params, kernels, kernels.chain.time, model.D
+        self.plan, self.threads = mlp.make_plan(model.net, training=False), threads or crew.cores()
+        n, R = self.threads, TOGETHER if model.net.width > WIDE else NARROW
+        self.space = Space(
+            mlp.aligned(n, R * int(self.plan.slots[1])), mlp.aligned(n, self.plan.panels), np.zeros((n, R + 1), np.int64),
+            np.zeros((n, kernels.work * R * D), np.float32), np.zeros((n, R, D), model.kind.dtype),
+            np.zeros((n, R, D), model.x_dtype), *(np.zeros((n, R), np.int64) for _ in range(3)),
+            np.zeros((n, R, 4 * kernels.blocks(D)), np.uint32),
+        )  # fmt: skip
+
+    def __call__(self, x0: np.ndarray, t: np.ndarray, key, first_row: int = 0, each: bool = False) -> np.ndarray:
+        """KL in nats, float64: of x0 (b, D) at t (b,), (b,); or, if `each`, of every row at each t (m,), (m * b,), all
+        rows with the noise of t's number. first_row : number of the first row's noise, or that of the first t"""
+        again = len(x0) if each else 1
+        kl = np.empty(len(t) * again)
+        looks = Looks(
+            np.ascontiguousarray(x0, self.space.x0.dtype), np.ascontiguousarray(t, np.int64), self.time,
+            key.seed, key.stream, key.step, first_row, again, kl,
+        )  # fmt: skip
+        tasks = -(-len(kl) // self.space.t.shape[1])
+        if tasks:
+            with blas_numba.one_thread():
+                threads = min(self.threads, tasks)
+                crew.run(threads, tasks, look, self.plan, self.kernels.law, self.params.flat, self.space, looks)
+        return kl
+
+
+def build(model, kernels) -> FusedKL | None:
+    """The fused KL of a model, or None where hooks_numba.can_fuse says no."""
+    return FusedKL(model, kernels) if family.can_fuse(model.net, kernels) else None
+
+
+@njit(nogil=True)
+def look(own, plan, law, params, space, looks):
+    """One thread's part; `own` is its crew_numba.Crew."""
+    tasks, together = own.claims.size // crew.APART, space.t.shape[1]
+    for i in range(tasks):
+        task = (i + crew.first(own, tasks)) % tasks
+        if not crew.taken(own, task, 0):
+            _slice(plan, law, params, space, looks, (own.rank, task * together))
+
+
+@njit(inline="always", error_model="numpy")  # it has one caller
+def _slice(plan, law, params, space, looks, where):
+    """The rows from lo on, as many as there is room for."""
+    rank, lo = where
+    B = min(space.t.shape[1], looks.kl.size - lo)
+    x0, x_t, t, time = space.x0[rank, :B], space.x_t[rank, :B], space.t[rank, :B], space.time[rank, :B]
+    row, words, buffer, panels = space.row[rank, :B], space.words[rank, :B], space.buffer[rank], space.panels[rank]
+    address = u64(looks.seed), u64(looks.stream), u64(looks.step)
+    for r in range(B):
+        t[r] = looks.t[(lo + r) // looks.again]
+        time[r] = looks.time[t[r]]
+        mlp.copy(looks.rows[(lo + r) % looks.rows.shape[0]], x0[r])
+    _words(address, looks, lo, words, row)
+    family.q_sample(law, t, Noise(words, row, *address), x0, x_t)
+    runs = space.runs[rank, : mlp.find_runs(time, space.runs[rank]) + 1]
+    input_numba.read(plan, law, x_t, time, runs, buffer)
+    mlp.forward(plan, params, buffer, runs, buffer[:0], panels, None)
+    out, dout = mlp.outputs(plan, buffer, mlp.U, B), mlp.outputs(plan, buffer, mlp.DZ, B)
+    family.kl_grad(law, t, out, x0, x_t, space.work[rank], dout, looks.kl[lo : lo + B])
+
+
+@njit(inline="always")
+def _words(address, looks, lo, words, row):
+    """The rows' noise: drawn in one go, or once for all rows that share it."""
+    first = looks.first_row
+    if looks.again == 1:
+        philox_numba.fill_rows(*address, first + lo, words, row)
+        return
+    for r in range(row.size):
+        number = first + (lo + r) // looks.again
+        if r > 0 and row[r - 1] == number:
+            mlp.copy(words[r - 1], words[r])
+            row[r] = number
+        else:
+            philox_numba.fill_rows(*address, number, words[r : r + 1], row[r : r + 1])
