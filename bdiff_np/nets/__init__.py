@@ -24,14 +24,14 @@ class Stage(NamedTuple):
         y = drop(act(film(norm(x) W + b))), or what the last stage without `norm` and every one that `adds` before it
         gave in all, plus that
 
-    norm : name of the LayerNorm before it. rate, index : of the dropout behind it, 0 for none. adds : whether it ends a
+    norm : name of the LayerNorm before it. rate, noise : of the dropout behind it, 0 for none, and the number of its noise. adds : whether it ends a
     residual block
     """
 
     dense: Any  # layers.Dense
     norm: str | None = None
     rate: float = 0.0
-    index: int = 0
+    noise: int = 0
     adds: bool = False
 
 

@@ -1,5 +1,5 @@
-"""The KL of many rows, each at a step of its own, in one compiled call: what the bound is estimated from, for the family
-that hooks_numba.py puts in."""
+"""The KL of many rows, each at a step of its own, in one compiled call: what the bound is estimated from, for the
+family that hooks_numba.py puts in."""
 
 from __future__ import annotations
 
@@ -60,9 +60,10 @@ class FusedKL:
         self.plan, self.threads = mlp.make_plan(model.net, training=False), threads or crew.cores()
         n, R = self.threads, TOGETHER if model.net.width > WIDE else NARROW
         self.space = Space(
-            mlp.aligned(n, R * int(self.plan.slots[1])), mlp.aligned(n, self.plan.panels), np.zeros((n, R + 1), np.int64),
-            np.zeros((n, kernels.work * R * D), np.float32), np.zeros((n, R, D), model.kind.dtype),
-            np.zeros((n, R, D), model.x_dtype), *(np.zeros((n, R), np.int64) for _ in range(3)),
+            mlp.aligned(n, R * int(self.plan.slots[1])), mlp.aligned(n, self.plan.panels),
+            np.zeros((n, R + 1), np.int64), np.zeros((n, kernels.work * R * D), np.float32),
+            np.zeros((n, R, D), model.kind.dtype), np.zeros((n, R, D), model.x_dtype),
+            np.zeros((n, R), np.int64), np.zeros((n, R), np.int64), np.zeros((n, R), np.int64),
             np.zeros((n, R, 4 * kernels.blocks(D)), np.uint32),
         )  # fmt: skip
 
