@@ -24,8 +24,8 @@ class Stage(NamedTuple):
         y = drop(act(film(norm(x) W + b))), or what the last stage without `norm` and every one that `adds` before it
         gave in all, plus that
 
-    norm : name of the LayerNorm before it. rate, noise : of the dropout behind it, 0 for none, and the number of its noise. adds : whether it ends a
-    residual block
+    norm : name of the LayerNorm before it. rate, noise : of the dropout behind it, 0 for none, and the number of its
+        noise. adds : whether it ends a residual block
     """
 
     dense: Any  # layers.Dense
