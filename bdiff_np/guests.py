@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pkgutil
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -33,13 +34,19 @@ def names(package: str) -> list[str]:
     return [name for name in _files(package) if _is_guest(package, name)]
 
 
+def exists(package: str, name: str) -> bool:
+    """Whether bdiff_np/<package> has a guest of that name, or a file of it that cannot be imported."""
+    file = f"bdiff_np.{package}.{name}{KINDS[package].ending}"
+    return name.isidentifier() and find_spec(file) is not None and _is_guest(package, name)
+
+
 def find(package: str, name: str) -> Any:
     """The guest of bdiff_np/<package>/<name><ending>.py.
 
     Raises InputError, with the names there are, where there is no such file; and for one that cannot be imported, or
     whose guest is not what the contract asks for.
     """
-    if name not in _files(package) or not _is_guest(package, name):
+    if not exists(package, name):
         raise InputError(f"there is no {name!r} in bdiff_np/{package}; there is: {', '.join(names(package))}")
     attribute, ending, contract = KINDS[package]
     file = f"bdiff_np/{package}/{name}{ending}.py"
