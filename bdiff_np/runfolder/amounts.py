@@ -1,8 +1,7 @@
 """How much is looked at between epochs: so much that it takes a tenth of the time of the steps at most.
 
 The amounts follow from sizes and never from a clock: one seed gives one history, on every machine and back end. What
-the parts cost is counted in rows of a training step, by the back end where they cost most in this measure (Numba, whose
-steps are fused and whose bound is not).
+the parts cost is counted in rows of a training step, by the back end where they cost most in this measure (Numba).
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import NamedTuple
 SHARE = 0.06  # the first epochs, and the files, take the rest of the tenth
 FIRST = 4  # epochs that are looked at whatever it takes, so that a short training has its curves
 LEAST_ROWS = 64_000  # a shorter epoch counts as one of so many rows: looking then takes some hundredths of a second
-EVALUATION, SAMPLE_STEP = 5.0, 1 / 3  # a row of the bound (3 of 100 bits, 6 of 2000), a row of a step of the sampler
+EVALUATION, SAMPLE_STEP = 2.5, 1 / 3  # a row of the bound (1.5 of 20 bits, 2.5 of 100, 0.9 of 784), of a sampler's step
 GROUP, DRAW_STEP = 75, 8  # what they cost beside, whatever the number of rows: of a group of the bound, of a step
 GROUPS = 8  # of the bound; no standard error is asked for here
-LEAST_EVALUATIONS, LEAST_SAMPLES = 1536, 128
+LEAST_EVALUATIONS, LEAST_SAMPLES = 3072, 128
 
 
 class Amounts(NamedTuple):
