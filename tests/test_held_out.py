@@ -259,16 +259,16 @@ def test_overfitting_is_seen(tmp_path):
     "rows, given, expected",
     [
         # 15,000 rows of 100 bits by default
-        (64_000, {}, (4, 1625, 141)),
+        (64_000, {}, (4, 3250, 141)),
         # the runs of the repository: heartbeat_paper, repeating_patterns, multiples_of_5
         (87_500, {"evaluations": 0}, (2, 0, 257)),
-        (512_000, {}, (1, 3164, 371)),
-        (25_600, {"samples": 512}, (4, 1625, 141)),
+        (512_000, {}, (1, 6328, 371)),
+        (25_600, {"samples": 512}, (4, 3250, 141)),
         # an epoch of some length looks at all
         (5_000_000, {}, (1, 16384, 1024)),
         # a short chain, few samples
         (20, {"samples": 16, "examples": 3, "steps": 20, "evaluations": 128}, (1, 128, 16)),
-        (64_000, {"samples": 0}, (3, 1957, 0)),
+        (64_000, {"samples": 0}, (3, 3914, 0)),
     ],
 )
 def test_amounts(rows, given, expected):
