@@ -266,9 +266,12 @@ def test_auto_takes_a_gpu_for_much_work(machine, monkeypatch):
     assert choice.backend == "numba" and "it is broken; mend it" in choice.reason
 
 
-def test_auto_leaves_other_networks_on_numpy(machine):
+def test_auto_leaves_other_networks_on_the_host(machine):
+    """Residual blocks and dropout on Numba, which takes them whole; what has no compiled form on NumPy."""
     machine(HERE["13"], "cupy")
-    assert auto.for_sampling(model(residual=True), 10**8, 2000).backend == "numpy"
+    choice = auto.for_sampling(model(residual=True), 10**8, 2000)
+    assert choice.backend == "numba" and "operation by operation" in choice.reason
+    assert auto.for_sampling(model(time="bumps"), 10**8, 2000).backend == "numpy"
 
 
 # The doctor
