@@ -205,7 +205,7 @@ class Steps(NamedTuple):
     T: int
 
 
-@njit(error_model="numpy")
+@njit(inline="always")
 def _slice(plan, law, weights, space, steps, where):
     """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the
     space."""
@@ -236,31 +236,29 @@ def _runs(space, place):
     return space.runs[place, 1 : space.runs[place, 0] + 2]
 
 
-@njit
+@njit(inline="always")
 def _rows(steps, space, group):
     """First and last row of a group."""
     return steps.batch * group // space.groups, steps.batch * (group + 1) // space.groups
 
 
-@njit
+@njit(inline="always")
 def _group(plan, law, weights, space, steps, task):
     """All rows of a group: one slice that is kept, or slices of R rows at most and their gradient, in row `to`."""
     s, group, to, rank = task
     (start, stop), R = _rows(steps, space, group), space.t.shape[1]
-    if weights.grads.shape[0] < space.groups:
-        _slice(plan, law, weights, space, steps, (s, start, stop, group, rank))
-        return
+    kept = weights.grads.shape[0] < space.groups
     for lo in range(start, stop, R):
-        hi = min(lo + R, stop)
-        _slice(plan, law, weights, space, steps, (s, lo, hi, rank, rank))
-        for k in range(plan.tiles.shape[0]):
+        hi, place = min(lo + R, stop), group if kept else rank
+        _slice(plan, law, weights, space, steps, (s, lo, hi, place, rank))
+        for k in range(0 if kept else plan.tiles.shape[0]):
             mlp.weight_gradient(
                 plan, space.buffer[rank], _runs(space, rank), plan.tiles[k], weights.grads[to], lo > start,
                 space.panels[rank],
             )  # fmt: skip
 
 
-@njit
+@njit(inline="always")
 def _sum(plan, weights, space, k, rank):
     """Part k of the whole gradient, into the first of the gradients; returns the sum of its squares."""
     grads = weights.grads
@@ -278,13 +276,13 @@ def _sum(plan, weights, space, k, rank):
     return dense.square_sum(grads[0, lo:hi])
 
 
-@njit
+@njit(inline="always")
 def _piece(space, k):
     """First and last parameter of a piece."""
     return space.size * k // space.pieces, space.size * (k + 1) // space.pieces
 
 
-@njit
+@njit(inline="always")
 def _update(weights, k, g, row, factor, lo, hi):
     """AdamW on parameters lo .. hi - 1 of row k, with the gradient g."""
     rates = Rates(row[0] * factor, row[1], row[2], row[3], row[4], row[5], row[6], row[7])
@@ -292,30 +290,42 @@ def _update(weights, k, g, row, factor, lo, hi):
     dense.adamw((p[k, lo:hi], g[lo:hi], m[k, lo:hi], v[k, lo:hi], ema[k, lo:hi]), decayed[lo:hi], rates)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def take(own, plan, law, weights, space, steps):
     """One thread's part in taking the steps; `own` is its crew_numba.Crew. A gradient that is not finite ends them
-    before its step; those taken have left a norm."""
-    if weights.params.shape[0] > 1:
-        _take_with_copies(own, plan, law, weights, space, steps)
-        return
-    groups, sums, pieces = space.groups, space.squares.size, space.pieces
+    before its step; those taken have left a norm.
+
+    Where each thread has copies of all buffers, it takes its own groups alone, waits for the others', sums all
+    gradients and updates its copies. What others still read is not written, for it belongs to odd steps if this one is
+    even."""
+    groups, sums, pieces, rank = space.groups, space.squares.size, space.pieces, own.rank
+    copies, mine = weights.params.shape[0] > 1, crew.first(own, groups)
+    count = groups * (rank + 1) // own.threads - mine if copies else groups
     before = 0
     for s in range(steps.rates.shape[0]):
         if not crew.ready(own, before):
             return
-        for i in range(groups):
-            group = (i + crew.first(own, groups)) % groups
-            if not crew.taken(own, group, 3 * s):
-                _group(plan, law, weights, space, steps, (s, group, group, own.rank))
+        odd = groups * (s % 2) if copies else 0
+        for i in range(count):
+            group = (i + mine) % groups
+            if copies or not crew.taken(own, group, 3 * s):
+                _group(plan, law, weights, space, steps, (s, group, odd + group, rank))
                 crew.done(own)
         before += groups
         if not crew.ready(own, before):
             return
+        if copies:
+            norm = _sum_alone(weights, space, odd, rank) * steps.rates[s, 0]
+            if not math.isfinite(norm):
+                return
+            if rank == 0:
+                _log(space, steps, s, norm)
+            _update(weights, rank, _total(weights, space, rank), steps.rates[s], _factor(steps, norm), 0, space.size)
+            continue
         for i in range(sums):
             k = (i + crew.first(own, sums)) % sums
             if not crew.taken(own, k, 3 * s + 1):
-                space.squares[k] = _sum(plan, weights, space, k, own.rank)
+                space.squares[k] = _sum(plan, weights, space, k, rank)
                 crew.done(own)
         before += sums
         if not crew.ready(own, before):
@@ -337,38 +347,29 @@ def take(own, plan, law, weights, space, steps):
         before += pieces
 
 
-@njit
-def _take_with_copies(own, plan, law, weights, space, steps):
-    """The same where each thread has copies of all buffers: it takes its groups, waits for the others', sums all
-    gradients and updates its copies. What others still read is not written, for it belongs to odd steps if this one is
-    even."""
-    groups, P, rank = space.groups, space.size, own.rank
-    total = weights.grads[2 * groups + rank, :P]
-    for s in range(steps.rates.shape[0]):
-        odd = groups * (s % 2)
-        for group in range(crew.first(own, groups), groups * (rank + 1) // own.threads):
-            _group(plan, law, weights, space, steps, (s, group, odd + group, rank))
-            crew.done(own)
-        if not crew.ready(own, groups * (s + 1)):
-            return
-        dense.add(weights.grads[odd], weights.grads[odd + 1], total)
-        for group in range(2, groups):
-            dense.add_to(total, weights.grads[odd + group])
-        norm = math.sqrt(dense.square_sum(total)) * steps.rates[s, 0]
-        if not math.isfinite(norm):
-            return
-        if rank == 0:
-            _log(space, steps, s, norm)
-        _update(weights, rank, total, steps.rates[s], _factor(steps, norm), 0, P)
+@njit(inline="always")
+def _total(weights, space, rank):
+    """Where a thread with copies sums the gradients."""
+    return weights.grads[2 * space.groups + rank, : space.size]
 
 
-@njit
+@njit(inline="always")
+def _sum_alone(weights, space, odd, rank):
+    """All gradients from row `odd` on into `_total`, whose norm is returned."""
+    grads, total = weights.grads, _total(weights, space, rank)
+    dense.add(grads[odd], grads[odd + 1], total)
+    for group in range(2, space.groups):
+        dense.add_to(total, grads[odd + group])
+    return math.sqrt(dense.square_sum(total))
+
+
+@njit(inline="always")
 def _factor(steps, norm):
     """What clips the gradient."""
     return np.float32(1.0 if norm <= steps.clip else steps.clip / norm)
 
 
-@njit
+@njit(inline="always")
 def _norm(squares, scale):
     total = 0.0
     for k in range(squares.size):
@@ -376,7 +377,7 @@ def _norm(squares, scale):
     return math.sqrt(total) * scale
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def _log(space, steps, s, norm):
     steps.norms[s] = norm
     if steps.logged[s]:
