@@ -27,7 +27,7 @@ from bdiff_np.kernels.training import hooks_numba
 from bdiff_np.rng import Key
 
 __all__ = ["Kernels", "Law", "read"]
-u64 = np.uint64
+u64, u8 = np.uint64, np.uint8
 DOWN = u64(24)  # from a word to its top byte
 TOGETHER = 64  # bits of a row that are compared before ties are looked for: one in five has some
 
@@ -148,13 +148,13 @@ def _signs(x_t, one, out):
 @njit(error_model="numpy")
 def kl_grad(law, t, logits, x0, x_t, work, dlogits, kl):
     columns = work[: 6 * x_t.size].reshape(6, x_t.size)
-    look_up(law, t, x_t, columns, True)
+    look_up(law, t, x_t, columns, bool(1))
     gradient(law, logits.reshape(-1), (x0.reshape(-1), x_t.reshape(-1)), columns, dlogits.reshape(-1))
     if kl.size > 0:
         values(law, t, logits, (x0, x_t), columns, kl)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def may_change(law, limits, noise, x, may):
     """Whether a bit of a row may flip: p = a agree + b disagree with a + b = 1 is never above `disagree`, whatever the
     network says. Most rows show it by sixteen bytes at a time, none of which is as low as the highest limit's."""
@@ -186,15 +186,15 @@ def top_bytes(noise):
     return noise.words.reshape(-1).view(np.uint8).reshape(noise.words.shape[0], -1)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def p_flip(law, t, logits, x_t, work, p):
     """p (B D,): probabilities that the learned step flips bits x_t (B, D)."""
     columns = work[: 6 * x_t.size].reshape(6, x_t.size)
-    look_up(law, t, x_t, columns, False)
+    look_up(law, t, x_t, columns, bool(0))
     flips(law, logits.reshape(-1), x_t.reshape(-1), columns, p)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def p_sample(law, t, logits, noise, work, x_t):
     (B, D), bytes = x_t.shape, top_bytes(noise)
     p = work[6 * x_t.size : 7 * x_t.size]
@@ -234,7 +234,7 @@ def q_sample(law, t, noise, x0, x_t):
     for r in range(B):
         lost = law.lost[t[r]]
         if law.pi_words.size == 1:
-            thresholds = bit.threshold(lost, law.pi_words[0], 0), bit.threshold(lost, law.pi_words[0], 1)
+            thresholds = bit.threshold(lost, law.pi_words[0], u8(0)), bit.threshold(lost, law.pi_words[0], u8(1))
             for lo in range(0, D, TOGETHER):
                 hi = min(lo + TOGETHER, D)
                 if _below(bytes[r, lo:hi], x0[r, lo:hi], x_t[r, lo:hi], thresholds):
@@ -292,7 +292,8 @@ def _below_tied(noise, where, bytes, x0, x_t, thresholds):
 @njit(error_model="numpy")
 def look_up(law, t, x_t, columns, all_columns):
     """The law's columns for each bit, (6, B D) C, of x_t (B, D) at t (B,): from the table, or by the formulas of
-    bernoulli.q_flip and evidence. all_columns : or those alone that a step back needs, agree, disagree and evidence"""
+    bernoulli.q_flip and evidence. all_columns : or those alone that a step back needs, agree, disagree and evidence;
+    not a literal, or Numba compiles this once for each"""
     B, D = x_t.shape
     flat, r = x_t.reshape(-1), 0
     while r < B:

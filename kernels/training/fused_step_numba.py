@@ -205,7 +205,7 @@ class Steps(NamedTuple):
     T: int
 
 
-@njit(inline="always")
+@njit(inline="always")  # these have one caller: compiled by themselves too, they took four seconds longer
 def _slice(plan, law, weights, space, steps, where):
     """Noise, forward, KL gradient and backward for the rows lo .. hi - 1 of step s's batch, in one place of the
     space."""
@@ -258,7 +258,7 @@ def _group(plan, law, weights, space, steps, task):
             )  # fmt: skip
 
 
-@njit(inline="always")
+@njit
 def _sum(plan, weights, space, k, rank):
     """Part k of the whole gradient, into the first of the gradients; returns the sum of its squares."""
     grads = weights.grads
@@ -282,7 +282,7 @@ def _piece(space, k):
     return space.size * k // space.pieces, space.size * (k + 1) // space.pieces
 
 
-@njit(inline="always")
+@njit
 def _update(weights, k, g, row, factor, lo, hi):
     """AdamW on parameters lo .. hi - 1 of row k, with the gradient g."""
     rates = Rates(row[0] * factor, row[1], row[2], row[3], row[4], row[5], row[6], row[7])
@@ -297,9 +297,11 @@ def take(own, plan, law, weights, space, steps):
 
     Where each thread has copies of all buffers, it takes its own groups alone, waits for the others', sums all
     gradients and updates its copies. What others still read is not written, for it belongs to odd steps if this one is
-    even."""
+    even.
+    """
     groups, sums, pieces, rank = space.groups, space.squares.size, space.pieces, own.rank
     copies, mine = weights.params.shape[0] > 1, crew.first(own, groups)
+    row = rank if copies else 0  # of the weights
     count = groups * (rank + 1) // own.threads - mine if copies else groups
     before = 0
     for s in range(steps.rates.shape[0]):
@@ -320,7 +322,8 @@ def take(own, plan, law, weights, space, steps):
                 return
             if rank == 0:
                 _log(space, steps, s, norm)
-            _update(weights, rank, _total(weights, space, rank), steps.rates[s], _factor(steps, norm), 0, space.size)
+            lo, hi = _piece(space, 0)  # the only one
+            _update(weights, row, _total(weights, space, rank), steps.rates[s], _factor(steps, norm), lo, hi)
             continue
         for i in range(sums):
             k = (i + crew.first(own, sums)) % sums
@@ -342,7 +345,7 @@ def take(own, plan, law, weights, space, steps):
                 if k == 0:
                     _log(space, steps, s, norm)
                 lo, hi = _piece(space, k)
-                _update(weights, 0, weights.grads[0], steps.rates[s], _factor(steps, norm), lo, hi)
+                _update(weights, row, weights.grads[0], steps.rates[s], _factor(steps, norm), lo, hi)
                 crew.done(own)
         before += pieces
 
@@ -363,13 +366,13 @@ def _sum_alone(weights, space, odd, rank):
     return math.sqrt(dense.square_sum(total))
 
 
-@njit(inline="always")
+@njit
 def _factor(steps, norm):
     """What clips the gradient."""
     return np.float32(1.0 if norm <= steps.clip else steps.clip / norm)
 
 
-@njit(inline="always")
+@njit
 def _norm(squares, scale):
     total = 0.0
     for k in range(squares.size):
@@ -377,7 +380,7 @@ def _norm(squares, scale):
     return math.sqrt(total) * scale
 
 
-@njit(error_model="numpy", inline="always")
+@njit(error_model="numpy")
 def _log(space, steps, s, norm):
     steps.norms[s] = norm
     if steps.logged[s]:
