@@ -197,15 +197,15 @@ class _Estimator:
 def _kl(model, kernels):
     """A function of (x0, t, key, first_row, each), as kernels.training.FusedKL says; in one compiled call where the
     back end has that."""
-    fused_kl = model.fused("kl")
-    fused = fused_kl and fused_kl.build(model, kernels)
+    module = model.fused("kl")
+    fused = module and module.build(model, kernels, rows_at_once(model))
     if fused:
         with compiling("evaluation", fused.function):
             fused(np.zeros((1, model.D), model.kind.dtype), np.ones(1, np.int64), Key(0, rng.EVAL_NOISE, 0))
         return fused
     asarray, family, chain = model.ops.asarray, model.family, kernels.chain
 
-    def kl(x0, t, key: Key, first_row: int, each: bool = False):
+    def kl(x0, t, key: Key, first_row: int = 0, each: bool = False):
         if each:
             words = rng.draws(key, len(t), model.D, first_row)
             x0, t, words = np.tile(x0, (len(t), 1)), np.repeat(t, len(x0)), np.repeat(words, len(x0), axis=0)
@@ -244,7 +244,7 @@ def score(model, rows: Data | np.ndarray, *, seed: int = 0, evaluations: int = 2
         x0 = data.take(slice(first, first + batch))
         at_once = max(1, batch // len(x0))
         for e in range(0, evaluations, at_once):
-            value = model.ops.to_host(kl(x0, steps[e : e + at_once], key, e, True))
+            value = model.ops.to_host(kl(x0, steps[e : e + at_once], key, e, each=True))
             total[first : first + batch] += value.reshape(-1, len(x0)).sum(0, dtype=np.float64)
         total[first : first + batch] += family.exact_terms(chain, x0) * evaluations / chain.T
     return total * chain.T / evaluations / LN2

@@ -119,7 +119,8 @@ CASES = {
     "dropout": {"hidden": (33, 17, 20), "dropout": 0.2, "batch_size": 250},
     "dropout-by-ties": {"dropout": 1 / 512, "hidden": (200, 17), "num_sample_steps": 5},
     "residual-dropout": {"hidden": (50, 50), "residual": True, "dropout": 0.3, "batch_size": 250},
-    "wide-residual-dropout": {"hidden": (300, 300), "residual": True, "dropout": 0.3, "batch_size": 250},
+    "wide-residual-dropout": {"hidden": (300, 300), "residual": True, "dropout": 0.3, "batch_size": 270},
+    "residual-dropout-long-chain": {"hidden": (50, 50), "residual": True, "dropout": 0.3, "T": 1000},
     "no-average": {"ema": 0.0, "lr_schedule": "constant"},
     "largest-seed": {"seed": 2**63 - 1},
 }
@@ -231,6 +232,7 @@ SHAPES = {
     "copies": {"batch_size": 770, "N": 800, "D": 10, "hidden": (5,)},
     "repeats": {"batch_size": 64, "num_sample_steps": 13, "hidden": (33,), "dropout": 0.0},
     "pieces": {"batch_size": 770, "N": 800, "D": 10, "hidden": (200, 200)},
+    "blocks": {"batch_size": 770, "N": 800, "D": 10, "hidden": (33, 33), "residual": True, "dropout": 0.3},
     "slices": {"batch_size": 1701, "N": 1720, "D": 11},
 }
 

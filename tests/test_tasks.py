@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from test_fused_steps import training
 
+from bdiff_np.kernels.training.fused_step_numba import FusedSteps
+
 CASES = [
     # batch, hidden, threads wanted, threads busy
     (64, (50, 50), 16, 2),
@@ -21,8 +23,6 @@ CASES = [
 @pytest.mark.parametrize("batch, hidden, wanted, busy", CASES)
 def test_threads_of_a_training(batch, hidden, wanted, busy):
     """As many as there are groups, where the batch allows."""
-    from bdiff_np.kernels.training.fused_step_numba import FusedSteps
-
     job = training(N=2, D=1, hidden=hidden, batch_size=2)
     fused = FusedSteps(
         job.model.net, job.kernels, job.model.params, job.optimizer, rows=job.rows, batch=batch, seed=0, threads=wanted

@@ -21,17 +21,18 @@ from bdiff_np.settings import Settings
 class Stage(NamedTuple):
     """A dense layer of a perceptron and what stands around it, as fused paths see it:
 
-        y = drop(act(film(norm(x) W + b))), or what the last stage without `norm` and every one that `adds` before it
-        gave in all, plus that
+        y = drop(act(film(norm(x) W + b)))    x being what the stage before gave
+        y = s + (x W + b)                     of one that `adds`: it ends the residual block that the stage before it,
+                                              which has a norm, began with the input s
 
-    norm : name of the LayerNorm before it. rate, noise : of the dropout behind it, 0 for none, and the number of its
+    norm : name of the LayerNorm before it. rate, index : of the dropout behind it, 0 for none, and the number of its
         noise. adds : whether it ends a residual block
     """
 
     dense: Any  # layers.Dense
     norm: str | None = None
     rate: float = 0.0
-    noise: int = 0
+    index: int = 0
     adds: bool = False
 
 

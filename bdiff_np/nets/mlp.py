@@ -110,11 +110,9 @@ class MLP(Net):
         return {name: name in layer.decayed for layer in self.layers for name in layer.shapes}
 
     def units(self) -> int:
-        return (
-            super().units()
-            if self.stages is None
-            else sum(layer.shapes[f"{layer.name}/W"][1] for layer, *_ in self.stages)
-        )
+        if self.stages is None:
+            return super().units()
+        return sum(layer.shapes[f"{layer.name}/W"][1] for layer, *_ in self.stages)
 
     def init(self, seed: int) -> dict[str, np.ndarray]:
         """First values of all parameters, float64, from the seed alone."""
@@ -163,7 +161,7 @@ def _stages(layers) -> list[Stage]:
         elif type(layer) is LayerNorm:
             norm = layer.name
         elif type(layer) is Dropout:
-            stages[-1] = stages[-1]._replace(rate=layer.rate, noise=layer.index)
+            stages[-1] = stages[-1]._replace(rate=layer.rate, index=layer.index)
         else:
             stages.append(Stage(layer, norm))
             norm = None

@@ -129,7 +129,7 @@ def phi(y, log_ratio, one):
 
 
 @njit(error_model="numpy")
-def log_ratio(p, q, z, one):
+def log_of_ratio(p, q, z, one):
     """log(p / q). Nothing holds logits of x_{t-1} back: there, p = sigmoid(-z) has more range as a logarithm."""
     return math.log(p / q) if p > LEAST else -softplus(z, one) - math.log(q)
 
@@ -149,6 +149,6 @@ def value(z, a, b, same, t, columns, x_prev, one):
         p, not_p = a * agree + b * disagree, a * not_agree + b * not_disagree
         off = b * gap if same else -a * gap
     y, not_y = off / q, -off / not_q
-    ratio = log_ratio(p, q, z, one) if y < LOW else one
-    not_ratio = log_ratio(not_p, not_q, -z, one) if not_y < LOW else one
+    ratio = log_of_ratio(p, q, z, one) if y < LOW else one
+    not_ratio = log_of_ratio(not_p, not_q, -z, one) if not_y < LOW else one
     return q * phi(y, ratio, one) + not_q * phi(not_y, not_ratio, one)

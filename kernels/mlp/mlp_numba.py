@@ -32,9 +32,13 @@ FAR = 256  # floats of a row from which an even number of lines would put all ro
 # columns of Plan.layers: every layer's; and those of LayerNorm, of a residual block's end and of dropout
 N_IN, N_OUT, CODE, W, F_, X, U, Y, SCALE, SHIFT, DZ = range(11)
 GAIN, STREAM, UNIT, RATE, DX, ADDS, INDEX, WORDS = range(11, 19)
+COLUMNS = WORDS + 1
 LAYER, KIND, FIRST, LAST, START, STOP = range(6)  # columns of Plan.tiles
 OF_WEIGHTS, OF_FILM, OF_NORM = range(3)  # their kinds
 TILE = 1 << 18  # parameters of a tile, about
+# width from which slices must be large for matrix products to run at full rate, and gradients are too large to have
+# several
+WIDE = 256
 f32, u64 = np.float32, np.uint64
 
 
@@ -42,7 +46,7 @@ class Plan(NamedTuple):
     """Where everything lies, for compiled code. Offsets into the parameters count floats, those into the buffer count
     floats per row."""
 
-    # (L, 19) int64, one row a stage: its widths, its activation, offsets of its parameters and of its arrays
+    # (L, COLUMNS) int64, one row a stage: its widths, its activation, offsets of its parameters and of its arrays
     layers: np.ndarray
     # (n, 6) int64: layer; of W and b, of F, or of gain and shift; first and last row of these; first and last parameter
     tiles: np.ndarray
@@ -73,7 +77,7 @@ def make_plan(net, training: bool = True) -> Plan:
     for k, (layer, norm, rate, index, adds) in enumerate(net.stages):
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
         widest = max(widest, n_in, n_out)
-        row = np.zeros(19, np.int64)
+        row = np.zeros(COLUMNS, np.int64)
         row[[N_IN, N_OUT, CODE, W, X, ADDS, DZ]] = (
             n_in, n_out, code(layer.activation), places[f"{layer.name}/W"], inputs, adds, take(n_out),
         )  # fmt: skip
@@ -109,6 +113,23 @@ def make_plan(net, training: bool = True) -> Plan:
         np.array([1 / (1 - rate) for rate in rates], f32), net.features, odds, np.ones(1, f32), slots,
         product.room(1 << 20, widest), address,
     )  # fmt: skip
+
+
+def fits(net) -> bool:
+    """Whether compiled code can take a network: stages as nets.Stage has them, in float32. Hidden ones have FiLM and an
+    activation, the last has nothing behind its product."""
+    if net.stages is None or net.dtype != f32:
+        return False
+    *hidden, last = net.stages
+    begun = False  # a residual block
+    for stage in hidden:
+        layer = stage.dense
+        ends = stage.adds and not (stage.norm or stage.rate or layer.film or layer.activation)
+        if not (ends if begun else layer.film and layer.activation and not stage.adds):
+            return False
+        begun = bool(stage.norm)
+    behind = last.adds or last.rate or last.dense.film or last.dense.activation
+    return bool(hidden) and not (begun or net.stages[0].norm or behind)
 
 
 def pitch(width: int) -> int:

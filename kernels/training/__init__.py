@@ -49,7 +49,7 @@ class FusedChain(Protocol):
 
 
 class FusedKL(Protocol):
-    """Of build(model, kernels): what evaluate asks of it. function : as FusedStep's"""
+    """Of build(model, kernels, rows): what evaluate asks of it. function : as FusedStep's"""
 
     function: str | None
 

@@ -17,7 +17,6 @@ from bdiff_np.kernels.training import input_numba
 
 u64 = np.uint64
 NARROW, TOGETHER = 64, 256  # rows that a thread looks at together: of a narrow net, whose arrays stay near, and a wide
-WIDE = 256  # width from which a net is wide
 
 
 class Space(NamedTuple):
@@ -51,14 +50,16 @@ class Looks(NamedTuple):
 
 
 class FusedKL:
-    """model : of the weights to use. kernels : of the chain, which may leave steps out"""
+    """model : of the weights to use. kernels : of the chain, which may leave steps out. rows : how many there will be in
+    a call, at most"""
 
     function = "fused_kl_numba.look"  # what takes long to compile
 
-    def __init__(self, model, kernels, threads: int | None = None):
+    def __init__(self, model, kernels, rows: int = TOGETHER, threads: int | None = None):
         self.params, self.kernels, self.time, D = model.params, kernels, kernels.chain.time, model.D
         self.plan, self.threads = mlp.make_plan(model.net, training=False), threads or crew.cores()
-        n, R = self.threads, TOGETHER if model.net.width > WIDE else NARROW
+        n, R = self.threads, TOGETHER if model.net.width > mlp.WIDE else NARROW
+        R = max(2, min(R, -(-rows // n)))
         self.space = Space(
             mlp.aligned(n, R * int(self.plan.slots[1])), mlp.aligned(n, self.plan.panels),
             np.zeros((n, R + 1), np.int64), np.zeros((n, kernels.work * R * D), np.float32),
@@ -73,7 +74,7 @@ class FusedKL:
         again = len(x0) if each else 1
         kl = np.empty(len(t) * again)
         looks = Looks(
-            np.ascontiguousarray(x0, self.space.x0.dtype), np.ascontiguousarray(t, np.int64), self.time,
+            np.require(x0, self.space.x0.dtype, ["C", "W"]), np.require(t, np.int64, ["C", "W"]), self.time,
             key.seed, key.stream, key.step, first_row, again, kl,
         )  # fmt: skip
         tasks = -(-len(kl) // self.space.t.shape[1])
@@ -84,9 +85,9 @@ class FusedKL:
         return kl
 
 
-def build(model, kernels) -> FusedKL | None:
+def build(model, kernels, rows: int = TOGETHER) -> FusedKL | None:
     """The fused KL of a model, or None where hooks_numba.can_fuse says no."""
-    return FusedKL(model, kernels) if family.can_fuse(model.net, kernels) else None
+    return FusedKL(model, kernels, rows) if family.can_fuse(model.net, kernels) else None
 
 
 @njit(nogil=True)

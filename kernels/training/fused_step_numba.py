@@ -29,9 +29,6 @@ from bdiff_np.kernels.training import hooks_numba as family
 from bdiff_np.kernels.training import input_numba
 
 u64 = np.uint64
-# width from which slices must be large for matrix products to run at full rate, and gradients are too large to have
-# several
-WIDE = 256
 ROWS = 32  # of a group of a narrow net at least
 MOST_GROUPS, GRADIENTS = 64, 1 << 24  # groups, and floats of all their gradients
 PIECE = 1 << 14  # parameters that AdamW takes together, about
@@ -59,9 +56,11 @@ class FusedSteps:
         self.plan, self.law, self.T, D, P = mlp.make_plan(net), kernels.law, kernels.chain.T, net.D, params.flat.size
         # Few rows a group leave matrix products below their rate; many groups are many gradients to write and to add.
         # Measured: RESULTS.md.
-        each = max(4 * ROWS, min(8 * ROWS, batch // 2)) if net.width > WIDE else max(ROWS, min(8 * ROWS, batch // 2))
+        each = (
+            max(4 * ROWS, min(8 * ROWS, batch // 2)) if net.width > mlp.WIDE else max(ROWS, min(8 * ROWS, batch // 2))
+        )
         groups, floats = max(1, batch // each), int(self.plan.slots[1])
-        self.keeps = net.width > WIDE and groups > 1 and batch * floats <= KEPT
+        self.keeps = net.width > mlp.WIDE and groups > 1 and batch * floats <= KEPT
         if not self.keeps:
             groups = min(groups, MOST_GROUPS, max(1, GRADIENTS // P))
         small = groups * P <= COPIED and not self.keeps

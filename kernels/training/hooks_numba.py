@@ -1,4 +1,4 @@
-"""The five compiled functions that a family fills into the fused step and the fused chain.
+"""The five compiled functions that a family fills into the fused step, the fused chain and the fused KL.
 
     fill(Law, read_rows=..., q_sample=..., kl_grad=..., may_change=..., p_sample=...)
 
@@ -19,11 +19,11 @@ from the address.
 
 from __future__ import annotations
 
-import numpy as np
 from numba import types
 from numba.extending import overload
 
 from bdiff_np.kernels.dense import product_numba
+from bdiff_np.kernels.mlp import mlp_numba
 
 
 def read_rows(law, x_t, out):
@@ -51,7 +51,7 @@ def p_sample(law, t, out, noise, work, x_t):
 def can_fuse(net, kernels) -> bool:
     """Whether the fused paths can take a network and a family's kernels: a perceptron in float32, a family that fills
     the hooks, and a product to call."""
-    return net.stages is not None and net.dtype == np.float32 and kernels.law is not None and product_numba.exists()
+    return mlp_numba.fits(net) and kernels.law is not None and product_numba.exists()
 
 
 def fill(Law, *, read_rows, q_sample, kl_grad, may_change, p_sample) -> None:
