@@ -59,8 +59,8 @@ def definition(m, x0, t, words) -> np.ndarray:
 
 @pytest.mark.parametrize("case", CASES)
 def test_kl_is_that_of_the_definition(case):
-    """A thousand rows at steps of the whole chain agree with float64, each to 1e-4 and 1e-5 of the largest; and a wrong row of
-    noise is seen."""
+    """A thousand rows at steps of the whole chain agree with float64, each to 1e-4 and 1e-5 of the largest; and a
+    wrong row of noise is seen."""
     m = model(**CASES[case])
     x0, t = rows(1000, m.D), rng.stratified_t(KEY, 1000, m.chain.T)
     found = fused_kl_numba.build(m, m.kernels())(x0, t, KEY, 70)

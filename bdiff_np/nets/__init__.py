@@ -25,14 +25,14 @@ class Stage(NamedTuple):
         y = s + (x W + b)                     of one that `adds`: it ends the residual block that the stage before it,
                                               which has a norm, began with the input s
 
-    norm : name of the LayerNorm before it. rate, index : of the dropout behind it, 0 for none, and the number of its
+    norm : name of the LayerNorm before it. rate, number : of the dropout behind it, 0 for none, and the number of its
         noise. adds : whether it ends a residual block
     """
 
     dense: Any  # layers.Dense
     norm: str | None = None
     rate: float = 0.0
-    index: int = 0
+    number: int = 0
     adds: bool = False
 
 

@@ -161,7 +161,7 @@ def _stages(layers) -> list[Stage]:
         elif type(layer) is LayerNorm:
             norm = layer.name
         elif type(layer) is Dropout:
-            stages[-1] = stages[-1]._replace(rate=layer.rate, index=layer.index)
+            stages[-1] = stages[-1]._replace(rate=layer.rate, number=layer.index)
         else:
             stages.append(Stage(layer, norm))
             norm = None

@@ -50,8 +50,7 @@ class Looks(NamedTuple):
 
 
 class FusedKL:
-    """model : of the weights to use. kernels : of the chain, which may leave steps out. rows : how many there will be in
-    a call, at most"""
+    """model : of the weights to use. kernels : of the chain, which may leave steps out. rows : of a call, at most"""
 
     function = "fused_kl_numba.look"  # what takes long to compile
 
