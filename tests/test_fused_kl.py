@@ -10,6 +10,7 @@ import tiny
 from bdiff_np import evaluate, rng
 from bdiff_np.data.bits import Bits
 from bdiff_np.diffusion import bernoulli
+from bdiff_np.kernels.bernoulli.bernoulli_numba import Law
 from bdiff_np.kernels.mlp import mlp_numba
 from bdiff_np.kernels.training import fused_kl_numba
 from bdiff_np.kernels.training.fused_kl_numba import FusedKL
@@ -42,6 +43,7 @@ CASES = {
     "pi-of-each-bit": {"pi": np.linspace(0.1, 0.9, 9)},
     "one-bit": {"D": 1},
     "17-bits": {"D": 17},
+    "cross-entropy": {"bce_weight": 3.0},  # is no part of the bound
 }
 
 
@@ -108,6 +110,20 @@ def test_bound_and_score_are_those_of_numpy(values, steps):
     assert found.standard_error_bits == pytest.approx(expected.standard_error_bits, rel=1e-4)
     scores = [evaluate.score(m, data, evaluations=40) for m in (one, other)]
     np.testing.assert_allclose(*scores, rtol=1e-5)
+
+
+def test_one_compiled_form_serves_all():
+    """Whatever network, chain, seed and form of the rows: nothing compiles a second time, for that would take seconds
+    without a word."""
+    for case in CASES.values():
+        m = model(**case)
+        evaluate.bound(m, Bits.from_array(rows(50, m.D)), evaluations=2000, seed=2**63 - 1)
+        evaluate.score(m, Bits.from_array(rows(5, m.D)), evaluations=np.int64(10))
+    m, x0 = model(), rows(20)
+    for form in (x0, np.asfortranarray(x0), np.repeat(x0, 2, axis=1)[:, ::2]):
+        FusedKL(m, m.kernels())(form, np.arange(1, 21, dtype=np.int32), KEY)
+    laws = [law.instance_class for _, _, law, *_ in fused_kl_numba.work_out.signatures]
+    assert laws.count(Law) == 1
 
 
 @pytest.mark.parametrize("values", [{"time": "bumps"}, {"dtype": np.float64}], ids=str)

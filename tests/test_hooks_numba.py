@@ -1,5 +1,5 @@
-"""The fused step and the fused chain know no family: filled by one of real numbers, with two outputs an element, they
-are its five lines."""
+"""The fused step, chain and KL know no family: filled by one of real numbers, with two outputs an element, they are its
+five lines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numba.core.caching import NullCache
 from numba.core.dispatcher import Dispatcher
 from test_fused_steps import distance, in_the_middle, snapshot
 
-from bdiff_np import diffusion, rng, sample
+from bdiff_np import diffusion, evaluate, rng, sample
 from bdiff_np import model as models
 from bdiff_np.kernels.shared.compiled_numba import njit
-from bdiff_np.kernels.training import fused_chain_numba, fused_step_numba, hooks_numba, input_numba
+from bdiff_np.kernels.training import fused_chain_numba, fused_kl_numba, fused_step_numba, hooks_numba, input_numba
 from bdiff_np.rng import Key
 from bdiff_np.train import Training
 
@@ -138,7 +138,7 @@ class Toy(diffusion.Family):
 def nothing_is_kept(monkeypatch):
     """What is compiled for the toy's law stays out of the cache on disk: who reads that would have to import this
     file."""
-    for module in (fused_step_numba, fused_chain_numba, input_numba):
+    for module in (fused_step_numba, fused_chain_numba, fused_kl_numba, input_numba):
         for function in vars(module).values():
             if isinstance(function, Dispatcher):
                 monkeypatch.setattr(function, "_cache", NullCache())
@@ -215,6 +215,19 @@ def element_that_is_not_asked_for_stays(model) -> None:
     fused_chain_numba.build(model, kernels, 300)(new, 5, 1, seed=4)
     changes = rng.words(Key(4, rng.P_NOISE, 5), 300, Numbers.D)[:, 0] < OFTEN
     assert ((new != x).all(axis=1) == changes).all() and (new == x).all(axis=1).sum() == (~changes).sum() > 100
+
+
+def test_the_fused_kl_is_that_of_the_operations(job):
+    """Each row's at a step of its own; and every row's at each step, with the noise of the step's number."""
+    key, x0, t = Key(4, rng.EVAL_NOISE, 2), Numbers(90).array, rng.stratified_t(Key(4, rng.EVAL_TIME, 2), 90, 7)
+    for values in CASES[:3]:
+        fused, operations = (evaluate._kl(m, m.kernels()) for m in (job(b, **values).model for b in ("numba", "numpy")))
+        assert isinstance(fused, fused_kl_numba.FusedKL) and not isinstance(operations, fused_kl_numba.FusedKL)
+        np.testing.assert_allclose(fused(x0, t, key, 5), operations(x0, t, key, 5), rtol=1e-5)
+        found = fused(x0, t[:3], key, 5, each=True).reshape(3, 90)
+        for k in (0, 44, 89):
+            expected = operations(np.repeat(x0[k : k + 1], 3, axis=0), t[:3], key, 5)
+            np.testing.assert_allclose(found[:, k], expected, rtol=1e-5)
 
 
 def test_without_a_law_nothing_is_fused(job):

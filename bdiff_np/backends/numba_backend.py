@@ -29,7 +29,7 @@ class Compiled(NamedTuple):
 WORK = {
     "training": Compiled("fused_step_numba.take", 0.6, 27.0),  # with the sampler and the bound, which it uses too
     "sampling": Compiled("fused_chain_numba.walk_back", 0.8, 7.0),
-    "evaluation": Compiled("fused_kl_numba.look", 0.6, 10.0),
+    "evaluation": Compiled("fused_kl_numba.work_out", 0.6, 10.0),
 }
 
 

@@ -73,9 +73,9 @@ def activate_backward(dy, tape, dbias) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def layer_norm(x, gain, shift) -> tuple[np.ndarray, tuple]:
-    y, unit, rate = np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), x.dtype)
-    dense.layer_norm(x, gain, shift, LAYER_NORM_EPS, (y, unit, rate))
-    return y, (unit, rate, gain)
+    y, unit, rstd = np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), x.dtype)
+    dense.layer_norm(x, gain, shift, LAYER_NORM_EPS, (y, unit, rstd))
+    return y, (unit, rstd, gain)
 
 
 def layer_norm_backward(dy, tape, dgain, dshift) -> np.ndarray:

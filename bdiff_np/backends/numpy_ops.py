@@ -151,18 +151,18 @@ _ACTIVATION = {"relu": _relu, "silu": _silu, "gelu": _gelu, "tanh": _tanh, "sigm
 def layer_norm(x: np.ndarray, gain: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, tuple]:
     """Each row to mean 0 and variance 1, times gain (H,), plus shift (H,)."""
     centred = x - x.mean(1, keepdims=True)
-    rate = 1 / np.sqrt((centred * centred).mean(1, keepdims=True) + LAYER_NORM_EPS)
-    unit = centred * rate
-    return unit * gain + shift, (unit, rate, gain)
+    rstd = 1 / np.sqrt((centred * centred).mean(1, keepdims=True) + LAYER_NORM_EPS)
+    unit = centred * rstd
+    return unit * gain + shift, (unit, rstd, gain)
 
 
 def layer_norm_backward(dy: np.ndarray, tape: tuple, dgain: np.ndarray, dshift: np.ndarray) -> np.ndarray:
     """Returns dx; the gradients of gain and shift go into `dgain` and `dshift`. Derivation, section 12."""
-    unit, rate, gain = tape
+    unit, rstd, gain = tape
     np.sum(dy * unit, axis=0, out=dgain)
     np.sum(dy, axis=0, out=dshift)
     dunit = dy * gain
-    return rate * (dunit - dunit.mean(1, keepdims=True) - unit * (dunit * unit).mean(1, keepdims=True))
+    return rstd * (dunit - dunit.mean(1, keepdims=True) - unit * (dunit * unit).mean(1, keepdims=True))
 
 
 def keep_mask(key: rng.Key, shape: tuple[int, int], rate: float, dtype) -> np.ndarray:

@@ -234,16 +234,16 @@ def column_sums(x, out):
 
 @njit
 def layer_norm(x, gain, shift, eps, out):
-    """y = gain * unit + shift, unit the rows of x at mean 0 and variance 1; rate (B, 1) is 1 over their deviation. out
-    : (y, unit, rate)"""
-    y, unit, rate = out
+    """y = gain * unit + shift, unit the rows of x at mean 0 and variance 1; rstd (B, 1) is 1 over their deviation. out
+    : (y, unit, rstd)"""
+    y, unit, rstd = out
     for r in range(x.shape[0]):
-        rate[r, 0] = norm_row(x[r], gain, shift, eps, (y[r], unit[r]))
+        rstd[r, 0] = norm_row(x[r], gain, shift, eps, (y[r], unit[r]))
 
 
 @njit(fastmath=SUMS, error_model="numpy")
 def norm_row(x, gain, shift, eps, out):
-    """One row of `layer_norm`; returns its rate."""
+    """One row of `layer_norm`; returns its rstd."""
     whole_vectors()
     y, unit = out
     one, H, mean, square = x.dtype.type(1), x.dtype.type(x.size), x.dtype.type(0), x.dtype.type(0)
@@ -252,24 +252,24 @@ def norm_row(x, gain, shift, eps, out):
     mean /= H
     for j in range(x.size):
         square += (x[j] - mean) * (x[j] - mean)
-    rate = one / np.sqrt(square / H + x.dtype.type(eps))
+    rstd = one / np.sqrt(square / H + x.dtype.type(eps))
     for j in range(x.size):
-        unit[j] = (x[j] - mean) * rate
+        unit[j] = (x[j] - mean) * rstd
     for j in range(x.size):
         y[j] = unit[j] * gain[j] + shift[j]
-    return rate
+    return rstd
 
 
 @njit
 def layer_norm_backward(dy, tape, out):
-    """tape : (unit, rate, gain). out : (dx, dgain, dshift), dx (B, H) and two sums over rows (H,)"""
-    unit, rate, gain = tape
+    """tape : (unit, rstd, gain). out : (dx, dgain, dshift), dx (B, H) and two sums over rows (H,)"""
+    unit, rstd, gain = tape
     dx, dgain, dshift = out
     dgain[:] = 0
     dshift[:] = 0
     for r in range(dy.shape[0]):
         norm_row_sums(dy[r], unit[r], dgain, dshift)
-        norm_row_backward(dy[r], unit[r], rate[r, 0], gain, dx[r])
+        norm_row_backward(dy[r], unit[r], rstd[r, 0], gain, dx[r])
 
 
 @njit(fastmath=FUSED)
@@ -283,7 +283,7 @@ def norm_row_sums(dy, unit, dgain, dshift):
 
 
 @njit(fastmath=SUMS, error_model="numpy")
-def norm_row_backward(dy, unit, rate, gain, dx):
+def norm_row_backward(dy, unit, rstd, gain, dx):
     """The gradient of a row of x."""
     whole_vectors()
     H, mean, along = dy.dtype.type(dy.size), dy.dtype.type(0), dy.dtype.type(0)
@@ -293,7 +293,7 @@ def norm_row_backward(dy, unit, rate, gain, dx):
     mean /= H
     along /= H
     for j in range(dy.size):
-        dx[j] = rate * (dy[j] * gain[j] - mean - unit[j] * along)
+        dx[j] = rstd * (dy[j] * gain[j] - mean - unit[j] * along)
 
 
 @njit

@@ -181,12 +181,12 @@ def _layer_norm(x, gain, shift, eps, y, moments):
     lane, side, H = cuda.threadIdx.x % WARP, cuda.threadIdx.x // WARP, x.shape[1]
     r, size = cuda.blockIdx.x * SIDE + side, x.dtype.type(x.shape[1])
     mean = _row_sum(room, x, r, x.dtype.type(0), False) / size
-    rate = x.dtype.type(1) / x.dtype.type(math.sqrt(_row_sum(room, x, r, mean, True) / size + eps))
+    rstd = x.dtype.type(1) / x.dtype.type(math.sqrt(_row_sum(room, x, r, mean, True) / size + eps))
     if r < x.shape[0]:
         for j in range(lane, H, WARP):
-            y[r, j] = (x[r, j] - mean) * rate * gain[j] + shift[j]
+            y[r, j] = (x[r, j] - mean) * rstd * gain[j] + shift[j]
         if lane == 0:
-            moments[r, 0], moments[r, 1] = mean, rate
+            moments[r, 0], moments[r, 1] = mean, rstd
 
 
 @cuda.jit(device=True)
@@ -221,17 +221,17 @@ def _layer_norm_backward(dy, x, gain, moments, dx):
     lane, side, H, size = cuda.threadIdx.x % WARP, cuda.threadIdx.x // WARP, x.shape[1], x.dtype.type(x.shape[1])
     r = cuda.blockIdx.x * SIDE + side
     there = r < x.shape[0]
-    mean, rate = (moments[r, 0], moments[r, 1]) if there else (x.dtype.type(0), x.dtype.type(0))
+    mean, rstd = (moments[r, 0], moments[r, 1]) if there else (x.dtype.type(0), x.dtype.type(0))
     total, along = x.dtype.type(0), x.dtype.type(0)
     if there:
         for j in range(lane, H, WARP):
             total += dy[r, j] * gain[j]
-            along += dy[r, j] * gain[j] * ((x[r, j] - mean) * rate)
+            along += dy[r, j] * gain[j] * ((x[r, j] - mean) * rstd)
     total = lane_sum(room, lane, side, total) / size
     along = lane_sum(room, lane, side, along) / size
     if there:
         for j in range(lane, H, WARP):
-            dx[r, j] = rate * (dy[r, j] * gain[j] - total - (x[r, j] - mean) * rate * along)
+            dx[r, j] = rstd * (dy[r, j] * gain[j] - total - (x[r, j] - mean) * rstd * along)
 
 
 @cuda.jit

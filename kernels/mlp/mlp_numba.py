@@ -8,7 +8,7 @@ lies behind the end of a row stays finite and unused.
 Rows of a batch are in the order of t (rng.stratified_t), so that in a large batch many that follow one another share
 it: a run. Scale and shift of the units are worked out once for each run.
 
-Residual blocks add to their stream in place: backward needs none of its states, only the rows as LayerNorm left them.
+Residual blocks add to their input in place: backward needs none of its states, only the rows as LayerNorm left them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LINE = 16  # floats of a cache line
 FAR = 256  # floats of a row from which an even number of lines would put all rows in the same few sets of the cache
 # columns of Plan.layers: every layer's; and those of LayerNorm, of a residual block's end and of dropout
 N_IN, N_OUT, CODE, W, F_, X, U, Y, SCALE, SHIFT, DZ = range(11)
-GAIN, STREAM, UNIT, RATE, DX, ADDS, INDEX, WORDS = range(11, 19)
+GAIN, RESIDUAL, UNIT, RSTD, DX, ADDS, INDEX, WORDS = range(11, 19)
 COLUMNS = WORDS + 1
 LAYER, KIND, FIRST, LAST, START, STOP = range(6)  # columns of Plan.tiles
 OF_WEIGHTS, OF_FILM, OF_NORM = range(3)  # their kinds
@@ -73,7 +73,7 @@ def make_plan(net, training: bool = True) -> Plan:
 
     first = net.stages[0].dense
     inputs, features = take(first.shapes[f"{first.name}/W"][0]), take(net.features.shape[1])
-    rows, tiles, widest, stream = [], [], 0, 0
+    rows, tiles, widest, residual = [], [], 0, 0
     for k, (layer, norm, rate, index, adds) in enumerate(net.stages):
         n_in, n_out = layer.shapes[f"{layer.name}/W"]
         widest = max(widest, n_in, n_out)
@@ -83,10 +83,10 @@ def make_plan(net, training: bool = True) -> Plan:
         )  # fmt: skip
         row[GAIN] = -1
         if norm:
-            row[[GAIN, STREAM]] = places[f"{norm}/gain"], inputs
-            row[[X, UNIT, DX, RATE]] = (*(take(n_in) for _ in range(3)), take(1))
+            row[[GAIN, RESIDUAL]] = places[f"{norm}/gain"], inputs
+            row[[X, UNIT, DX, RSTD]] = (*(take(n_in) for _ in range(3)), take(1))
         if adds:
-            row[Y] = stream
+            row[Y] = residual
         else:
             row[U] = take(n_out)
         if layer.film:
@@ -94,7 +94,7 @@ def make_plan(net, training: bool = True) -> Plan:
             row[[Y, SCALE, SHIFT]] = [take(n_out) for _ in range(3)]
         if rate and training:
             row[[INDEX, WORDS]] = index, take(4 * -(-n_out // 16))
-        inputs, stream = row[Y], row[Y] if adds or not norm else stream
+        inputs, residual = row[Y], row[Y] if adds or not norm else residual
         rows.append(row)
         for kind, height, width, at in (
             (OF_WEIGHTS, n_in + 1, n_out, row[W]), (OF_FILM, layer.film, 2 * n_out, row[F_]),
@@ -276,23 +276,23 @@ def forward(plan, params, buffer, runs, shared, panels, noise):
 
 @njit
 def _norm(plan, params, buffer, layer, B):
-    """The layer's input, from the stream."""
+    """The layer's input, from that of its residual block."""
     n = layer[N_IN]
-    stream, x = padded(plan, buffer, layer[STREAM], B, n), padded(plan, buffer, layer[X], B, n)
-    unit, rate = padded(plan, buffer, layer[UNIT], B, n), padded(plan, buffer, layer[RATE], B, 1)
+    residual, x = padded(plan, buffer, layer[RESIDUAL], B, n), padded(plan, buffer, layer[X], B, n)
+    unit, rstd = padded(plan, buffer, layer[UNIT], B, n), padded(plan, buffer, layer[RSTD], B, 1)
     gain, shift = weight(params, layer[GAIN], 2, n)
     for r in range(B):
-        rate[r, 0] = dense.norm_row(stream[r, :n], gain, shift, LAYER_NORM_EPS, (x[r, :n], unit[r, :n]))
+        rstd[r, 0] = dense.norm_row(residual[r, :n], gain, shift, LAYER_NORM_EPS, (x[r, :n], unit[r, :n]))
 
 
 @njit
-def _norm_backward(plan, params, buffer, layer, dstream):
-    """The gradient of the stream by way of the layer's input."""
-    B, n = dstream.shape[0], layer[N_IN]
+def _norm_backward(plan, params, buffer, layer, dresidual):
+    """The gradient of the block's input by way of the layer's."""
+    B, n = dresidual.shape[0], layer[N_IN]
     dx, unit = padded(plan, buffer, layer[DX], B, n), padded(plan, buffer, layer[UNIT], B, n)
-    rate, gain = padded(plan, buffer, layer[RATE], B, 1), weight(params, layer[GAIN], 1, n)[0]
+    rstd, gain = padded(plan, buffer, layer[RSTD], B, 1), weight(params, layer[GAIN], 1, n)[0]
     for r in range(B):
-        dense.norm_row_backward(dx[r, :n], unit[r, :n], rate[r, 0], gain, dstream[r, :n])
+        dense.norm_row_backward(dx[r, :n], unit[r, :n], rstd[r, 0], gain, dresidual[r, :n])
 
 
 @njit

@@ -33,6 +33,7 @@ from bdiff_np.kernels.shared.compiled_numba import njit
 
 APART = 16  # int64 between two numbers that different threads write: more than a cache line
 DONE, STOPPED = 0, APART  # entries of the counters
+MOST = 1 << 12  # threads of all crews, more than there are cores: a crew that lacks one would wait for ever
 PATIENCE = 2000  # looks at a counter before the core is offered to others
 
 
@@ -67,7 +68,7 @@ def run(threads: int, tasks: int, work, *arguments) -> None:
 
     others: list[Future] = []
     try:
-        others += [_pool(threads).submit(part, rank) for rank in range(1, threads)]
+        others += [_pool().submit(part, rank) for rank in range(1, threads)]
         part(0)
     finally:
         wait(others)
@@ -76,8 +77,9 @@ def run(threads: int, tasks: int, work, *arguments) -> None:
 
 
 @lru_cache(1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="bdiff")
+def _pool() -> ThreadPoolExecutor:
+    """Threads for every crew; one is made when none is idle."""
+    return ThreadPoolExecutor(MOST, thread_name_prefix="bdiff")
 
 
 if hasattr(os, "register_at_fork"):  # threads do not come along into a forked process

@@ -16,7 +16,7 @@ from bdiff_np.kernels.training import hooks_numba as family
 from bdiff_np.kernels.training import input_numba
 
 u64 = np.uint64
-NARROW, TOGETHER = 64, 256  # rows that a thread looks at together: of a narrow net, whose arrays stay near, and a wide
+NARROW, TOGETHER = 64, 256  # rows that a thread takes together: of a narrow net, whose arrays stay near, and a wide
 
 
 class Space(NamedTuple):
@@ -34,9 +34,9 @@ class Space(NamedTuple):
     words: np.ndarray  # (threads, R, 4 * blocks) uint32
 
 
-class Looks(NamedTuple):
-    """What is looked at: n rows, of which row i is rows[i % b] at t[i // again], with the noise of its number first_row
-    + i // again."""
+class Terms(NamedTuple):
+    """n terms of the bound, of which term i is the KL of rows[i % b] at t[i // again], with the noise of number
+    first_row + i // again."""
 
     rows: np.ndarray  # (b, D)
     t: np.ndarray  # (n / again,) int64
@@ -52,7 +52,7 @@ class Looks(NamedTuple):
 class FusedKL:
     """model : of the weights to use. kernels : of the chain, which may leave steps out. rows : of a call, at most"""
 
-    function = "fused_kl_numba.look"  # what takes long to compile
+    function = "fused_kl_numba.work_out"  # what takes long to compile
 
     def __init__(self, model, kernels, rows: int = TOGETHER, threads: int | None = None):
         self.params, self.kernels, self.time, D = model.params, kernels, kernels.chain.time, model.D
@@ -72,7 +72,7 @@ class FusedKL:
         rows with the noise of t's number. first_row : number of the first row's noise, or that of the first t"""
         again = len(x0) if each else 1
         kl = np.empty(len(t) * again)
-        looks = Looks(
+        terms = Terms(
             np.require(x0, self.space.x0.dtype, ["C", "W"]), np.require(t, np.int64, ["C", "W"]), self.time,
             key.seed, key.stream, key.step, first_row, again, kl,
         )  # fmt: skip
@@ -80,7 +80,7 @@ class FusedKL:
         if tasks:
             with blas_numba.one_thread():
                 threads = min(self.threads, tasks)
-                crew.run(threads, tasks, look, self.plan, self.kernels.law, self.params.flat, self.space, looks)
+                crew.run(threads, tasks, work_out, self.plan, self.kernels.law, self.params.flat, self.space, terms)
         return kl
 
 
@@ -90,45 +90,45 @@ def build(model, kernels, rows: int = TOGETHER) -> FusedKL | None:
 
 
 @njit(nogil=True)
-def look(own, plan, law, params, space, looks):
+def work_out(own, plan, law, params, space, terms):
     """One thread's part; `own` is its crew_numba.Crew."""
     tasks, together = own.claims.size // crew.APART, space.t.shape[1]
     for i in range(tasks):
         task = (i + crew.first(own, tasks)) % tasks
         if not crew.taken(own, task, 0):
-            _slice(plan, law, params, space, looks, (own.rank, task * together))
+            _slice(plan, law, params, space, terms, (own.rank, task * together))
 
 
 @njit(inline="always", error_model="numpy")  # it has one caller
-def _slice(plan, law, params, space, looks, where):
+def _slice(plan, law, params, space, terms, where):
     """The rows from lo on, as many as there is room for."""
     rank, lo = where
-    B = min(space.t.shape[1], looks.kl.size - lo)
+    B = min(space.t.shape[1], terms.kl.size - lo)
     x0, x_t, t, time = space.x0[rank, :B], space.x_t[rank, :B], space.t[rank, :B], space.time[rank, :B]
     row, words, buffer, panels = space.row[rank, :B], space.words[rank, :B], space.buffer[rank], space.panels[rank]
-    address = u64(looks.seed), u64(looks.stream), u64(looks.step)
+    address = u64(terms.seed), u64(terms.stream), u64(terms.step)
     for r in range(B):
-        t[r] = looks.t[(lo + r) // looks.again]
-        time[r] = looks.time[t[r]]
-        mlp.copy(looks.rows[(lo + r) % looks.rows.shape[0]], x0[r])
-    _words(address, looks, lo, words, row)
+        t[r] = terms.t[(lo + r) // terms.again]
+        time[r] = terms.time[t[r]]
+        mlp.copy(terms.rows[(lo + r) % terms.rows.shape[0]], x0[r])
+    _words(address, terms, lo, words, row)
     family.q_sample(law, t, Noise(words, row, *address), x0, x_t)
     runs = space.runs[rank, : mlp.find_runs(time, space.runs[rank]) + 1]
     input_numba.read(plan, law, x_t, time, runs, buffer)
     mlp.forward(plan, params, buffer, runs, buffer[:0], panels, None)
     out, dout = mlp.outputs(plan, buffer, mlp.U, B), mlp.outputs(plan, buffer, mlp.DZ, B)
-    family.kl_grad(law, t, out, x0, x_t, space.work[rank], dout, looks.kl[lo : lo + B])
+    family.kl_grad(law, t, out, x0, x_t, space.work[rank], dout, terms.kl[lo : lo + B])
 
 
 @njit(inline="always")
-def _words(address, looks, lo, words, row):
+def _words(address, terms, lo, words, row):
     """The rows' noise: drawn in one go, or once for all rows that share it."""
-    first = looks.first_row
-    if looks.again == 1:
+    first = terms.first_row
+    if terms.again == 1:
         philox_numba.fill_rows(*address, first + lo, words, row)
         return
     for r in range(row.size):
-        number = first + (lo + r) // looks.again
+        number = first + (lo + r) // terms.again
         if r > 0 and row[r - 1] == number:
             mlp.copy(words[r - 1], words[r])
             row[r] = number
