@@ -302,7 +302,11 @@ def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, know
     help="Look at steps of the chain until the standard error is at most this.  "
     "[default: 0.02, or 0.05 % of the bound if that is more]",
 )
-@click.option("--evaluations", type=click.IntRange(1), help="Look at so many steps of the chain instead.")
+@click.option(
+    "--evaluations",
+    type=click.IntRange(1),
+    help="Look at about so many steps of the chain instead: equally many in each of 32 groups.",
+)
 @_seed()
 @_json
 @_backend

@@ -27,6 +27,10 @@ ELEMENTS, LEAST = 1 << 27, 1 << 12  # of all the examples that are looked at una
 GROUPS = 32  # independent estimates, whose spread gives the standard error
 
 
+class NotFinite(InputError):
+    """A bound that is no finite number."""
+
+
 @dataclass(frozen=True)
 class Bound:
     """What `evaluate` says of N rows. The bound is an upper bound on -log p(row), averaged over the rows."""
@@ -74,7 +78,7 @@ def bound(
     steps : evaluate a chain with fewer steps, as `sample` would draw from it
     evaluations : steps of the chain to look at, about; EVALUATIONS unless a tolerance is given. From GROUPS a row on,
         each group looks at every row equally often; with fewer it looks at a part of the rows, and the standard error
-        is then that of a sample of rows
+        is then that of a sample of rows. Each group looks at equally many
     tolerance : in place of a number of evaluations: look at more and more, in rounds that double and have random
         numbers of their own, until the standard error is at most so many bits, or `relative` times the bound if that
         is more; MOST evaluations are the end. Rounds are weighted by their sizes, which chance has no say in: for each
@@ -85,6 +89,8 @@ def bound(
         will be in all, as it looks
     groups : independent estimates of a round. exact : what `exact_terms` gave for these rows, which knows nothing of
         the weights
+
+    Raises InputError for options that contradict one another, and NotFinite for weights whose KL float32 does not hold.
     """
     check_width(model, rows)
     if kind not in model.family.bounds:
@@ -106,6 +112,11 @@ def bound(
 
         nats, error, looked = _until(enough, estimator, progress)
     nats += exact["added"]
+    if not np.isfinite(nats):
+        raise NotFinite(
+            "the bound is not a finite number: the network's outputs are too large for float32; take an earlier "
+            "checkpoint, or train with a lower training.lr"
+        )
     low = None if population is None else model.family.floor(chain, population, kind, seed)
     return Bound(
         bits_per_sequence=nats / LN2,

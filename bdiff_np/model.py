@@ -288,6 +288,8 @@ class Model:
 
         data = self.kind.from_array(rows).in_form(self.form, "rows")
         refuse_missing(self.family, data)
+        if data.understood:
+            print(f"rows: {data.understood}", file=sys.stderr)
         evaluations = whole("evaluations", evaluations, 1)
         model = self._suited(lambda model: auto.for_evaluation(model, evaluations * len(data)))
         return evaluate.score(model, data, seed=seed_of(seed), evaluations=evaluations)

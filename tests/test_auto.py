@@ -144,6 +144,17 @@ def test_without_numba(monkeypatch, work):
     assert work() == auto.Choice("numpy", "Numba is not installed; no GPU")
 
 
+@pytest.mark.parametrize("asked", ["0", "-1", "abc", "", "4097", "2.0"])
+def test_threads_that_cannot_be(tmp_path, monkeypatch, asked):
+    """Numba is not loaded with them: NumPy does it, and says why; who asks for Numba gets one sentence."""
+    monkeypatch.setenv("NUMBA_NUM_THREADS", asked)
+    assert LARGE[1]() == auto.Choice("numpy", f"NUMBA_NUM_THREADS is {asked!r}; no GPU")
+    call = [sys.executable, ROOT / "cli.py", "train", make_run(tmp_path / "run"), "--backend", "numba"]
+    done = subprocess.run(call, capture_output=True, text=True)
+    sentence = f"--backend numba: NUMBA_NUM_THREADS is {asked!r}; set a whole number from 1 to 4096, or unset it\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", sentence)
+
+
 @pytest.mark.parametrize("values", [{"residual": True}, {"dropout": 0.1}], ids=str)
 def test_residual_and_dropout_nets_go_to_numba(there, values):
     """Where no GPU takes them whole."""
@@ -609,7 +620,8 @@ def test_a_named_back_end_is_taken(half, begun, named):
     folder = half(begun)
     assert plan(folder, "--resume", "--backend", named) == named
     assert checkpoint.read(rundir.resolve(folder).checkpoint)[1]["backend"] == named
-    assert plan(folder, "--resume", "--backend", "auto").startswith(f"{named} ")
+    more = "--set", "training.epochs=7"
+    assert plan(folder, "--resume", "--backend", "auto", *more).startswith(f"{named} ")
 
 
 def test_resume_without_the_back_end_it_was_begun_on(half, monkeypatch):
@@ -699,7 +711,7 @@ def test_numpy_alone(monkeypatch):
         monkeypatch.delattr(f"bdiff_np.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(
-        InputError, match=r"--backend numba: Numba cannot be imported .*pip install numba, or take --backend numpy"
+        InputError, match="--backend numba: Numba is not installed; pip install numba, or take --backend numpy"
     ):
         models.load_ops("numba")
     assert models.load_ops("numpy") is numpy_ops

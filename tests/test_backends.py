@@ -155,6 +155,9 @@ def test_norm(ops, dtype):
         assert number(ops, ops.norm(ops.asarray(flat))) == pytest.approx(
             math.sqrt(wide @ wide), rel=2e-6 if dtype == np.float32 else 1e-13
         )
+    with np.errstate(over="ignore"):
+        long = number(ops, ops.norm(ops.asarray(np.array([3e20, 4e20], dtype))))  # float32 does not hold its square
+    assert math.isinf(long) if dtype == np.float32 else long == 5e20
 
 
 @dtypes

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny import build
+from tiny import TRAIN, build, invoke
+from tiny import model as tiny_model
 
 from bdiff_np import config as configuration
 from bdiff_np import evaluate, sample
@@ -525,3 +526,17 @@ def test_walk_ends_in_the_drawn_rows():
     assert times[0] == 7 and times[-1] == 0 and np.all(np.diff(times) < 0) and seen.shape == (len(times), 50, 6)
     np.testing.assert_array_equal(seen[-1], sample.draw(model, 50, seed=4))
     np.testing.assert_array_equal(sample.draw(model, 50, seed=4, batch=8), seen[-1])
+
+
+def test_a_bound_that_is_no_number_is_refused(tmp_path):
+    """Weights that are finite, and outputs that are not: one sentence, and no Infinity in JSON."""
+    spoilt = tiny_model()
+    spoilt.params.flat[:] = 1e30
+    spoilt.save(tmp_path / "spoilt.safetensors")
+    rows = tmp_path / "rows.txt"
+    TRAIN.write(rows)
+    for options in (), ("--json",):
+        with np.errstate(all="ignore"):
+            found = invoke("evaluate", tmp_path / "spoilt.safetensors", "--data", rows, *options)
+        assert found.exit_code == 2 and found.stdout == ""
+        assert found.stderr.splitlines()[-1].startswith("the bound is not a finite number: the network's outputs are")

@@ -129,9 +129,9 @@ ONE_FAULT = {
         "2:16: training.clip_thresh: must be a number, above 0 and at most 1e+30, or null (got 0)"
     ),
     "training:\n  seed: -1\n": "2:9: training.seed: must be a whole number, at least 0 and at most "
-    "9223372036854775807 (got -1)",
+    "9223372036854775806 (got -1)",
     f"training:\n  seed: {2**63}\n": "2:9: training.seed: must be a whole number, at least 0 and at most "
-    "9223372036854775807"
+    "9223372036854775806"
     " (got 9223372036854775808)",
     "training:\n  sample_steps: 0\n": (
         "2:17: training.sample_steps: must be a whole number, at least 1 and at most 2147483647, or null (got 0)"
@@ -180,6 +180,8 @@ ONE_FAULT = {
     "- model\n": '1:1: must hold the sections model, training, data (got ["model"])',
     "\n text\n": '2:2: must hold the sections model, training, data (got "text")',
     # two fields that do not go together
+    "model:\n  residual: true\n  hidden: [1, 1]\n": "3:11: model.hidden: LayerNorm makes 0 of a single unit; take 2 or "
+    "more with residual: true",
     "model:\n  residual: true\n  hidden: [50, 60]\n": "3:11: model.hidden: widths must all be equal with residual: "
     "true (got [50, 60])",
     "model:\n  predict: x_prev\ntraining:\n  bce_weight: .1\n": "4:15: training.bce_weight: must be 0 with "
@@ -365,7 +367,7 @@ CONFIGS = st.builds(
         Training,
         lr=st.sampled_from([1e-3, 1e5, 1e16, 5e-324, 1e30, 1]) | st.floats(0, 1e30, exclude_min=True),
         clip_thresh=st.none() | st.floats(0, 1e30, exclude_min=True),
-        seed=st.integers(0, 2**63 - 1),
+        seed=st.integers(0, 2**63 - 2),
         sample_steps=st.none() | COUNT,
         select=st.just("best"),
         patience=st.none() | COUNT,

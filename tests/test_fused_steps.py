@@ -16,6 +16,7 @@ from tiny import HEARTBEATS, NET, build, definition, settings
 
 from bdiff_np import evaluate, rng
 from bdiff_np.data.bits import Bits
+from bdiff_np.data.generators import make_rule
 from bdiff_np.kernels.bernoulli.bernoulli_numba import Law
 from bdiff_np.kernels.training.fused_step_numba import FusedSteps, take
 from bdiff_np.optim.adamw import Diverged
@@ -122,7 +123,7 @@ CASES = {
     "wide-residual-dropout": {"hidden": (300, 300), "residual": True, "dropout": 0.3, "batch_size": 270},
     "residual-dropout-long-chain": {"hidden": (50, 50), "residual": True, "dropout": 0.3, "T": 1000},
     "no-average": {"ema": 0.0, "lr_schedule": "constant"},
-    "largest-seed": {"seed": 2**63 - 1},
+    "largest-seed": {"seed": 2**63 - 2},
 }
 WHOLE = 12  # steps: several passes, calls and logged losses
 
@@ -281,7 +282,7 @@ def test_restored_training_goes_on_exactly():
 def test_seeds_give_other_trainings():
     """Another seed gives other noise, also from the same weights: the losses of the first steps are all different."""
     losses = []
-    for seed in (0, 1, 2**63 - 2, 2**63 - 1):
+    for seed in (0, 1, 2**63 - 3, 2**63 - 2):
         job = in_the_middle(training(seed=seed))
         losses += job.advance(8)
     assert len(set(losses)) == len(losses) == 16
@@ -313,7 +314,7 @@ def test_a_forked_process_goes_on():
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 12345, 2**63 - 1])
+@pytest.mark.parametrize("seed", [0, 12345, 2**63 - 2])
 @pytest.mark.parametrize("N", [1, 2, 3, 4, 5, 7, 8, 300])
 def test_orders_are_the_permutations(N, seed):
     """The rows' order in each pass is rng.permutation's, from any pass on."""
@@ -457,6 +458,18 @@ def test_spoilt_weights_stop_before_their_step(threads, place, value):
     job.model.params.flat[place] = right
     assert job.advance(7) == twin.advance(7)
     same(job, twin)
+
+
+@pytest.mark.parametrize("hidden, step", [((8,), 19), ((16, 16, 16), 10), ((300, 300), 10)])
+def test_a_gradient_that_float32_cannot_measure_is_one_everywhere(hidden, step):
+    """Of float64 sums of squares its length is a number for a while yet: all back ends stop at the same step."""
+    diverging = {"lr": 1e8, "warmup_steps": 0, "lr_schedule": "constant", "clip_thresh": None, "activation": "relu"}
+    rows = Bits.from_array(make_rule("heartbeat", period=5).rows(20))
+    for backend in "numpy", "numba":
+        values = settings(hidden=hidden, batch_size=64, **diverging)
+        job = Training(build(values, 20, np.asarray(0.5), backend=backend), rows)
+        with np.errstate(all="ignore"), pytest.raises(Diverged, match=f"^the gradient of step {step} is not a number$"):
+            job.advance(5), job.advance(40)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -205,6 +205,14 @@ def test_auto_takes_the_back_end_that_suits_each_call(model, tmp_path, monkeypat
     assert asked == [7] and capsys.readouterr().err == ""
 
 
+def test_score_says_what_it_understood(model, capsys):
+    """Rows of -1 alone, which `known` would take for what is to be drawn, are rows of 0."""
+    low, zero = -np.ones((1, model.D), int), np.zeros((1, model.D), int)
+    bits = model.score(low, seed=0)
+    assert capsys.readouterr().err == "rows: 1 = 1, -1 = 0\n"
+    assert (bits == model.score(zero, seed=0)).all() and capsys.readouterr().err == ""
+
+
 def test_held_out_rows_are_said(capsys):
     """Of 600 rows or more, in a line; not where they are given, nor of fewer."""
     many = np.repeat(X, 12, axis=0)[:700]

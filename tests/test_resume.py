@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,10 +17,11 @@ import numpy as np
 import pytest
 from tiny import NET, TRAIN, invoke, make_run, newest
 
-from bdiff_np import evaluate, sample
+from bdiff_np import config, evaluate, sample
 from bdiff_np.data import bits as data
 from bdiff_np.model import Model
-from bdiff_np.runfolder import checkpoint, conclude, rundir, saving
+from bdiff_np.runfolder import checkpoint, conclude, opening, rundir, saving
+from bdiff_np.runfolder.stopping import Stopped
 from bdiff_np.show import pictures
 from bdiff_np.train import Training
 
@@ -503,6 +505,32 @@ def test_nan_stops_with_the_cause(tmp_path, undisturbed, limit, good):
     assert meta["step"] == 20 and all(np.isfinite(a).all() for a in tensors.values())
     assert all(tensors[name].tobytes() == others[name].tobytes() for name in tensors)
     assert Model.load(folder).sample(3).shape == (3, 8)
+
+
+@pytest.mark.parametrize("what", ["loss", "bound"])
+def test_weights_of_no_use_are_not_saved(tmp_path, monkeypatch, what):
+    """With a loss or a bound that is no finite number they are none to go on from, though each of them is finite: the
+    checkpoint before them is the last good one, and epochs since are not saved with them."""
+    bound, advance = evaluate.bound, Training.advance
+
+    def no_bound(model, rows, **options):
+        if job.epoch == 4:
+            model.params.flat[:] = 1e30
+        return bound(model, rows, **options)
+
+    def no_loss(self, count):
+        losses = advance(self, count)
+        return [math.inf] * len(losses) if self.optimizer.taken > 45 else losses
+
+    monkeypatch.setattr(*((evaluate, "bound", no_bound) if what == "bound" else (Training, "advance", no_loss)))
+    folder = make_run(tmp_path / "run", save_every_n_epochs=3)
+    job = opening.prepare(folder, config.load(folder / "config.yaml"), backend="numpy")
+    saving.begin(job)
+    of = {"loss": "the loss is", "bound": "the bound of the held-out rows is"}[what]
+    with pytest.raises(Stopped, match=f"^training stopped in epoch 5: {of} not a finite number after step (46|50) "):
+        job.train()
+    job.release()
+    assert list(rundir.checkpoints(newest(folder))) == [3]
 
 
 def test_nan_keeps_the_epochs_since_the_last_checkpoint(tmp_path, undisturbed):

@@ -220,7 +220,7 @@ def test_the_same_functions(monkeypatch, values):
     )  # fmt: skip
     own = called(lambda: (run.training.advance(5), run.looking.look(run.watch)))
     small = called(lambda: set_up.work(**set_up._small("numba", run.training)))
-    assert {work.__name__ for work, _ in own} == {"take", "walk_back", "look", "_argsort"}
+    assert {work.__name__ for work, _ in own} == {"take", "walk_back", "work_out", "_argsort"}
     for each in own:
         assert each in small
 

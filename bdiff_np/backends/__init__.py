@@ -86,7 +86,8 @@ class Ops(Protocol):
 
     # optimiser
     def norm(self, flat, halted=None) -> Any:
-        """Euclidean length of a flat buffer. halted : (1,) int32, set where it is not finite; then nan comes back."""
+        """Euclidean length of a flat buffer; not finite where its square is beyond the buffer's dtype. halted : (1,)
+        int32, set where it is not finite; then nan comes back."""
 
     def adamw(self, params, grads, m, v, ema, decayed, norm, *, clip, **numbers) -> None:
         """One AdamW step and the average of the weights, in place on flat buffers; nothing where `norm` is not finite.

@@ -7,12 +7,15 @@ another process compiles, for the compiler would hold the interpreter's lock, an
 
 from __future__ import annotations
 
+import os
+import re
 from importlib import import_module
 from importlib.util import find_spec
 from typing import NamedTuple
 
 from bdiff_np.backends import Backend, Estimate, Work
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, Unavailable, short
+from bdiff_np.kernels.shared.compiled import MOST_THREADS
 
 NUMPY = "numpy"  # the back end that trains while the kernels are compiled
 LOAD = 1.0  # seconds, of kernels that have been compiled before
@@ -39,9 +42,18 @@ class Numba(Backend):
     name, order = "numba", 1
     packages = {"Numba": ("numba",), "llvmlite": ("llvmlite",)}
 
-    def propose(self, work: Work, best: Estimate) -> Estimate:
+    def fault(self) -> Unavailable | None:
         if find_spec("numba") is None:
-            return best._replace(reason="Numba is not installed")
+            return Unavailable(self.name, "Numba is not installed", "pip install numba, or take --backend numpy")
+        asked = os.environ.get("NUMBA_NUM_THREADS", "1").strip()
+        if not re.fullmatch("[0-9]{1,9}", asked) or not 1 <= int(asked) <= MOST_THREADS:
+            fix = f"set a whole number from 1 to {MOST_THREADS}, or unset it"
+            return Unavailable(self.name, f"NUMBA_NUM_THREADS is {short(repr(asked), 40)}", fix)
+        return None
+
+    def propose(self, work: Work, best: Estimate) -> Estimate:
+        if (missing := self.fault()) is not None:
+            return best._replace(reason=missing.reason)
         from bdiff_np.kernels.shared.compiled import cache_folder, is_compiled
 
         function, saved, to_compile = WORK[work.kind]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from bdiff_np.backends import numpy_ops
+from bdiff_np.backends.numba_backend import BACKEND
 from bdiff_np.backends.numpy_ops import (
     allow_tf32,
     asarray,
@@ -26,15 +27,17 @@ from bdiff_np.backends.numpy_ops import (
 from bdiff_np.errors import Unavailable
 from bdiff_np.kernels.dense.dense_codes import CODES, LAYER_NORM_EPS, Rates, drop_threshold, rates
 
+if (fault := BACKEND.fault()) is not None:
+    raise fault
 try:
     from numba import config
 
     from bdiff_np.kernels.dense import dense_numba as dense
     from bdiff_np.kernels.shared import philox_numba
-except ImportError as fault:
+except ImportError as reason:
     raise Unavailable(
-        "numba", f"Numba cannot be imported ({fault})", "pip install numba, or take --backend numpy"
-    ) from fault
+        "numba", f"Numba cannot be imported ({reason})", "pip install numba, or take --backend numpy"
+    ) from reason
 
 if config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise Unavailable("numba", "NUMBA_DISABLE_JIT is set, and nothing is compiled", "unset it, or take --backend numpy")
@@ -91,7 +94,9 @@ def keep_mask(key, shape, rate, dtype) -> np.ndarray:
 
 
 def norm(flat, halted=None) -> float:
-    return numpy_ops.finite_or_halted(float(dense.square_sum(flat) ** 0.5), halted)
+    square = dense.square_sum(flat)
+    length = square**0.5 if square <= float(np.finfo(flat.dtype).max) else float("inf")
+    return numpy_ops.finite_or_halted(length, halted)
 
 
 def adamw(params, grads, m, v, ema, decayed, norm, *, clip, scale, **numbers) -> None:

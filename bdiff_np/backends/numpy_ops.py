@@ -172,7 +172,8 @@ def keep_mask(key: rng.Key, shape: tuple[int, int], rate: float, dtype) -> np.nd
 
 
 def norm(flat: np.ndarray, halted: np.ndarray | None = None):
-    """Euclidean length of a flat buffer: a number of Python, or on a device an array (1,).
+    """Euclidean length of a flat buffer: a number of Python, or on a device an array (1,); not finite where its square
+    is beyond the buffer's dtype.
 
     halted : (1,) int32. Set where the length is not finite; once set, the length is nan.
     """

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from bdiff_np import rng
+from bdiff_np.errors import SEEDS
 from bdiff_np.settings import MOST, Count, Disagreements, Name, Settings
 
 # Settings that --resume may change: what was computed before does not rest on them.
@@ -38,7 +39,7 @@ class TrainingSettings(Settings):
     """Optimiser steps per epoch; null: ceil(rows / batch_size) * ceil(T / num_sample_steps), 1000 at most."""
     tf32: bool = False
     """Whether a GPU may multiply with a 10-bit mantissa (TF32) in nets wider than 128: faster, less exact."""
-    seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    seed: int = Field(default=0, ge=0, le=SEEDS - 1)
     """Seed of all random words."""
     save_every_n_epochs: Count = 10
     """Epochs between checkpoints."""

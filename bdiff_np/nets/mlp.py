@@ -50,6 +50,9 @@ class MLPSettings(Settings):
                 (("model", "hidden"), ("model", "residual")),
                 f"widths must all be equal with residual: true (got {list(model.hidden)})",
             )
+        elif model.residual and model.hidden[0] == 1:
+            reason = "LayerNorm makes 0 of a single unit; take 2 or more with residual: true"
+            yield (("model", "hidden"), ("model", "residual")), reason
 
 
 class MLP(Net):

@@ -34,7 +34,12 @@ class AdamWSettings(Settings):
 
 
 class Diverged(ArithmeticError):
-    """The gradient is not a number: the step was not taken, and the weights are those of the step before."""
+    """A training whose numbers are none. spoilt : whether the weights are of no use; else the step was not taken, and
+    they are those of the step before"""
+
+    def __init__(self, message: str, spoilt: bool = False):
+        super().__init__(message)
+        self.spoilt = spoilt
 
 
 class AdamW:

@@ -240,9 +240,12 @@ class Run:
                 losses = training.advance(count)
                 seconds = time.perf_counter() - before
                 self.seconds += seconds
-                for loss in losses:
+                for loss in losses:  # one by one, so that the sum does not depend on the calls
                     self.loss_sum += loss
                     self.loss_count += 1
+                if not math.isfinite(self.loss_sum):
+                    reason = f"the loss is not a finite number after step {training.optimizer.taken}"
+                    raise Diverged(reason, spoilt=True)
                 bar.update(count)
                 if self.loss_count and training.optimizer.taken % 64 < count:
                     loss = self.loss_sum / self.loss_count / evaluate.LN2
@@ -264,6 +267,9 @@ class Run:
                 figures, examples = self.looking.look(self.watch)
             except Asked:
                 return False
+            except evaluate.NotFinite:
+                reason = f"the bound of the held-out rows is not a finite number after step {optimizer.taken}"
+                raise Diverged(reason, spoilt=True) from None
         self.history.add(
             {
                 **figures, "epoch": self.epoch + 1, "step": optimizer.taken, "seconds": round(self.seconds, 3),

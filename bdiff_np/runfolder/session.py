@@ -31,12 +31,12 @@ def train(
     job = None
     try:
         job = _resume(folder, sets, backend, say) if resume else _prepare(folder, sets, backend)
-        say(report.plan(job), err=True)
         done = conclude.concluded(job) if resume else None
         if done is not None:
             say(report.finished(job), err=True)
             say(report.conclusion(job, done))
             return 0
+        say(report.plan(job), err=True)
         return _run(job, watch, resume, say)
     except BaseException as fault:
         if not watch.caused(fault):
@@ -72,12 +72,14 @@ def _run(job: Run, watch: Watch, resume: bool, say) -> int:
     except Stopped as fault:
         say(str(fault), err=True)
         return 1
-    for line in (report.ending(job, ending), report.early_stop(job), report.overfitting(job)):
+    for line in (report.ending(job, ending), report.early_stop(job)):
         if line:
             say(line, err=True)
-    results = report.conclusion(job, conclude.conclude(job))
+    results = conclude.conclude(job)
+    if line := report.overfitting(job, results["bounds"]):
+        say(line, err=True)
     try:
-        say(results)
+        say(report.conclusion(job, results))
     except (OutputFault, SystemExit):
         if watch.number is None:  # else the terminal is gone, as SIGHUP tells
             raise

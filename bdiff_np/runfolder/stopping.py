@@ -14,7 +14,10 @@ from bdiff_np.runfolder import rundir, saving
 if TYPE_CHECKING:
     from bdiff_np.runfolder.run import Run
 
-GENTLER = "Start anew with a lower training.lr, a longer training.warmup_steps or a smaller training.clip_thresh"
+GENTLER = (
+    "Start anew with a lower training.lr, a longer training.warmup_steps, a smaller training.clip_thresh or less "
+    "training.weight_decay"
+)
 
 
 class Stopped(RuntimeError):
@@ -22,8 +25,9 @@ class Stopped(RuntimeError):
 
 
 def diverged(run: Run, fault: Diverged) -> Stopped:
-    """What to raise when numbers are none. Whole epochs since the last checkpoint are saved, as of the step before."""
-    if run.epoch > max(rundir.checkpoints(run.results), default=0):
+    """What to raise when numbers are none. Whole epochs since the last checkpoint are saved, as of the step before, if
+    that is what the weights are of."""
+    if not fault.spoilt and run.epoch > max(rundir.checkpoints(run.results), default=0):
         with suppress(Diverged, InputError):  # not finite either, or a disk that is full: told is why it stops
             saving.save(run, run.epoch + 1)
     saving.discard(run)

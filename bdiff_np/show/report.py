@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from bdiff_np import evaluate
@@ -56,10 +57,14 @@ def ending(job: Run, how: str) -> str:
     steps = job.training.optimizer.taken
     rate = steps / job.seconds if job.seconds else 0.0
     text = (
-        f"{how} after {job.epoch} epochs, {steps} steps in {job.seconds:.1f} s ({rate:.0f} steps/s), "
-        f"{job.wall_seconds:.1f} s in all"
+        f"{how} after {job.epoch} epochs, {steps} steps in {_seconds(job.seconds)} s ({rate:.0f} steps/s), "
+        f"{_seconds(job.wall_seconds)} s in all"
     )
     return text + (f"; go on with: python cli.py train {job.folder} --resume" if how == "interrupted" else "")
+
+
+def _seconds(time: float) -> str:
+    return f"{time:.1f}" if time >= 1 else f"{time:.2g}"
 
 
 def finished(job: Run) -> str:
@@ -82,8 +87,10 @@ def early_stop(job: Run) -> str:
     )
 
 
-def overfitting(job: Run) -> str:
-    """What the held-out rows say against the model, in a sentence; empty where they say nothing."""
+def overfitting(job: Run, bounds: Mapping[str, Mapping]) -> str:
+    """What the held-out rows say against the model, in a sentence; empty where they say nothing. bounds : of
+    results.json; those of the history are of fewer evaluations, the same for all epochs, and to be compared with one
+    another alone"""
     if not job.choice.speaking or job.history.best is None:
         return ""
     least, epoch = job.history.best
@@ -92,19 +99,19 @@ def overfitting(job: Run) -> str:
     )
     help = "more rows, dropout or a smaller network help"
     name, nats = job.family.baseline(job.train_rows) or ("", math.inf)
-    simple = nats / evaluate.LN2
-    if math.isfinite(simple) and least - simple > choice.NOTEWORTHY * abs(simple):
-        learned = choice.risen(job.history) or job.history.columns["loss_bits"][-1] < least
+    simple, held_out = nats / evaluate.LN2, bounds["val"]["bits_per_sequence"]
+    if math.isfinite(simple) and held_out - simple > choice.NOTEWORTHY * abs(simple):
+        learned = min(job.history.columns["loss_bits"]) < simple
         return (
-            f"{'overfitting' if learned else 'not learned yet'}: the held-out rows cost {least:.2f} bits at best, in "
-            f"epoch {epoch}, which is more than the {simple:.2f} bits of {name}; {stands}; "
-            + (help if learned else "more epochs or another learning rate help")
+            f"{'overfitting' if learned else 'not learned yet'}: the held-out rows cost {held_out:.2f} bits, which is "
+            f"more than the {simple:.2f} bits of {name}; {stands}; "
+            + (help if learned else "more epochs, another learning rate or less dropout help")
         )
     if choice.risen(job.history):
         last = next(bits for bits in reversed(job.history.columns["val_bound_bits"]) if not math.isnan(bits))
         return (
-            f"overfitting: the bound of the held-out rows was least in epoch {epoch}, {least:.2f} bits, and is "
-            f"{last:.2f} bits in the last; {stands}; {help}"
+            f"overfitting: the bound of the held-out rows was least in epoch {epoch}, and has risen by "
+            f"{last - least:.2f} bits since; {stands}; {help}"
         )
     return ""
 

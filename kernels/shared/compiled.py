@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent  # of all kernels
+MOST_THREADS = 1 << 12  # of all crews (crew_numba)
 
 
 @lru_cache(1)

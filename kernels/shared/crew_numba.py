@@ -29,11 +29,11 @@ from llvmlite import ir
 from numba import config, types
 from numba.extending import intrinsic
 
+from bdiff_np.kernels.shared.compiled import MOST_THREADS
 from bdiff_np.kernels.shared.compiled_numba import njit
 
 APART = 16  # int64 between two numbers that different threads write: more than a cache line
 DONE, STOPPED = 0, APART  # entries of the counters
-MOST = 1 << 12  # threads of all crews, more than there are cores: a crew that lacks one would wait for ever
 PATIENCE = 2000  # looks at a counter before the core is offered to others
 
 
@@ -78,8 +78,8 @@ def run(threads: int, tasks: int, work, *arguments) -> None:
 
 @lru_cache(1)
 def _pool() -> ThreadPoolExecutor:
-    """Threads for every crew; one is made when none is idle."""
-    return ThreadPoolExecutor(MOST, thread_name_prefix="bdiff")
+    """Threads for every crew; one is made when none is idle. A crew that lacked one would wait for ever."""
+    return ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="bdiff")
 
 
 if hasattr(os, "register_at_fork"):  # threads do not come along into a forked process

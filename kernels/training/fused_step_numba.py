@@ -34,6 +34,7 @@ MOST_GROUPS, GRADIENTS = 64, 1 << 24  # groups, and floats of all their gradient
 PIECE = 1 << 14  # parameters that AdamW takes together, about
 KEPT = 1 << 26  # floats of all slices together, up to which they are kept
 UNPACKED = 1 << 27  # elements of the data up to which they are read as they are, and not from packed rows
+LARGEST = float(np.finfo(np.float32).max)  # square of a gradient's length with which a step is taken
 COPIED = 1 << 16  # floats of all gradients together, up to which each thread sums them by itself
 
 
@@ -316,7 +317,7 @@ def take(own, plan, law, weights, space, steps):
         if not crew.ready(own, before):
             return
         if copies:
-            norm = _sum_alone(weights, space, odd, rank) * steps.rates[s, 0]
+            norm = _length(_sum_alone(weights, space, odd, rank)) * steps.rates[s, 0]
             if not math.isfinite(norm):
                 return
             if rank == 0:
@@ -357,12 +358,12 @@ def _total(weights, space, rank):
 
 @njit(inline="always")
 def _sum_alone(weights, space, odd, rank):
-    """All gradients from row `odd` on into `_total`, whose norm is returned."""
+    """All gradients from row `odd` on into `_total`; returns the sum of its squares."""
     grads, total = weights.grads, _total(weights, space, rank)
     dense.add(grads[odd], grads[odd + 1], total)
     for group in range(2, space.groups):
         dense.add_to(total, grads[odd + group])
-    return math.sqrt(dense.square_sum(total))
+    return dense.square_sum(total)
 
 
 @njit
@@ -376,7 +377,13 @@ def _norm(squares, scale):
     total = 0.0
     for k in range(squares.size):
         total += squares[k]
-    return math.sqrt(total) * scale
+    return _length(total) * scale
+
+
+@njit
+def _length(square):
+    """Its root; not finite where float32 does not hold the square, as of operations one by one (Ops.norm)."""
+    return math.sqrt(square) if square <= LARGEST else math.inf
 
 
 @njit(error_model="numpy")

@@ -38,7 +38,7 @@ CASES = {
     "whole-fours": {"D": 8, "N": 250, "hidden": (32, 16), "time_features": 8},
     "128-wide": {"hidden": (128,), "batch_size": 40},
     "no-average": {"ema": 0.0, "lr_schedule": "constant"},
-    "largest-seed": {"seed": 2**63 - 1},
+    "largest-seed": {"seed": 2**63 - 2},
 }
 
 
