@@ -218,9 +218,9 @@ def _kl(model, kernels):
 
     def kl(x0, t, key: Key, first_row: int = 0, each: bool = False):
         if each:
-            words = rng.draws(key, len(t), model.D, first_row)
-            x0, t, words = np.tile(x0, (len(t), 1)), np.repeat(t, len(x0)), np.repeat(words, len(x0), axis=0)
-            x_t = asarray(family.q_sample(chain, x0, t, words))
+            noise = family.noise(key, len(t), model.D, first_row)
+            x0, t, noise = np.tile(x0, (len(t), 1)), np.repeat(t, len(x0)), np.repeat(noise, len(x0), axis=0)
+            x_t = asarray(family.q_sample(chain, x0, t, noise).astype(model.x_dtype))
         x0, now, model_time = asarray(x0), asarray(t), asarray(chain.time[t])
         if not each:
             x_t = kernels.q_sample(x0, now, key, first_row)

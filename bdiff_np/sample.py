@@ -162,7 +162,7 @@ def _sampler(model, most: int, seed: int, steps: int | None, progress):
         start = np.array(ops.to_host(kernels.prior(count, model.D, Key(seed, rng.PRIOR, 0), first)), model.x_dtype)
         fixed = None
         if held is not None:
-            start[held[0]] = held[1][held[0]]
+            start[held[0]] = model.family.from_data(chain, held[1])[held[0]]
             fixed = ops.asarray(held[0])
         with model.threads:
             x, t = ops.asarray(start), chain.T
@@ -173,7 +173,7 @@ def _sampler(model, most: int, seed: int, steps: int | None, progress):
                 t, at_once = t - steps_now, pace(steps_now, time.perf_counter() - began)
                 if progress:
                     progress(steps_now)
-            return model.family.to_data(ops.to_host(x))
+            return model.family.to_data(chain, ops.to_host(x))
 
     return walk_back
 
@@ -191,17 +191,18 @@ def _walk_by_steps(model, kernels, chain):
 
 def trajectory(model, n: int, *, seed: int = 0, frames: int = 100) -> tuple[np.ndarray, np.ndarray]:
     """One walk of n rows from noise to data, seen at about `frames` moments: times (F,) falling to 0, states (F, n,
-    D)."""
+    D) in the data's units."""
     chain, kernels = model.chain, model.kernels()
+    seen = lambda x: model.family.to_data(chain, model.ops.to_host(x))  # noqa: E731
     x = kernels.prior(n, model.D, Key(seed, rng.PRIOR, 0))
     shown = set(np.round(np.linspace(0, chain.T, min(frames, chain.T + 1))).astype(int).tolist())
-    times, states = [chain.T], [model.ops.to_host(x)]
+    times, states = [chain.T], [seen(x)]
     with model.threads:
         for t in range(chain.T, 0, -1):
             x = step_back(model, kernels, chain, x, t, seed=seed)
             if t - 1 in shown:
                 times.append(t - 1)
-                states.append(model.ops.to_host(x))
+                states.append(seen(x))
     return np.array(times), np.stack(states)
 
 

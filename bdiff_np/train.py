@@ -93,7 +93,7 @@ class Training:
         B = min(self.batch_rows, 8)
         x0, t = model.ops.asarray(self.rows.take(np.arange(B))), model.ops.asarray(np.ones(B, np.int64))
         shape = tuple(model.output(self.kernels.q_sample(x0, t, Key(self.seed, rng.Q_NOISE, 0)), t).shape)
-        expected = B, model.family.outputs(model.D)
+        expected = B, model.family.outputs(model.D, model.config.model)
         if shape != expected:
             raise InputError(
                 f"model.net: {model.config.model.net} gives an output of shape {shape}; the family "

@@ -54,7 +54,7 @@ class Table:
 
     def __post_init__(self):
         self.config = SimpleNamespace(model=SimpleNamespace(predict=self.predict, skip=self.skip))
-        self.family, self.kind = FAMILY, Bits
+        self.family, self.kind, self.x_dtype = FAMILY, Bits, np.dtype(np.uint8)
         self.ops, self.threads = numpy_ops, nullcontext()
         self.table = 1.5 * np.random.default_rng(self.seed).standard_normal((self.chain.T + 1, 2**self.D, self.D))
 

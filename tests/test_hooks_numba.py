@@ -127,10 +127,10 @@ class Numbers(Points):
 class Toy(diffusion.Family):
     name, data, x_dtype = "toy", "numbers", np.dtype(f32)
 
-    def outputs(self, D):
+    def outputs(self, D, settings):
         return 2 * D
 
-    def to_data(self, x_0):
+    def to_data(self, chain, x_0):
         return np.rint(x_0).astype(np.int32)
 
 

@@ -181,6 +181,12 @@ class Data:
         files : Data, or None"""
         return None
 
+    @classmethod
+    def entropy(cls, settings, *files: Any) -> float | None:
+        """The entropy of the data's law in nats per example, below which no bound can lie; None where it is not known,
+        or where the family knows more (`Family.floor`)."""
+        return None
+
     def census(self, val: Any, settings) -> Census | None:
         """What tells whether samples are like these examples, the training data, and the held-out ones (Data or None).
 

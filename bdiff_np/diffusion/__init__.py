@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bdiff_np import settings
+from bdiff_np import rng, settings
 from bdiff_np.errors import InputError
 from bdiff_np.rng import Key
 
@@ -47,7 +47,7 @@ class Kernels:
     this one.
 
     Made by Kernels(chain, dtype=..., **Family.kernel_options()). Arrays are the back end's: x0 (B, D) of the data's
-    dtype, x_t (B, D) of Family.x_dtype, t (B,) int64, out (B, M) what the network puts out, M = Family.outputs(D).
+    dtype, x_t (B, D) of Family.x_dtype, t (B,) int64, out (B, M) what the network puts out, M = Family.outputs.
     Random words belong to (key, first_row + row): see rng.py. The module has a function `read` beside the class:
     Task.read says what it gives.
     """
@@ -114,8 +114,8 @@ class Family:
     x_dtype: np.dtype | None = None  # of x_t, where it is not the data's
     takes_missing: bool = False  # whether it can be trained on, and can evaluate, examples with missing values
 
-    def outputs(self, D: int) -> int:
-        """How many numbers the network puts out for an example of D elements."""
+    def outputs(self, D: int, settings) -> int:
+        """How many numbers the network puts out for an example of D elements. settings : section `model`"""
         return D
 
     def make_chain(self, settings, data) -> Chain:
@@ -123,9 +123,13 @@ class Family:
         such as pi may be taken."""
         raise NotImplementedError
 
-    def to_data(self, x_0: np.ndarray) -> np.ndarray:
-        """What the reverse chain ends in, (B, D) of x_dtype, as examples of the data's dtype."""
+    def to_data(self, chain, x_0: np.ndarray) -> np.ndarray:
+        """What the reverse chain ends in, (B, D) of x_dtype, as examples in the data's units and dtype."""
         return x_0
+
+    def from_data(self, chain, x0: np.ndarray) -> np.ndarray:
+        """Examples, or what is known of some, as the chain has them: the inverse of `to_data`."""
+        return x0
 
     def state(self, chain) -> dict[str, np.ndarray]:
         """What a checkpoint must keep of the process beside the configuration, by name; names may not hold a "/"."""
@@ -151,8 +155,12 @@ class Family:
     # The definition
     # ------------------------------------------------------------------------------------------------------------------
 
-    def q_sample(self, chain, x0: np.ndarray, t: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """x_t ~ q(x_t | x_0), (B, D), from random words (B, D) uint32."""
+    def noise(self, key: Key, rows: int, D: int, first_row: int = 0) -> np.ndarray:
+        """What `q_sample` takes, (rows, D): the noise of rows first_row, first_row + 1, ... of a key."""
+        return rng.draws(key, rows, D, first_row)
+
+    def q_sample(self, chain, x0: np.ndarray, t: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """x_t ~ q(x_t | x_0), (B, D), from `noise` (B, D)."""
         raise NotImplementedError
 
     def exact_terms(self, chain, x0: np.ndarray, kind: str = "learned") -> np.ndarray:

@@ -42,7 +42,7 @@ def check(model, *, rows: int = 16, seed: int = 0, loss: str = "kl", net: Net | 
     params.flat += 0.1 * generator.standard_normal(params.flat.shape)  # a last layer of zeros would hide all others
     t = np.linspace(1, model.chain.T, rows).round().astype(np.int64)
     x0, x_t = model.family.check_batch(generator, rows, model.D)
-    weight = generator.standard_normal((rows, model.family.outputs(model.D)))
+    weight = generator.standard_normal((rows, model.family.outputs(model.D, model.config.model)))
 
     def value() -> tuple[float, np.ndarray, object]:
         out, tape = net.forward(ops, params, x_t, t)

@@ -1,0 +1,103 @@
+"""Gaussian diffusion as the program knows it: its settings, and the definition (gaussian.py, gaussian_oracle.py) under
+the contract's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from bdiff_np import diffusion, rng
+from bdiff_np.diffusion import gaussian
+from bdiff_np.diffusion.gaussian import Chain
+from bdiff_np.settings import Settings
+
+
+class Model(Settings):
+    """The process, and what the network's output means."""
+
+    T: int = Field(default=1000, ge=1, le=100_000)
+    """Number of steps of the chain."""
+    schedule: Literal["logsnr", "paper", "sigmoid", "linear", "cosine"] = "logsnr"
+    """Noise schedule; logsnr falls along a line in log(alpha_bar / (1 - alpha_bar)); paper is 1 / linspace(T, 2, T)."""
+    beta_1: float | None = Field(default=None, gt=0, lt=1)
+    """Variance of the first step's noise, in units of the data's; null: the schedule's own, 1e-5 of logsnr."""
+    predict: Literal["v", "noise", "x0", "forward"] = "v"
+    """What the output stands for: v, the noise, x_0, or a change of the forward kernel's mean (the paper's)."""
+    variance: Literal["learned", "beta", "posterior"] = "learned"
+    """Variance of a reverse step: the network's, or that of the forward step, or that of the posterior."""
+    scale: Literal["axis", "all", "none"] = "axis"
+    """Units: each axis at mean 0 and variance 1; or one factor for all axes; or the data as they are."""
+
+
+class Gaussian(diffusion.Family):
+    """Diffusion of numbers: each step shrinks them a little and adds normal noise (Sohl-Dickstein et al. 2015).
+    Methods: diffusion.Family."""
+
+    name, data = "gaussian", "points"
+    Settings = Model
+    x_dtype = np.dtype(np.float32)
+    bounds = {
+        "learned": diffusion.BoundKind(1, "last step learned"),
+        "paper": diffusion.BoundKind(2, "last step fixed, as in the paper"),
+    }
+    floor_words = "the least that any reverse chain with Gaussian steps can reach"
+
+    def outputs(self, D: int, settings) -> int:
+        return 2 * D if settings.variance == "learned" else D
+
+    def make_chain(self, settings, data) -> Chain:
+        mean, scale = np.zeros(data.D), np.ones(data.D)
+        if settings.scale != "none":
+            mean, scale = data.moments()
+        if settings.scale == "all":
+            scale = np.full(data.D, np.sqrt((scale**2).mean()))
+        return gaussian.make_chain(settings.schedule, settings.T, mean, scale, settings.beta_1)
+
+    def state(self, chain) -> dict[str, np.ndarray]:
+        return {"mean": chain.mean, "scale": chain.scale}
+
+    def restore(self, settings, state: Mapping[str, np.ndarray]) -> Chain:
+        return gaussian.make_chain(settings.schedule, settings.T, state["mean"], state["scale"], settings.beta_1)
+
+    def misfit(self, chain, D: int) -> str | None:
+        for name in ("mean", "scale"):
+            values = getattr(chain, name)
+            if values.shape != (D,):
+                return f"{name} has shape {values.shape}, expected {(D,)}"
+            if not np.isfinite(values).all():
+                return f"{name} holds values that are not finite numbers"
+        return None if (chain.scale > 0).all() else "scale holds values that are not above 0"
+
+    def kernel_options(self, settings, training=None) -> dict[str, Any]:
+        return {"predict": settings.predict, "variance": settings.variance}
+
+    def to_data(self, chain, x_0):
+        return x_0.astype(np.float64) * chain.scale + chain.mean
+
+    def from_data(self, chain, x0):
+        return gaussian.standard(chain, x0)
+
+    def noise(self, key, rows, D, first_row=0):
+        return rng.normals(key, rows, D, first_row)
+
+    def q_sample(self, chain, x0, t, noise):
+        return gaussian.q_sample(chain, x0, t, noise)
+
+    def exact_terms(self, chain, x0, kind="learned"):
+        return gaussian.exact_terms(chain, x0, kind)
+
+    def null_bound(self, chain, x0):
+        return gaussian.null_bound(chain, x0)
+
+    def check_batch(self, generator, rows, D):
+        x0 = generator.standard_normal((rows, D))
+        return x0, x0 + 0.3 * generator.standard_normal((rows, D))
+
+    def baseline(self, data) -> tuple[str, float]:
+        return "one Gaussian", float(gaussian.entropy(np.linalg.eigvalsh(data.covariance())).sum())
+
+
+FAMILY = Gaussian()

@@ -1,0 +1,73 @@
+"""The kernels of Gaussian diffusion on NumPy arrays, by the tables of gaussian_tables.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bdiff_np import diffusion, rng
+from bdiff_np.diffusion.gaussian import Chain
+from bdiff_np.kernels.gaussian.gaussian_tables import tables
+from bdiff_np.rng import Key
+
+
+def read(x_t, t, features, weight=None):
+    """Task.read: x_t as it is."""
+    x = np.asarray(x_t, features.dtype)
+    return x if weight is None else np.concatenate([x, x * weight[t, None]], axis=1), features[t]
+
+
+def deviates(key: Key, rows: int, D: int, first_row: int = 0, dtype=np.float32) -> np.ndarray:
+    """rng.normals, (rows, D), worked out in `dtype`."""
+    w, C = rng.words(key, rows, D + D % 2, first_row), np.dtype(dtype).type
+    u = (2 * (w[:, ::2] >> np.uint32(9)) + np.uint32(1)).astype(C) * C(2.0**-24)
+    r, a = np.sqrt(C(-2) * np.log(u)), w[:, 1::2].astype(C) * C(2 * np.pi / 2**32)
+    z = np.empty((rows, w.shape[1]), C)
+    np.multiply(r, np.cos(a), out=z[:, ::2])
+    np.multiply(r, np.sin(a), out=z[:, 1::2])
+    return z[:, :D]
+
+
+class Kernels(diffusion.Kernels):
+    """The kernels for one chain, one meaning of the network's output and one kind of variance (gaussian.reverse). x_t
+    is of `dtype`."""
+
+    def __init__(self, chain: Chain, predict: str = "v", variance: str = "learned", dtype=np.float32):
+        self.chain, self.dtype, self.learned = chain, np.dtype(dtype), variance == "learned"
+        self.tables = type(host := tables(chain, predict, variance))(*(column.astype(dtype) for column in host))
+        self.root = self.dtype.type(chain.time[-1] ** -0.5)
+
+    def standard(self, x0: np.ndarray) -> np.ndarray:
+        """u, in the data's own precision until it is near 0."""
+        return ((x0 - self.chain.mean) / self.chain.scale).astype(self.dtype)
+
+    def q_sample(self, x0, t, key: Key, first_row: int = 0):
+        noise = deviates(key, *x0.shape, first_row, self.dtype)
+        return self.tables.s[t, None] * self.standard(x0) + self.tables.n[t, None] * noise
+
+    def kl_grad(self, out, x0, x_t, t, value: bool = True):
+        D, (s, _, g, h, _, _, k, rho, offset, beta, _, w) = x0.shape[1], (column[t, None] for column in self.tables)
+        x_t = x_t.astype(self.dtype, copy=False)
+        off = out[:, :D] - g * (x_t - s * self.standard(x0)) - h * x_t
+        if self.learned:
+            w = self._w(out[:, D:], beta)
+        square = rho + k * off**2
+        dout = np.empty(out.shape, self.dtype)
+        np.multiply(k * w, off, out=dout[:, :D])
+        if self.learned:
+            np.multiply((w - beta) * (1 / w - square), 0.5 * self.root, out=dout[:, D:])
+        kl = (square * w - np.log(w) - offset - 1).sum(1, dtype=np.float64) / 2 if value else None
+        return kl, dout
+
+    def p_sample(self, out, x_t, t, key: Key, first_row: int = 0):
+        D, (_, _, _, _, a, c, _, _, _, beta, sigma, w) = x_t.shape[1], (column[t, None] for column in self.tables)
+        if self.learned:
+            w = self._w(out[:, D:], beta)
+        noise = deviates(key, *x_t.shape, first_row, self.dtype)
+        return a * x_t + c * out[:, :D] + sigma / np.sqrt(w) * noise
+
+    def prior(self, rows: int, D: int, key: Key, first_row: int = 0):
+        return deviates(key, rows, D, first_row, self.dtype)
+
+    def _w(self, z: np.ndarray, beta: np.ndarray) -> np.ndarray:
+        """beta / sigma_p^2 of a learned variance."""
+        return beta + (1 - beta) * np.exp(-self.root * z)
