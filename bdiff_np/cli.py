@@ -343,8 +343,9 @@ def evaluate(target, file, split, kind, steps, tolerance, evaluations, seed, as_
             bar.update(done)
 
         bound = evaluation.bound(
-            model, rows, kind=kind, steps=steps, seed=seed, population=population, progress=tell, **wanted
-        )
+            model, rows, kind=kind, steps=steps, seed=seed, population=population,
+            entropy=model.kind.entropy(model.config.data, rows), progress=tell, **wanted,
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps({**bound.as_dict(), "data": name, "checkpoint": str(source.checkpoint)}, indent=1))
     else:

@@ -67,6 +67,7 @@ def bound(
     relative: float = 0.0,
     seed=0,
     population: np.ndarray | None = None,
+    entropy: float | None = None,
     progress=None,
     groups=GROUPS,
     exact: dict[str, float] | None = None,
@@ -85,6 +86,7 @@ def bound(
         number of rounds the estimate has no bias. That their number depends on the error seen adds one far below the
         error itself
     population : (N, D) all rows that the data's law gives, equally likely: then the floor is worked out too
+    entropy : of the data's law, in nats, where the population says nothing: then that is the floor
     progress : called with nothing after each of the groups; with a tolerance, with the evaluations done and how many it
         will be in all, as it looks
     groups : independent estimates of a round. exact : what `exact_terms` gave for these rows, which knows nothing of
@@ -118,14 +120,16 @@ def bound(
             "checkpoint, or train with a lower training.lr"
         )
     low = None if population is None else model.family.floor(chain, population, kind, seed)
+    if low is None and entropy is not None and kind == "learned":
+        low = entropy, 0.0
     return Bound(
         bits_per_sequence=nats / LN2,
         nats_per_sequence=nats,
         standard_error_bits=error / LN2,
         k_minus_null_bits=(exact["null"] - nats) / LN2,
         n_sequences=len(rows),
-        floor_bits=low and low[0] / LN2,
-        floor_standard_error_bits=low and low[1] / LN2,
+        floor_bits=None if low is None else low[0] / LN2,
+        floor_standard_error_bits=None if low is None else low[1] / LN2,
         bound=kind,
         steps=chain.T,
         evaluations=looked,

@@ -22,6 +22,7 @@ from bdiff_np.rng import Key
 from bdiff_np.runfolder.progress import compiling
 
 MOST_STEPS = 1000  # of an epoch whose length the configuration leaves open; an epoch ends with a line of the report
+SOME = 1024  # rows that the exact terms of the logged loss are averaged over
 ROW = 32  # bytes of a batch's row in a fused step, which takes the rows in slices: its number, step and losses
 CALL_ELEMENTS = 1 << 25  # of the rows that one compiled call is given
 
@@ -56,6 +57,8 @@ class Training:
         # from the sum of KLs over a batch to the bound in nats per element
         scale = self.T / (self.batch_rows * self.repeats * model.D)
         self.optimizer = AdamW(model.ops, model.params, model.net.decays(), self.settings, self.total_steps, scale)
+        # of the bound, beside the KLs: known exactly, and told from a part of the rows
+        self.added = float(model.family.exact_terms(model.chain, rows.take(slice(0, SOME))).mean())
         self.averaged = replace(model, params=self.optimizer.ema)
         self._orders: tuple[object, Orders] | None = None  # what made them, and they
         self.most_at_once = max(1, CALL_ELEMENTS // (self.batch_rows * model.D))
@@ -119,7 +122,7 @@ class Training:
         if not logged:
             return None
         self.optimizer.settle()
-        return self.T * float(kl.mean())
+        return self.T * float(kl.mean()) + self.added
 
     def advance(self, count: int) -> list[float]:
         """`count` optimiser steps, in one compiled call where the back end has one. Returns the logged ones' losses;
@@ -135,7 +138,7 @@ class Training:
             optimizer.taken, optimizer.grad_norm = first + taken - 1, float(norms[taken - 1])
         if taken < count:
             optimizer.check(first + taken, float("nan"))
-        return [self.T * float(loss) for loss in losses[logged]]
+        return [self.T * float(loss) + self.added for loss in losses[logged]]
 
     def compile(self) -> None:
         """Compiles what `advance` needs and is not compiled yet, and says so on stderr; it comes with the first step

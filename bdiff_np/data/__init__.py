@@ -57,6 +57,7 @@ class Data:
     Settings: type[Settings] = Settings  # its settings in the section `data`
     dtype: np.dtype
     elements: str  # what an example consists of, in the plural: "bits"
+    one: str = "example"  # what an example is called: "sequence"
     example: str  # how a user makes an example: a command that ends where the name of the run folder goes
     ENDINGS: tuple[str, ...]  # of its files' names, the preferred one first
     D: int

@@ -69,6 +69,7 @@ class Bits(data.Data):
     """
 
     Settings, ENDINGS, elements, dtype = BitsSettings, bits_files.ENDINGS, "bits", np.dtype(np.uint8)
+    one = "sequence"
     example = "make an example: python cli.py data heartbeat --length 20 --period 5 --out"
 
     def __init__(self, packed: np.ndarray, D: int):

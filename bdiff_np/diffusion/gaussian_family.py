@@ -92,6 +92,10 @@ class Gaussian(diffusion.Family):
     def null_bound(self, chain, x0):
         return gaussian.null_bound(chain, x0)
 
+    def drift(self, chain, settings, out, x_t, t):
+        """mu_p(x_t) - x_t, (B, D), of a network's output, in the chain's units: for pictures."""
+        return gaussian.reverse(chain, settings.predict, settings.variance, out, x_t, t)[0] - x_t
+
     def check_batch(self, generator, rows, D):
         x0 = generator.standard_normal((rows, D))
         return x0, x0 + 0.3 * generator.standard_normal((rows, D))

@@ -21,9 +21,12 @@ def conclude(run) -> dict:
     bar = progress(evaluate.GROUPS * len(parts), "evaluating")
     evaluations = evaluate.unasked(model, EVALUATIONS)
     bounds = {
-        name: evaluate.bound(model, rows, evaluations=evaluations, population=population, progress=bar.update)
+        name: evaluate.bound(
+            model, rows, evaluations=evaluations, population=population, entropy=kind.entropy(settings.data, rows),
+            progress=bar.update,
+        )
         for name, (rows, population) in parts.items()
-    }
+    }  # fmt: skip
     bar.close()
     n = max(settings.training.num_val_samples, settings.training.num_examples)
     bar = progress(model.chain.T * -(-n // sample.rows_at_once(model)), f"drawing {n} samples")

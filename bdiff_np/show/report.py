@@ -9,6 +9,7 @@ from pathlib import Path
 from bdiff_np import evaluate
 from bdiff_np.diffusion import Family
 from bdiff_np.evaluate import Bound
+from bdiff_np.model import kind_of
 from bdiff_np.runfolder import choice
 from bdiff_np.runfolder.amounts import FIRST
 from bdiff_np.runfolder.run import Run
@@ -137,7 +138,7 @@ def conclusion(job: Run, results: dict) -> str:
 def bound(b: Bound, name: str, family: Family) -> str:
     """A bound beside its floor."""
     lines = [
-        f"bound      {b.bits_per_sequence:.4f} +- {b.standard_error_bits:.4f} bits/sequence "
+        f"bound      {b.bits_per_sequence:.4f} +- {b.standard_error_bits:.4f} bits/{kind_of(family).one} "
         f"({b.nats_per_sequence:.4f} nats), {b.n_sequences} {name}, T = {b.steps}, {family.bounds[b.bound].words}"
     ]
     if b.floor_bits is not None and b.floor_standard_error_bits:

@@ -45,9 +45,11 @@ class Kernels(diffusion.Kernels):
         return self.tables.s[t, None] * self.standard(x0) + self.tables.n[t, None] * noise
 
     def kl_grad(self, out, x0, x_t, t, value: bool = True):
-        D, (s, _, g, h, _, _, k, rho, offset, beta, _, w) = x0.shape[1], (column[t, None] for column in self.tables)
-        x_t = x_t.astype(self.dtype, copy=False)
-        off = out[:, :D] - g * (x_t - s * self.standard(x0)) - h * x_t
+        columns = (column[t, None] for column in self.tables)
+        D, (s, n, g, h, _, _, k, rho, offset, beta, _, w, k_v) = x0.shape[1], columns
+        x_t, u = x_t.astype(self.dtype, copy=False), self.standard(x0)
+        rest = x_t - s * u
+        off = out[:, :D] - g * rest - h * u
         if self.learned:
             w = self._w(out[:, D:], beta)
         square = rho + k * off**2
@@ -55,11 +57,13 @@ class Kernels(diffusion.Kernels):
         np.multiply(k * w, off, out=dout[:, :D])
         if self.learned:
             np.multiply((w - beta) * (1 / w - square), 0.5 * self.root, out=dout[:, D:])
-        kl = (square * w - np.log(w) - offset - 1).sum(1, dtype=np.float64) / 2 if value else None
-        return kl, dout
+        if not value:
+            return None, dout
+        control = k_v * (s * s + (n * u) ** 2 - (s / n * rest - n * u) ** 2)
+        return (square * w - np.log(w) - offset - 1 + control).sum(1, dtype=np.float64) / 2, dout
 
     def p_sample(self, out, x_t, t, key: Key, first_row: int = 0):
-        D, (_, _, _, _, a, c, _, _, _, beta, sigma, w) = x_t.shape[1], (column[t, None] for column in self.tables)
+        D, (_, _, _, _, a, c, _, _, _, beta, sigma, w, _) = x_t.shape[1], (column[t, None] for column in self.tables)
         if self.learned:
             w = self._w(out[:, D:], beta)
         noise = deviates(key, *x_t.shape, first_row, self.dtype)
