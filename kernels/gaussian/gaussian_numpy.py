@@ -47,7 +47,8 @@ class Kernels(diffusion.Kernels):
     def kl_grad(self, out, x0, x_t, t, value: bool = True):
         D, (s, _, g, h, _, _, k, rho, offset, beta, _, w) = x0.shape[1], (column[t, None] for column in self.tables)
         x_t = x_t.astype(self.dtype, copy=False)
-        off = out[:, :D] - g * (x_t - s * self.standard(x0)) - h * x_t
+        u = self.standard(x0)
+        off = out[:, :D] - g * (x_t - s * u) - h * u
         if self.learned:
             w = self._w(out[:, D:], beta)
         square = rho + k * off**2

@@ -1,8 +1,9 @@
 """What the kernels of Gaussian diffusion read of a chain: one row for each t, worked out in float64.
 
 The mean of the reverse step is a x_t + c out for every meaning of the network's output, and the posterior's is
-a x_t + c target with a target that is linear too: target = g r + h x_t, r = x_t - s u. So the KL needs no difference of
-two means, which float32 would lose at small t. With the variance beta / w (derivation_gaussian, section 6)
+a x_t + c target with a target that is linear too: target = g r + h u, r = x_t - s u. So the KL needs no difference of
+two means, which float32 would lose at small t, and no x_0 out of x_t, which it would lose at large t: both summands are
+about 1 at every t. With the variance beta / w (derivation_gaussian, section 6)
 
     KL = sum over elements of  (-ln w - offset + (rho + k (out - target)^2) w - 1) / 2
 """
@@ -40,12 +41,12 @@ def tables(chain: Chain, predict: str, variance: str) -> Tables:
     s, n, keep = np.sqrt(now), np.sqrt(left), np.sqrt(1 - beta)
     rho = (1 - before) / left
     by_u, own = np.sqrt(before) * beta / left, keep * rho  # the posterior's mean: by_u u + own x_t
-    # u = (x_t - r) / s and eps = r / n; what is predicted is g r + h x_t of them
+    # what is predicted is g r + h u; r / n is eps
     g, h, a, c = {
-        "x0": (-1 / s, 1 / s, own, by_u),
+        "x0": (0 * n, 1 + 0 * n, own, by_u),
         "noise": (1 / n, 0 * n, own + by_u / s, -by_u * n / s),
-        "v": (1 / (s * n), -n / s, own + by_u * s, -by_u * n),
-        "forward": (-by_u / (np.sqrt(beta) * s), by_u * n**2 / (np.sqrt(beta) * s), keep, np.sqrt(beta)),
+        "v": (s / n, -n, own + by_u * s, -by_u * n),
+        "forward": (-by_u * s / np.sqrt(beta), by_u * left / np.sqrt(beta), keep, np.sqrt(beta)),
     }[predict]
     first = np.arange(len(now)) == 0
     offset = np.log(np.where(first, 1.0, rho))
