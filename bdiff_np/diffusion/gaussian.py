@@ -202,12 +202,14 @@ def exact_terms(chain: Chain, x0: np.ndarray, kind: str = "learned") -> np.ndarr
 
     learned : the last KL(q(x_T | x_0) || N(0, I)), the entropy of a Gaussian of variance beta_1 that `kl` left out at
         t = 1, and the units of the data
-    paper : the last reverse step is the forward kernel, whose entropy stands in the place of its KL: with `kl` from
-        t = 2 on it is -K of Sohl-Dickstein et al. 2015, which grows without limit as beta_1 falls if the data lies on a
-        curve. Not a bound of a density of x_0
+    paper : the last reverse step is the forward kernel, whose -log p(x_0 | x_1) in the mean over x_1 stands in the
+        place of its KL. With `kl` from t = 2 on, and less log scale, the mean over the data is -K of Sohl-Dickstein et
+        al. 2015; K grows without limit as beta_1 falls if the data lies on a curve
     """
     u, left = standard(chain, x0), chain.alpha_bar[-1]
     last = 0.5 * (left * u**2 - left - np.log1p(-left))
+    if kind == "paper":
+        last = last + 0.5 * chain.beta[1] * (u**2 - 1)
     return (last + entropy(chain.beta[1]) + np.log(chain.scale)).sum(1)
 
 

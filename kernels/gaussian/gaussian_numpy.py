@@ -41,7 +41,7 @@ class Kernels(diffusion.Kernels):
         return ((x0 - self.chain.mean) / self.chain.scale).astype(self.dtype)
 
     def q_sample(self, x0, t, key: Key, first_row: int = 0):
-        noise = deviates(key, *x0.shape, first_row, self.dtype)
+        noise = deviates(key, len(x0), x0.shape[1], first_row, self.dtype)
         return self.tables.s[t, None] * self.standard(x0) + self.tables.n[t, None] * noise
 
     def kl_grad(self, out, x0, x_t, t, value: bool = True):
@@ -66,7 +66,7 @@ class Kernels(diffusion.Kernels):
         D, (_, _, _, _, a, c, _, _, _, beta, sigma, w, _) = x_t.shape[1], (column[t, None] for column in self.tables)
         if self.learned:
             w = self._w(out[:, D:], beta)
-        noise = deviates(key, *x_t.shape, first_row, self.dtype)
+        noise = deviates(key, len(x_t), D, first_row, self.dtype)
         return a * x_t + c * out[:, :D] + sigma / np.sqrt(w) * noise
 
     def prior(self, rows: int, D: int, key: Key, first_row: int = 0):
