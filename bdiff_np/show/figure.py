@@ -50,7 +50,7 @@ STYLE: dict[Any, Any] = {
 
 @contextlib.contextmanager
 def page(width: float, height: float) -> Iterator[Any]:
-    """An empty matplotlib Figure of this size in inches; until it is left, what is drawn has the style of the curves."""
+    """An empty matplotlib Figure of this size in inches; until it is left, what is drawn has the curves' style."""
     import matplotlib
     from matplotlib.figure import Figure
 
