@@ -44,7 +44,6 @@ def density(path: Path, *, run: Any, model: Any, rows: np.ndarray) -> None:
         if model.D == 1:
             for ax, points in zip(axes[0], (x0, rows), strict=True):
                 _histogram(ax, points, box)
-            axes[0][0].sharey(axes[0][1])
             return
         cells = int(np.clip(np.sqrt(min(len(x0), len(rows))), 24, 100))
         maps = [_shares(points, box, cells) for points in (x0, rows)]
@@ -75,22 +74,26 @@ def triptych(path: Path, *, run: Any, model: Any) -> None:
 
 def trajectories(path: Path, *, run: Any, model: Any) -> None:
     """Reverse paths from noise (rings) to data (dots) over the training points, the bluer the more of the data's signal
-    there is at their time."""
+    there is at their time. A path is a running mean over a tenth of its states, less towards its ends: the noise of
+    single steps would hide it. Those that leave the picture by far are left out."""
     from matplotlib.collections import LineCollection
 
     x0, box = _training(run, DOTS), limits(_training(run))
     times, states = sample.trajectory(model, PATHS, seed=run.settings.training.seed)
-    # beyond ten times the axes a line is none that can be seen, and may overflow
-    near = (np.abs(states - (box.low + box.high) / 2) < 10 * (box.high - box.low)).all(2)  # (F, n)
-    whole = near[1:] & near[:-1]
-    lines = np.stack([states[:-1], states[1:]], axis=2)[whole]  # (S, 2, 2)
-    signal = np.sqrt(model.chain.alpha_bar[times[1:]])
-    colours = _colours(PALE, BLUE)(np.broadcast_to(signal[:, None], whole.shape)[whole])
-    with _panels(path, 1, 1, box, model.D, [f"{PATHS} reverse paths"], side=4.4) as ((ax,),):
+    off = np.abs(states - (box.low + box.high) / 2)
+    states = states[:, (off < 10 * (box.high - box.low)).all((0, 2))]  # (F, n, 2)
+    i = np.arange(len(times))
+    reach = np.minimum(len(i) // 20, np.minimum(i, i[::-1]))
+    smooth = np.stack([states[k - r : k + r + 1].mean(0) for k, r in zip(i, reach, strict=True)])
+    lines = np.stack([smooth[:-1], smooth[1:]], axis=2).reshape(-1, 2, 2)
+    signal = np.sqrt(model.chain.alpha_bar[times[1:]]).repeat(states.shape[1])
+    with _panels(path, 1, 1, box, model.D, [f"{states.shape[1]} reverse paths"], side=4.4) as ((ax,),):
         _dots(ax, x0, box, PALE)
-        ax.add_collection(LineCollection(list(lines), colors=colours, linewidths=0.6))
-        ax.plot(*states[0][near[0]].T, "o", color="white", markeredgecolor=GREY, markeredgewidth=0.6, markersize=3)
-        ax.plot(*states[-1][near[-1]].T, "o", color=VERMILION, markeredgewidth=0, markersize=4, zorder=3)
+        colours = _colours(PALE, BLUE)(signal)  # (S, 4)
+        colours[:, 3] = signal
+        ax.add_collection(LineCollection(list(lines), colors=colours, linewidths=0.7))
+        ax.plot(*states[0].T, "o", color="white", markeredgecolor=GREY, markeredgewidth=0.6, markersize=3)
+        ax.plot(*states[-1].T, "o", color=VERMILION, markeredgewidth=0, markersize=4, zorder=3)
 
 
 def drift_field(path: Path, *, run: Any, model: Any) -> None:
@@ -136,7 +139,7 @@ def _panels(
     path: Path, rows: int, columns: int, box: Limits, D: int, titles: list[str], side: float = SIDE
 ) -> Iterator[list[list[Any]]]:
     """Square axes with the same limits in rows and columns, a title above each column, figures at the outer ones;
-    written to `path` as PNG on leaving."""
+    of histograms, the same height too; written to `path` as PNG on leaving."""
     foot = FOOT + 0.2 * (D > 2)
     width, height = LEFT + columns * (side + GAP), HEAD + rows * (side + GAP) - GAP + foot
     with page(width, height) as sheet:
@@ -156,6 +159,11 @@ def _panels(
                 1 - GAP / width, 0.06 / height, f"coordinates 1 and 2 of {D}", fontsize=9, color=GREY, ha="right"
             )
         yield axes
+        if len(box.low) == 1:
+            top = max(ax.get_ylim()[1] for row in axes for ax in row)
+            for row in axes:
+                for ax in row:
+                    ax.set_ylim(0, top)
         picture = png(sheet)
     write_own(path, picture)
 
@@ -173,8 +181,8 @@ def _diffused(model: Any, x0: np.ndarray, t: int, seed: int) -> np.ndarray:
 
 
 def _time(t: int, T: int) -> str:
-    parts = {0: "0", T: "T", T // 2: "T/2", T // 10: "T/10"}
-    return f"t = {parts.get(int(t), t)}"
+    name = "0" if t == 0 else "T" if t == T else "T/2" if abs(2 * t - T) <= 1 else "T/10" if 10 * t == T else t
+    return f"t = {name}"
 
 
 def _count(n: int) -> str:

@@ -23,7 +23,7 @@ from bdiff_np.show.figure import BLUE, LARGEST, page, png
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_FRAMES, LEAST_FRAMES, MAX_DOTS = 100, 40, 40_000  # frames of a GIF; dots of all of its frames, aimed at
+MAX_FRAMES, LEAST_FRAMES, MAX_DOTS = 100, 30, 40_000  # frames of a GIF; dots of all of its frames, aimed at
 FRAME_MS, LAST_FRAME_MS = 500, 3000
 PANEL, LEFT, RIGHT, HEAD, FOOT = 400, 44, 16, 40, 32  # pixels: the axes, and what is around them
 GREYS, BLUES = 8, 8  # levels of the palette: letters and lines; dots, which lie on white
@@ -138,8 +138,10 @@ def _ends(x: np.ndarray) -> tuple[float, float]:
         return -1.0, 1.0
     off = np.abs(x - np.median(x))
     low, high = np.quantile(x[off <= (20 * np.quantile(off, 0.75) or np.inf)], [0.005, 0.995])
-    least = 1e-6 * max(1.0, abs(low), abs(high))
-    return (low, high) if high - low > least else (low - 0.5 * max(1.0, abs(low)), high + 0.5 * max(1.0, abs(high)))
+    most = max(abs(low), abs(high))
+    if high - low <= 1e-9 * most:  # all alike
+        low, high = low - 0.5 * (most or 1.0), high + 0.5 * (most or 1.0)
+    return low, high
 
 
 def opacity(n: int) -> tuple[float, float]:
