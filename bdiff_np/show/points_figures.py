@@ -16,6 +16,7 @@ import numpy as np
 from bdiff_np import rng, sample
 from bdiff_np.rng import Key
 from bdiff_np.runfolder.files import write_own
+from bdiff_np.runfolder.progress import progress
 from bdiff_np.show.figure import BLUE, GREY, INK, PALE, VERMILION, page, png
 from bdiff_np.show.points_pictures import Limits, bars, dress, limits, opacity
 
@@ -36,7 +37,10 @@ def density(path: Path, *, run: Any, model: Any, rows: np.ndarray) -> None:
     if len(rows) < SAMPLES:
         if model.chain.T > STEPS and model.family.all_steps(model.config.model) is None:
             steps = STEPS
-        rows = sample.draw(model, SAMPLES, seed=run.settings.training.seed + 1, steps=steps)
+        batches = -(-SAMPLES // sample.rows_at_once(model))
+        with progress((steps or model.chain.T) * batches, f"drawing {SAMPLES} samples for {path.name}") as bar:
+            seed = run.settings.training.seed + 1
+            rows = sample.draw(model, SAMPLES, seed=seed, steps=steps, progress=bar.update)
     few = f", {steps} of {model.chain.T} steps" if steps else ""
     titles = [f"{_count(len(x0))} training points", f"{_count(len(rows))} samples{few}"]
     box = limits(x0)
@@ -205,9 +209,8 @@ def _dots(ax: Any, points: np.ndarray, box: Limits, colour: str, strength: float
 
 def _histogram(ax: Any, points: np.ndarray, box: Limits) -> None:
     """Of shares of the points; outside of the axes are the rest."""
-    x = box.inside(points)[:, 0]
-    edges = np.linspace(box.low[0], box.high[0], bars(len(points)) + 1)
-    ax.hist(x, edges, weights=np.full(len(x), 1 / len(points)), color=BLUE, alpha=0.75, rwidth=0.85)
+    share, edges = np.histogram(box.inside(points), bars(len(points)), (box.low[0], box.high[0]))
+    ax.stairs(share / len(points), edges, fill=True, color=BLUE, alpha=0.75)
 
 
 def _shares(points: np.ndarray, box: Limits, cells: int) -> np.ndarray:
