@@ -44,22 +44,34 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": INK,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
-    "savefig.dpi": 150,
     "agg.path.chunksize": 10000,  # a noisy line of 10^5 points overflows Agg's cell block when drawn in one piece
 }
 
 
 @contextlib.contextmanager
-def figure(path: Path | str, height: float, panels: Sequence[float] = (1.0,)) -> Iterator[list[Any]]:
-    """Axes one above the other with a common x axis, room for labels at the right, written to `path` as PNG on
-    leaving."""
+def page(width: float, height: float) -> Iterator[Any]:
+    """An empty matplotlib Figure of this size in inches; until it is left, what is drawn has the curves' style."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # the user's own matplotlibrc must not change the pictures of a run
         matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=(7.2, height))
+        yield Figure(figsize=(width, height))
+
+
+def png(page: Any, dpi: float = 150) -> bytes:
+    """A matplotlib Figure as a PNG file; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    page.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def figure(path: Path | str, height: float, panels: Sequence[float] = (1.0,)) -> Iterator[list[Any]]:
+    """Axes one above the other with a common x axis, room for labels at the right, written to `path` as PNG on
+    leaving."""
+    with page(7.2, height) as figure:
         place = {"left": 0.115, "right": 0.715, "top": 1 - 0.15 / height, "bottom": 0.55 / height, "hspace": 0.14}
         grid = figure.add_gridspec(len(panels), 1, height_ratios=panels, **place)
         axes: list[Any] = []
@@ -69,9 +81,8 @@ def figure(path: Path | str, height: float, panels: Sequence[float] = (1.0,)) ->
         yield axes
         if len(axes) > 1:
             figure.align_ylabels(axes)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_own(path, buffer.getvalue())
+        picture = png(figure)
+    write_own(path, picture)
 
 
 def x_axis(axes: Sequence[Any], x: np.ndarray, label: str, from_zero: bool = False) -> None:

@@ -26,8 +26,12 @@ def draw(run, model, bound: evaluate.Bound, rows: np.ndarray) -> None:
             with np.errstate(all="ignore"):  # what a model far off says may overflow: it is left out of the picture
                 paint(run.results / name)
         except Exception as fault:
-            reason = str(fault).splitlines()[0] if str(fault) else "no reason given"
-            print(f"{run.results / name}: not drawn: {type(fault).__name__}: {reason}", file=sys.stderr, flush=True)
+            _not_drawn(run.results / name, fault)
+
+
+def _not_drawn(what: Path | str, fault: Exception) -> None:
+    reason = str(fault).splitlines()[0] if str(fault) else "no reason given"
+    print(f"{what}: not drawn: {type(fault).__name__}: {reason}", file=sys.stderr, flush=True)
 
 
 def _pictures(run, model, bound: evaluate.Bound, rows: np.ndarray) -> Iterator[tuple[str, Callable[[Path], None]]]:
@@ -49,6 +53,11 @@ def _pictures(run, model, bound: evaluate.Bound, rows: np.ndarray) -> Iterator[t
         yield "reverse_trajectory.gif", partial(_reverse_trajectory, run, model, examples)
         yield "samples.png", lambda path: examples.samples(path, rows[: examples.shown(data)], data)
     yield "kl_per_step.png", partial(_kl_per_step, run, model, bound)
+    if hasattr(examples, "more"):
+        try:
+            yield from examples.more(run, model, rows)
+        except Exception as fault:  # of what names them
+            _not_drawn(f"{run.results}: more pictures of {model.family.data}", fault)
 
 
 def _loss_curve(run, model, bound: evaluate.Bound, path: Path) -> None:
@@ -63,8 +72,10 @@ def _loss_curve(run, model, bound: evaluate.Bound, path: Path) -> None:
 
 def _reverse_trajectory(run, model, examples, path: Path) -> None:
     t = run.settings.training
-    times, states = sample.trajectory(model, t.num_examples, seed=t.seed)
-    examples.reverse_trajectory(path, times, states, run.train_rows.with_file(run.settings.data))
+    data = run.train_rows.with_file(run.settings.data)
+    n = examples.walked(data) if hasattr(examples, "walked") else t.num_examples
+    times, states = sample.trajectory(model, n, seed=t.seed)
+    examples.reverse_trajectory(path, times, states, data)
 
 
 def _kl_per_step(run, model, bound: evaluate.Bound, path: Path) -> None:
@@ -78,7 +89,12 @@ def _kl_per_step(run, model, bound: evaluate.Bound, path: Path) -> None:
 
 
 def of_examples(kind: str):
-    """The module that draws examples of a kind of data: samples, sample_evolution, reverse_trajectory and shown; None
-    where there is none."""
+    """The module that draws examples of a kind of data, None where there is none.
+
+    It has samples, sample_evolution, reverse_trajectory and shown, as bits_pictures has them. It may have
+        walked(settings) : how many samples reverse_trajectory gets, training.num_examples without it
+        more(run, model, rows) : yields the name of a further picture of a run and what draws it to a path, for each;
+            what takes time belongs into that function. rows : samples, (n, D)
+    """
     name = f"bdiff_np.show.{kind}_pictures"
     return import_module(name) if find_spec(name) else None
