@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bdiff_np.data import source
-from bdiff_np.errors import InputError
+from bdiff_np.errors import InputError, short
 from bdiff_np.settings import Settings
 
 
@@ -207,6 +207,20 @@ class OnDevice:
 
     def take(self, index):
         return self._asarray(self._data.take(index if isinstance(index, np.ndarray | slice) else self._to_host(index)))
+
+
+def column_order(names: list[str] | None, own: list[str] | None, name: str) -> list[int] | None:
+    """Where columns with the names `own` have those of the training rows, `names`; None where they stand in that order
+    already, or where one of them has no names. Raises InputError, beginning with `name`, where they are others."""
+    if not names or not own or names == own:
+        return None
+    if sorted(names) != sorted(own) or len(set(names)) < len(names):
+        lacking, more = sorted(set(names) - set(own)), sorted(set(own) - set(names))
+        what = [f"there is no column {short(repr(lacking[0]), 40)}"] if lacking else []
+        what += [f"column {short(repr(more[0]), 40)} is not one of them"] if more else []
+        fault = ", ".join(what) or "they are named alike"
+        raise InputError(f"{name}: its columns are not those of the training rows: {fault}")
+    return [own.index(column) for column in names]
 
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # how their files are named

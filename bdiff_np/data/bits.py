@@ -15,7 +15,7 @@ from pydantic import Field
 from bdiff_np import data, settings
 from bdiff_np.data import bits_arrays, bits_files
 from bdiff_np.data.census import RowCensus
-from bdiff_np.errors import InputError, short
+from bdiff_np.errors import InputError
 from bdiff_np.settings import Count
 
 
@@ -146,16 +146,9 @@ class Bits(data.Data):
         bits_files.write(path, self.all(), self.form)
 
     def in_form(self, form: Mapping[str, Any], name: str) -> Bits:
-        names, own = form.get("names"), self.form.get("names")
-        if not names or not own or names == own:
+        names = form.get("names")
+        if (order := data.column_order(names, self.form.get("names"), name)) is None:
             return self
-        if sorted(names) != sorted(own) or len(set(names)) < len(names):
-            lacking, more = sorted(set(names) - set(own)), sorted(set(own) - set(names))
-            what = [f"there is no column {short(repr(lacking[0]), 40)}"] if lacking else []
-            what += [f"column {short(repr(more[0]), 40)} is not one of them"] if more else []
-            fault = ", ".join(what) or "they are named alike"
-            raise InputError(f"{name}: its columns are not those of the training rows: {fault}")
-        order = [own.index(column) for column in names]
         missing = None
         if self.missing is not None:
             missing = np.packbits(np.unpackbits(self.missing, axis=1, count=self.D)[:, order], axis=1)

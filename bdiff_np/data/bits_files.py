@@ -30,17 +30,6 @@ WRITTEN = (*TEXT, *(f"{ending}.gz" for ending in TEXT), ".npy")
 ENDINGS = (*WRITTEN, *(ending for ending in bits_formats.FORMATS if ending != ".npy"))
 
 
-# How files begin that are not rows, and what to do.
-FOREIGN = {
-    source.ZIP: "is an archive, perhaps an Excel workbook; save the sheet as CSV, or name the file by its true format",
-    source.PARQUET: "is a Parquet file; name it .parquet",
-    b"[": "looks like JSON; make a table of it, one row a line",
-    b"{": "looks like JSON; make a table of it, one row a line",
-    b"<": "looks like HTML or XML; make a table of it, one row a line",
-    b"%PDF": "is a PDF; save its table as CSV",
-}
-
-
 def read(path: str | os.PathLike[str]) -> Reading:
     """The rows of a file; "-" is standard input.
 
@@ -69,9 +58,7 @@ def _read(path: str | os.PathLike[str], name: str, lower: str) -> Reading:
                 return bits_formats.FORMATS[ending](file, os.fspath(path), name)
         if source.begins(file, source.NPY):
             return bits_formats.npy(file, os.fspath(path), name)
-        for mark, what in FOREIGN.items():
-            if source.begins(file, mark):
-                raise InputError(f"{name}:1:1: {what}")
+        source.refuse_foreign(file, name)
         return _read_text(file, name)
 
 

@@ -31,24 +31,8 @@ def _needs(module: str, extra: str, name: str) -> Any:
 
 
 def npy(file: BinaryIO, path: str, name: str) -> Reading:
-    """An array of numpy.save: mapped where it is a file of its own, not read into memory."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    try:
-        if os.path.isfile(path):
-            array: np.ndarray = np.lib.format.open_memmap(
-                path, mode="r"
-            )  # refuses pickled objects, which could run code
-            wanted = array.offset + array.nbytes  # type: ignore[attr-defined]
-        else:
-            array, wanted = np.lib.format.read_array(file, allow_pickle=False), size
-    except Exception as fault:  # a damaged header surfaces as almost any error of its parser
-        raise InputError(
-            f"{name}: is not a whole .npy array of numbers ({short(fault)}); save it again with numpy.save"
-        ) from fault
-    if size != wanted:
-        raise InputError(f"{name}: has {size} bytes, but its header asks for {wanted}; save it again with numpy.save")
-    return bits_arrays.read(array, name)
+    """An array of numpy.save."""
+    return bits_arrays.read(source.npy(file, path, name), name)
 
 
 def npz(file: BinaryIO, path: str, name: str) -> Reading:

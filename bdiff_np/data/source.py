@@ -18,12 +18,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from bdiff_np.errors import InputError
+import numpy as np
+
+from bdiff_np.errors import InputError, short
 
 STDIN = "-"  # the name that means standard input
 PART = 1 << 22  # bytes read at a time
 LONGEST = 1 << 26  # bytes of a line
 GZIP, NPY, ZIP, PARQUET = b"\x1f\x8b", b"\x93NUMPY", b"PK\x03\x04", b"PAR1"  # how files of these formats begin
+
+# How files begin that hold no rows, and what to do.
+FOREIGN = {
+    ZIP: "is an archive, perhaps an Excel workbook; save the sheet as CSV, or name the file by its true format",
+    PARQUET: "is a Parquet file; name it .parquet",
+    b"[": "looks like JSON; make a table of it, one row a line",
+    b"{": "looks like JSON; make a table of it, one row a line",
+    b"<": "looks like HTML or XML; make a table of it, one row a line",
+    b"%PDF": "is a PDF; save its table as CSV",
+}
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -78,6 +90,35 @@ def begins(file: BinaryIO, *marks: bytes) -> bool:
     start = file.read(max(map(len, marks)))
     file.seek(0)
     return start.startswith(marks)
+
+
+def refuse_foreign(file: BinaryIO, name: str) -> None:
+    """Raises InputError for a file that begins as one of FOREIGN."""
+    for mark, what in FOREIGN.items():
+        if begins(file, mark):
+            raise InputError(f"{name}:1:1: {what}")
+
+
+def npy(file: BinaryIO, path: str, name: str) -> np.ndarray:
+    """An array of numpy.save: mapped where it is a file of its own, not read into memory. Raises InputError for one
+    that is damaged, or of Python objects."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    try:
+        if os.path.isfile(path):
+            array: np.ndarray = np.lib.format.open_memmap(
+                path, mode="r"
+            )  # refuses pickled objects, which could run code
+            wanted = array.offset + array.nbytes  # type: ignore[attr-defined]
+        else:
+            array, wanted = np.lib.format.read_array(file, allow_pickle=False), size
+    except Exception as fault:  # a damaged header surfaces as almost any error of its parser
+        raise InputError(
+            f"{name}: is not a whole .npy array of numbers ({short(fault)}); save it again with numpy.save"
+        ) from fault
+    if size != wanted:
+        raise InputError(f"{name}: has {size} bytes, but its header asks for {wanted}; save it again with numpy.save")
+    return array
 
 
 def text_of(file: BinaryIO) -> BinaryIO:

@@ -1,0 +1,181 @@
+"""Points: rows of D real coordinates, held as float64."""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bdiff_np import data, settings
+from bdiff_np.data import points_files
+from bdiff_np.errors import InputError, short
+
+
+class PointsSettings(settings.Settings):
+    """What is known of the rows."""
+
+
+class Points(data.Data):
+    """N points of D coordinates.
+
+    array : (N, D) float64, nan where a value is missing
+    name : what messages call them: their file
+    """
+
+    Settings, ENDINGS, elements, dtype = PointsSettings, points_files.ENDINGS, "coordinates", np.dtype(np.float64)
+    example = "make an example: python cli.py data swiss-roll --out"
+
+    def __init__(self, array: np.ndarray, name: str = "rows"):
+        self.array, self.D, self.name = array, array.shape[1], name
+
+    @classmethod
+    def _of(cls, reading: points_files.Reading, name: str) -> Points:
+        rows = cls(reading.array, name)
+        rows.first_missing, rows.form, rows.understood = reading.first_missing, reading.form, "; ".join(reading.notes)
+        return rows
+
+    @classmethod
+    def from_array(cls, array: Any, name: str = "rows") -> Points:
+        """A copy of (N, D) real numbers of any dtype, or of what turns into such an array: a list, a data frame, a
+        tensor, a sparse matrix. `name` stands in front of the message if a value is not a number up to 1e30 in size."""
+        return cls._of(points_files.read_array(array, name), name)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def take(self, index: np.ndarray | slice) -> np.ndarray:
+        """The points at `index`, (B,) integers, a (N,) mask or a slice, as (B, D) float64, a copy."""
+        return self.array[index].copy() if isinstance(index, slice) else self.array[index]
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
+    def fingerprint(self) -> int:
+        return zlib.crc32(np.ascontiguousarray(self.array).tobytes(), self.D)
+
+    def _like(self, array: np.ndarray, first_missing: str = "") -> Points:
+        """Other points in the form of these."""
+        rows = Points(array, self.name)
+        rows.form, rows.understood = self.form, self.understood
+        rows.first_missing = first_missing if first_missing and np.isnan(array).any() else ""
+        return rows
+
+    def join(self, other: Points) -> Points:
+        return self._like(np.concatenate([self.array, other.array]), self.first_missing or other.first_missing)
+
+    def select(self, index: np.ndarray) -> Points:
+        return self._like(self.array[index], self.first_missing)
+
+    # What the family of Gaussian diffusion asks
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (of the population) of each coordinate, (D,) float64 each.
+
+        Raises InputError for a coordinate that is the same in all rows: it has no density.
+        """
+        low, high = self.array.min(axis=0), self.array.max(axis=0)
+        for column in np.flatnonzero(low == high)[:1]:
+            names = self.form.get("names")
+            named = f" ({short(repr(names[column]), 40)})" if names else ""
+            raise InputError(f"{self.name}: column {column + 1}{named} is always {low[column]:g}; leave it out")
+        spread = high - low  # measured in it, squares neither vanish nor overflow
+        scaled = (self.array - low) / spread
+        return low + spread * scaled.mean(axis=0), spread * scaled.std(axis=0)
+
+    def covariance(self) -> np.ndarray:
+        """Covariance (of the population) of the coordinates, (D, D) float64."""
+        centred = self.array - self.array.mean(axis=0)
+        return centred.T @ centred / len(self)
+
+    # Files and text
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Points:
+        return cls._of(points_files.read(path), data.source.shown(path))
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        points_files.write(path, self.array, self.form)
+
+    def in_form(self, form: Mapping[str, Any], name: str) -> Points:
+        names = form.get("names")
+        if (order := data.column_order(names, self.form.get("names"), name)) is None:
+            return self
+        rows = self._like(np.ascontiguousarray(self.array[:, order]), self.first_missing)
+        rows.form, rows.understood = {**self.form, "names": names}, f"{self.understood}; columns put in order by name"
+        return rows
+
+    @classmethod
+    def check_form(cls, form: Any, D: int) -> str | None:
+        return points_files.form_fault(form, D)
+
+    @classmethod
+    def check_out(cls, path: str | os.PathLike[str]) -> None:
+        points_files.check_out(path)
+
+    @classmethod
+    def text(cls, array: np.ndarray) -> str:
+        return points_files.text(array)
+
+    def summary(self, rows: np.ndarray) -> str:
+        if not len(rows):
+            return ""
+        shown = slice(0, 3)
+        more = " ..." * (self.D > 3)
+        words = [
+            f"{' '.join(f'{x:.3g}' for x in figures[shown])}{more}"
+            for figures in (*_figures(rows), *_figures(self.array))
+        ]
+        return f"mean {words[0]}, sd {words[1]}; in train mean {words[2]}, sd {words[3]}"
+
+    # What is known
+    # ------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check_known(cls, known: np.ndarray, n: int, D: int) -> tuple[np.ndarray, np.ndarray]:
+        """known : (D,) or (n, D), a number where a coordinate is known, nan where it is not"""
+        try:
+            values = np.ma.filled(np.ma.asarray(known).astype(np.float64), np.nan)  # what is masked is not known
+        except (TypeError, ValueError):
+            raise InputError(f"what is known is not numbers and nan; give ({D},) or ({n}, {D}) of them") from None
+        if values.shape not in ((D,), (n, D)):
+            raise InputError(
+                f"what is known of {n} points of {D} coordinates has shape {values.shape}; give ({D},) or ({n}, {D})"
+            )
+        if (np.abs(values) > points_files.MOST).any():  # nan is not
+            raise InputError(
+                f"what is known of a coordinate is a number up to {points_files.MOST:g} or, where it is to be drawn, "
+                "nan; a larger one was given"
+            )
+        values = np.broadcast_to(values, (n, D))
+        return ~np.isnan(values), values
+
+    @classmethod
+    def read_known(cls, text: str, D: int) -> np.ndarray:
+        """text : a number or, for a coordinate to be drawn, ?, one for each coordinate, with commas between them"""
+        cells = [cell.strip() for cell in (re.split("[,;]", text) if re.search("[,;]", text) else text.split())]
+        if len(cells) != D:
+            raise InputError(
+                f"--known: is of {len(cells)} coordinates, the points have {D}; give a number or ? for each, with "
+                "commas between them"
+            )
+        values = np.full(D, np.nan)
+        for j, cell in enumerate(cells):
+            try:
+                values[j] = np.nan if cell == "?" else float(cell)
+            except ValueError:
+                raise InputError(f"--known: entry {j + 1} is {short(repr(cell), 40)}; give a number or ?") from None
+        return values
+
+
+DATA = Points
+
+
+def _figures(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return array.mean(axis=0), array.std(axis=0)
