@@ -87,7 +87,7 @@ class Model:
             configured network; it is executed
         """
         ops, family = load_ops(backend), family_of(config)
-        task = Task(family.name, D, family.outputs(D, config.model), chain)
+        task = Task(family.name, D, family.inputs(D, config.model), family.outputs(D, config.model), chain)
         if code is not None:
             net: Net = custom.CustomNet(code, task, family.state(chain), dtype)
         else:

@@ -223,7 +223,7 @@ def normals(key: Key, rows: int, D: int, first_row: int = 0) -> np.ndarray:
     w = words(key, rows, D + D % 2, first_row)
     r = np.sqrt(-2 * np.log((2 * (w[:, ::2] >> np.uint32(9)) + 1) * 2.0**-24))
     a = (2 * np.pi / 2**32) * w[:, 1::2]
-    return np.stack([r * np.cos(a), r * np.sin(a)], axis=2).reshape(rows, -1)[:, :D]
+    return np.stack([r * np.cos(a), r * np.sin(a)], axis=2).reshape(w.shape)[:, :D]
 
 
 def generator(key: Key) -> np.random.Generator:

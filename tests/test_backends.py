@@ -195,7 +195,7 @@ def test_read_gives_signs_and_features(ops, rows, D, F, odds, dtype):
     x_t, t = generator.integers(0, 2, (rows, D)).astype(np.uint8), generator.integers(1, T + 1, rows)
     features, weights = generator.normal(size=(T + 1, F)).astype(dtype), generator.normal(size=T + 1).astype(dtype)
     x, f = diffusion.kernels("bernoulli", ops).read(
-        ops.asarray(x_t), ops.asarray(t), ops.asarray(features), ops.asarray(weights) if odds else None
+        None, ops.asarray(x_t), ops.asarray(t), ops.asarray(features), ops.asarray(weights) if odds else None
     )
     signs = np.where(x_t, 1, -1).astype(dtype)
     np.testing.assert_array_equal(

@@ -23,7 +23,7 @@ from bdiff_np.show import pictures
 from bdiff_np.train import Training
 
 CHAIN = make_chain("paper", 20, 0.25)
-TASK = Task("bernoulli", D, D, CHAIN), {"pi": CHAIN.pi}
+TASK = Task("bernoulli", D, D, D, CHAIN), {"pi": CHAIN.pi}
 MARK = "import pathlib\nwith open(pathlib.Path(r'{}'), 'a') as mark:\n    mark.write('executed ')\n"
 
 

@@ -63,15 +63,14 @@ class Kernels(diffusion.Kernels):
         return np.full((len(t), 1), OFTEN)
 
 
-def read(x_t, t, features, weight=None):
+def read(chain, x_t, t, features, weight=None):
     return x_t if weight is None else np.concatenate([x_t, x_t * weight[t, None]], axis=1), features[t]
 
 
 @njit
-def read_rows(law, x_t, out):
-    for r in range(x_t.shape[0]):
-        for d in range(x_t.shape[1]):
-            out[r, d] = x_t[r, d]
+def read_row(law, t, x_t, out):
+    for d in range(x_t.size):
+        out[d] = x_t[d]
 
 
 @njit
@@ -108,7 +107,7 @@ def p_sample(law, t, out, noise, work, x_t):
             x_t[r, d] = out[r, d] + law.level[t[r] - 1] * work[d]
 
 
-hooks_numba.fill(Law, read_rows=read_rows, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)
+hooks_numba.fill(Law, read_row=read_row, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)
 
 
 class Numbers(Points):

@@ -201,7 +201,7 @@ def tiny(config, D, family, chain, gain):
 
     names = "hidden", "activation", "time", "time_features", "odds_input", "residual", "dropout"
     chosen = {name: getattr(config.model, name) for name in names}
-    net = MLP(Task(family.name, D, family.outputs(D, config.model), chain), **chosen)
+    net = MLP(Task(family.name, D, D, family.outputs(D, config.model), chain), **chosen)
     params = Params(load_ops("numpy"), net.shapes, net.dtype).fill(net.init(3))
     params.flat += gain * np.random.default_rng(0).standard_normal(params.flat.shape).astype(np.float32)
     return models.Model(config, D, load_ops("numpy"), family, chain, net, params)

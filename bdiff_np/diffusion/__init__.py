@@ -48,8 +48,8 @@ class Kernels:
 
     Made by Kernels(chain, dtype=..., **Family.kernel_options()). Arrays are the back end's: x0 (B, D) of the data's
     dtype, x_t (B, D) of Family.x_dtype, t (B,) int64, out (B, M) what the network puts out, M = Family.outputs.
-    Random words belong to (key, first_row + row): see rng.py. The module has a function `read` beside the class:
-    Task.read says what it gives.
+    Random words belong to (key, first_row + row): see rng.py. The module has a function `read(chain, x_t, t, features,
+    weight=None)` beside the class: Task.read says what it gives.
     """
 
     chain: Any
@@ -76,19 +76,22 @@ class Kernels:
 class Task(NamedTuple):
     """What a network is built for, and how it reads x_t.
 
-    family : its name. D : elements of an example. outputs : numbers that the network puts out, (B, outputs)
-    chain : the forward process
+    family : its name. D : elements of an example. inputs, outputs : how many numbers the network reads of an example,
+        and how many it puts out
+    chain : the forward process, whole
     """
 
     family: str
     D: int
+    inputs: int
     outputs: int
     chain: Chain
 
     def read(self, ops, x_t, t, features, weight=None) -> tuple[Any, Any]:
-        """What a network multiplies first: x_t as numbers, (B, D), and where `weight` (T + 1,) is given each a second
-        time, times weight[t], (B, 2 D); and the rows t of `features` (T + 1, F), (B, F). Both of features' dtype."""
-        return kernels(self.family, ops).read(x_t, t, features, weight)
+        """What a network multiplies first: x_t as numbers, (B, inputs), and where `weight` (T + 1,) is given each a
+        second time, times weight[t], (B, 2 inputs); and the rows t of `features` (T + 1, F), (B, F). Both of features'
+        dtype."""
+        return kernels(self.family, ops).read(self.chain, x_t, t, features, weight)
 
 
 class BoundKind(NamedTuple):
@@ -113,6 +116,10 @@ class Family:
     floor_words: str = "the least that any network can reach"  # what `floor` is, where it has a standard error
     x_dtype: np.dtype | None = None  # of x_t, where it is not the data's
     takes_missing: bool = False  # whether it can be trained on, and can evaluate, examples with missing values
+
+    def inputs(self, D: int, settings) -> int:
+        """How many numbers the network reads of an example of D elements. settings : section `model`"""
+        return D
 
     def outputs(self, D: int, settings) -> int:
         """How many numbers the network puts out for an example of D elements. settings : section `model`"""

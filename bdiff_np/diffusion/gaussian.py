@@ -17,6 +17,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bdiff_np import rng
+from bdiff_np.rng import Key
+
 PREDICT = "v", "noise", "x0", "forward"
 VARIANCE = "learned", "beta", "posterior"
 LOG_2PI = float(np.log(2 * np.pi))
@@ -28,12 +31,15 @@ class Chain:
 
     alpha_bar : (T + 1,) share of the signal's variance, 1 at t = 0. time : (T + 1,) t as the network gets it
     mean, scale : (D,) of the data
+    levels : (T + 1,) sqrt(1 - alpha_bar) of the whole chain, by the network's t. waves : (D, n), see `waves`
     """
 
     alpha_bar: np.ndarray
     time: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
+    levels: np.ndarray
+    waves: np.ndarray
 
     @property
     def T(self) -> int:
@@ -94,9 +100,41 @@ def alpha_bar(schedule: str, T: int, beta_1: float | None = None) -> np.ndarray:
     return np.concatenate([[1.0], np.cumprod(1 - beta)])
 
 
-def make_chain(schedule: str, T: int, mean: np.ndarray, scale: np.ndarray, beta_1: float | None = None) -> Chain:
-    """The chain of a schedule, for data of this mean and scale, (D,) each."""
-    return Chain(alpha_bar(schedule, T, beta_1), np.arange(T + 1), np.asarray(mean, float), np.asarray(scale, float))
+def make_chain(
+    schedule: str, T: int, mean: np.ndarray, scale: np.ndarray, beta_1: float | None = None, n: int = 0
+) -> Chain:
+    """The chain of a schedule, for data of this mean and scale, (D,) each, with n waves."""
+    mean, scale, kept = np.asarray(mean, float), np.asarray(scale, float), alpha_bar(schedule, T, beta_1)
+    levels = np.sqrt(1 - kept)
+    return Chain(kept, np.arange(T + 1), mean, scale, levels, waves(mean.size, n, levels[1]))
+
+
+# What the network reads
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def waves(D: int, n: int, finest: float) -> np.ndarray:
+    """(D, n) wave vectors, in periods per unit: of lengths from 1 / 8 to 1 / (2 pi finest) in even ratios, in random
+    directions, always the same. finest : the noise of the first step, below which there is nothing to see
+
+    A perceptron learns slowly what changes over short distances (Tancik et al. 2020); these tell it.
+    """
+    lengths = np.geomspace(0.125, max(0.25, 1 / (2 * np.pi * finest)), n)
+    directions = rng.normals(Key(0, rng.INIT, 0), n, D).T
+    return lengths * directions / np.sqrt((directions**2).sum(0))
+
+
+def read(chain: Chain, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """What the network reads, (B, D + 2 n): x_t, and cosine and sine of each wave, smaller where the noise of t hides
+    it: their mean for a point that is known up to this noise. t : as the network gets it"""
+    phase, left = 2 * np.pi * (x_t @ chain.waves), seen(chain)[t]
+    return np.concatenate([x_t, left * np.cos(phase), left * np.sin(phase)], axis=1)
+
+
+def seen(chain: Chain) -> np.ndarray:
+    """(T + 1, n), the mean of cos(2 pi f (x + noise of t)) / cos(2 pi f x) for each wave f: a characteristic
+    function."""
+    return np.exp(-2 * np.pi**2 * chain.levels[:, None] ** 2 * (chain.waves**2).sum(0))
 
 
 # The process

@@ -30,6 +30,8 @@ class Model(Settings):
     """Variance of a reverse step: the network's, or that of the forward step, or that of the posterior."""
     scale: Literal["axis", "all", "none"] = "axis"
     """Units: each axis at mean 0 and variance 1; or one factor for all axes; or the data as they are."""
+    waves: int = Field(default=0, ge=0, le=1024)
+    """Waves over x_t that the network reads beside it, from long to as short as the first step's noise."""
 
 
 class Gaussian(diffusion.Family):
@@ -45,6 +47,9 @@ class Gaussian(diffusion.Family):
     }
     floor_words = "the least that any reverse chain with Gaussian steps can reach"
 
+    def inputs(self, D: int, settings) -> int:
+        return D + 2 * settings.waves
+
     def outputs(self, D: int, settings) -> int:
         return 2 * D if settings.variance == "learned" else D
 
@@ -54,13 +59,14 @@ class Gaussian(diffusion.Family):
             mean, scale = data.moments()
         if settings.scale == "all":
             scale = np.full(data.D, np.sqrt((scale**2).mean()))
-        return gaussian.make_chain(settings.schedule, settings.T, mean, scale, settings.beta_1)
+        return gaussian.make_chain(settings.schedule, settings.T, mean, scale, settings.beta_1, settings.waves)
 
     def state(self, chain) -> dict[str, np.ndarray]:
         return {"mean": chain.mean, "scale": chain.scale}
 
     def restore(self, settings, state: Mapping[str, np.ndarray]) -> Chain:
-        return gaussian.make_chain(settings.schedule, settings.T, state["mean"], state["scale"], settings.beta_1)
+        mean, scale = state["mean"], state["scale"]
+        return gaussian.make_chain(settings.schedule, settings.T, mean, scale, settings.beta_1, settings.waves)
 
     def misfit(self, chain, D: int) -> str | None:
         for name in ("mean", "scale"):

@@ -76,11 +76,12 @@ class MLP(Net):
         self, task, *, hidden, activation, time, time_features, odds_input, residual, dropout, dtype=np.float32
     ):
         self.width, self.task, self.D, M, alpha_bar = max(hidden), task, task.D, task.outputs, task.chain.alpha_bar
+        inputs = 2 * task.inputs if odds_input else task.inputs
         self.dtype, self.features = np.dtype(dtype), time_table(time, alpha_bar, time_features).astype(dtype)
         self.odds = (log_odds(alpha_bar) / 3).astype(dtype) if odds_input else None
         film = time_features if time == "fourier" else 0
         gain = 2**0.5 if activation in ("relu", "silu", "gelu") else 1.0
-        self.layers: list = [Dense("dense0", 2 * self.D if odds_input else self.D, hidden[0], activation, film, 1.0)]
+        self.layers: list = [Dense("dense0", inputs, hidden[0], activation, film, 1.0)]
         for k, width in enumerate(hidden[1:], start=1):
             if residual:
                 block = [LayerNorm(f"norm{k}", width), Dense(f"dense{k}", width, width, activation, film, gain)]

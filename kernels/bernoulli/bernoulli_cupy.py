@@ -116,5 +116,5 @@ class Kernels(DeviceKernels):
         return argument(self.law, D)
 
 
-def read(x_t, t, features, weight=None):
+def read(chain, x_t, t, features, weight=None):
     return bernoulli_device.read(arrays_cupy, read_into, x_t, t, features, weight)

@@ -132,15 +132,9 @@ def _bits(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 @njit
-def read_rows(law, x_t, out):
+def read_row(law, t, x_t, out):
     """Bits as -1 and +1."""
     one = out.dtype.type(1)
-    for r in range(x_t.shape[0]):
-        _signs(x_t[r], one, out[r])
-
-
-@njit
-def _signs(x_t, one, out):
     for d in range(x_t.size):
         out[d] = one if x_t[d] != 0 else -one
 
@@ -401,4 +395,4 @@ def values(law, t, logits, bits, columns, kl):
             kl[r] += bit.value(z, a, b, x0[r, d] == x_t[r, d], t[r], wide, law.x_prev, 1.0)
 
 
-hooks_numba.fill(Law, read_rows=read_rows, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)
+hooks_numba.fill(Law, read_row=read_row, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)

@@ -233,5 +233,5 @@ class Kernels(DeviceKernels):
     arrays, launch = arrays_numba_cuda, sys.modules[__name__]
 
 
-def read(x_t, t, features, weight=None):
+def read(chain, x_t, t, features, weight=None):
     return bernoulli_device.read(arrays_numba_cuda, read_into, x_t, t, features, weight)

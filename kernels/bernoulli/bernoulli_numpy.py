@@ -123,7 +123,7 @@ class Kernels(diffusion.Kernels):
 
 
 def read(
-    x_t: np.ndarray, t: np.ndarray, features: np.ndarray, weight: np.ndarray | None = None
+    chain: Chain, x_t: np.ndarray, t: np.ndarray, features: np.ndarray, weight: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a network multiplies first: bits x_t (B, D) as -1 and +1, and where weight (T + 1,) is given each a second
     time, times weight[t]; (B, D or 2 D). And the features of time, (B, F), for features (T + 1, F) and t (B,)."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bdiff_np.diffusion import gaussian
 from bdiff_np.diffusion.gaussian import Chain
 from bdiff_np.kernels.dense.dense_numba import FUSED
 from bdiff_np.kernels.gaussian import gaussian_numpy
@@ -30,7 +31,7 @@ TURN = f32(np.pi / 2**31)  # of an angle in units of 2**-32 of a circle
 # Cephes (S. Moshier, sinf.c): sine and cosine on -pi/4 .. pi/4
 S0, S1, S2 = f32(-1.9515295891e-4), f32(8.3321608736e-3), f32(-1.6666654611e-1)
 C0, C1, C2 = f32(2.443315711809948e-5), f32(-1.388731625493765e-3), f32(4.166664568298827e-2)
-ONE, HALF = f32(1), f32(0.5)
+ONE, HALF, FOUR, FOURTH, WHOLE = f32(1), f32(0.5), f32(4), f32(0.25), f32(2 * np.pi)
 
 
 class Law(NamedTuple):
@@ -40,6 +41,8 @@ class Law(NamedTuple):
     wide: np.ndarray  # (T + 1, 13) float64, the same, for the value of the KL
     mean: np.ndarray  # (D,) float64, of the data
     scale: np.ndarray  # (D,) float64
+    waves: np.ndarray  # (D, n) float32, what the network reads beside x_t (gaussian.read),
+    seen: np.ndarray  # (T + 1, n) float32: and how much of it is left
     root: float  # float32, 1 / sqrt(T)
     learned: bool  # the variance is the network's
 
@@ -52,7 +55,8 @@ class Kernels(gaussian_numpy.Kernels):
     def __init__(self, chain: Chain, predict: str = "v", variance: str = "learned", dtype=np.float32):
         super().__init__(chain, predict, variance, dtype)
         wide = np.stack(tables(chain, predict, variance), axis=1)
-        self.law = Law(wide.astype(f32), wide, chain.mean, chain.scale, f32(self.root), self.learned)
+        reads = chain.waves.astype(f32), gaussian.seen(chain).astype(f32)
+        self.law = Law(wide.astype(f32), wide, chain.mean, chain.scale, *reads, f32(self.root), self.learned)
 
     def blocks(self, D: int) -> int:
         """A word for each element, of an even number of them."""
@@ -113,23 +117,35 @@ def pair(w, v):
     u = f32(np.int32(((w >> NINE) << ONE_BIT) | ONE_BIT)) * UNIT
     r = np.sqrt(MINUS_2 * log(u))
     ahead = u32(v + EIGHTH)
-    quarter = u32(ahead >> QUARTER)
-    a = f32(np.int32(ahead & REST) - np.int32(EIGHTH)) * TURN
+    x, y = circle(f32(np.int32(ahead & REST) - np.int32(EIGHTH)) * TURN, u32(ahead >> QUARTER))
+    return r * x, r * y
+
+
+@njit(fastmath=FUSED, error_model="numpy", inline="always")
+def circle(a, quarter):
+    """Cosine and sine of a, -pi/4 .. pi/4, and so many quarters of a circle, 0 .. 3."""
     square = a * a
     sine = ((S0 * square + S1) * square + S2) * square * a + a
     cosine = ((C0 * square + C1) * square + C2) * square * square - HALF * square + ONE
     odd = (quarter & ONE_BIT) != 0
     x, y = sine if odd else cosine, cosine if odd else sine
     x = -x if quarter == u32(1) or quarter == u32(2) else x
-    y = -y if quarter > u32(1) else y
-    return r * x, r * y
+    return x, -y if quarter > u32(1) else y
 
 
-@njit
-def read_rows(law, x_t, out):
-    for r in range(x_t.shape[0]):
-        for d in range(x_t.shape[1]):
-            out[r, d] = x_t[r, d]
+@njit(fastmath=FUSED, error_model="numpy")
+def read_row(law, t, x_t, out):
+    D, n = law.waves.shape
+    for d in range(D):
+        out[d] = x_t[d]
+    for i in range(n):
+        phase = f32(0)
+        for d in range(D):
+            phase += x_t[d] * law.waves[d, i]
+        quarter = np.floor(FOUR * phase + HALF)
+        x, y = circle((phase - FOURTH * quarter) * WHOLE, u32(np.int32(quarter) & np.int32(3)))
+        left = law.seen[t, i]
+        out[D + i], out[D + n + i] = left * x, left * y
 
 
 @njit
@@ -204,4 +220,4 @@ def p_sample(law, t, out, noise, work, x_t):
             x_t[r, d] = a * x_t[r, d] + c * out[r, d] + sigma / np.sqrt(w) * z[d]
 
 
-hooks_numba.fill(Law, read_rows=read_rows, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)
+hooks_numba.fill(Law, read_row=read_row, q_sample=q_sample, kl_grad=kl_grad, may_change=may_change, p_sample=p_sample)

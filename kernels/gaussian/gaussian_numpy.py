@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from bdiff_np import diffusion, rng
+from bdiff_np.diffusion import gaussian
 from bdiff_np.diffusion.gaussian import Chain
 from bdiff_np.kernels.gaussian.gaussian_tables import tables
 from bdiff_np.rng import Key
 
 
-def read(x_t, t, features, weight=None):
-    """Task.read: x_t as it is."""
+def read(chain: Chain, x_t, t, features, weight=None):
+    """Task.read, as gaussian.read, in the dtype of the features."""
     x = np.asarray(x_t, features.dtype)
+    if chain.waves.size:
+        waves, seen = _seen(chain, features.dtype)
+        phase, seen = features.dtype.type(2 * np.pi) * (x @ waves), seen[t]
+        x = np.concatenate([x, seen * np.cos(phase), seen * np.sin(phase)], axis=1)
     return x if weight is None else np.concatenate([x, x * weight[t, None]], axis=1), features[t]
+
+
+@lru_cache(4)
+def _seen(chain: Chain, dtype) -> tuple[np.ndarray, np.ndarray]:
+    """The waves (D, n), and how much of each is left at a t as the network gets it, (T + 1, n)."""
+    return chain.waves.astype(dtype), gaussian.seen(chain).astype(dtype)
 
 
 def deviates(key: Key, rows: int, D: int, first_row: int = 0, dtype=np.float32) -> np.ndarray:

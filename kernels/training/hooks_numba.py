@@ -1,6 +1,6 @@
 """The five compiled functions that a family fills into the fused step, the fused chain and the fused KL.
 
-    fill(Law, read_rows=..., q_sample=..., kl_grad=..., may_change=..., p_sample=...)
+    fill(Law, read_row=..., q_sample=..., kl_grad=..., may_change=..., p_sample=...)
 
 The fused paths call the functions of this file; Numba puts in their place those of the family that the type of `law`
 belongs to. Beside them the fused paths ask of the family's `Kernels` on Numba:
@@ -26,8 +26,8 @@ from bdiff_np.kernels.dense import product_numba
 from bdiff_np.kernels.mlp import mlp_numba
 
 
-def read_rows(law, x_t, out):
-    """The first D columns of out (B, >= D): x_t (B, D) as the network reads it."""
+def read_row(law, t, x_t, out):
+    """The first Task.inputs numbers of out: a row x_t (D,) as the network reads it, t as the network gets it."""
 
 
 def q_sample(law, t, noise, x0, x_t):
@@ -54,10 +54,10 @@ def can_fuse(net, kernels) -> bool:
     return mlp_numba.fits(net) and kernels.law is not None and product_numba.exists()
 
 
-def fill(Law, *, read_rows, q_sample, kl_grad, may_change, p_sample) -> None:
+def fill(Law, *, read_row, q_sample, kl_grad, may_change, p_sample) -> None:
     """The functions of a family, compiled by compiled_numba.njit, for all laws of the class `Law`."""
     here = globals()
-    _fill(here["read_rows"], Law, lambda law, x_t, out: read_rows(law, x_t, out))
+    _fill(here["read_row"], Law, lambda law, t, x_t, out: read_row(law, t, x_t, out))
     _fill(here["q_sample"], Law, lambda law, t, noise, x0, x_t: q_sample(law, t, noise, x0, x_t))
     _fill(
         here["kl_grad"], Law, lambda law, t, out, x0, x_t, work, dout, kl: kl_grad(law, t, out, x0, x_t, work, dout, kl)

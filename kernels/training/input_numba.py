@@ -11,11 +11,11 @@ from bdiff_np.kernels.training import hooks_numba as family
 @njit(inline="always")
 def read(plan, law, x_t, t, runs, buffer):
     """The network's input for rows x_t (B, D) at t (B,), and the features of each run's time."""
-    B, D = x_t.shape
+    B = x_t.shape[0]
     inputs, features = _input(plan, buffer, B), mlp.padded(plan, buffer, plan.slots[0], B, plan.features.shape[1])
-    family.read_rows(law, x_t, inputs)
     for r in range(B):
-        _weigh(plan, t[r], D, inputs[r])
+        family.read_row(law, t[r], x_t[r], inputs[r])
+        _weigh(plan, t[r], inputs[r])
     for k in range(runs.size - 1):
         mlp.copy(plan.features[t[runs[k]]], features[k])
 
@@ -23,11 +23,11 @@ def read(plan, law, x_t, t, runs, buffer):
 @njit(inline="always")
 def read_at(plan, law, x_t, t, buffer):
     """The network's input for rows that are all at one t."""
-    B, D = x_t.shape
+    B = x_t.shape[0]
     inputs = _input(plan, buffer, B)
-    family.read_rows(law, x_t, inputs)
     for r in range(B):
-        _weigh(plan, t, D, inputs[r])
+        family.read_row(law, t, x_t[r], inputs[r])
+        _weigh(plan, t, inputs[r])
 
 
 @njit(inline="always")
@@ -37,9 +37,9 @@ def _input(plan, buffer, B):
 
 
 @njit(inline="always")
-def _weigh(plan, t, D, row):
+def _weigh(plan, t, row):
     """The row a second time where there are odds, weighted by them."""
     if plan.odds.size > 0:
-        odds = plan.odds[t]
-        for d in range(D):
-            row[D + d] = odds * row[d]
+        odds, n = plan.odds[t], plan.layers[0, mlp.N_IN] // 2
+        for i in range(n):
+            row[n + i] = odds * row[i]

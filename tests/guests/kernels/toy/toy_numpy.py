@@ -13,7 +13,7 @@ def deviates(words):
     return np.log(u / (1 - u)) / 1.702
 
 
-def read(x_t, t, features, weight=None):
+def read(chain, x_t, t, features, weight=None):
     x = x_t.astype(features.dtype)
     return x if weight is None else np.concatenate([x, x * weight[t, None]], 1), features[t]
 
