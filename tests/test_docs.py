@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CHECKER = ROOT / "docs" / "check_math.cjs"
 CODE = re.compile(r"^ {0,3}(```|~~~).*?^ {0,3}\1[^\n]*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
-CITATION = re.compile(r"\bderivation(?:\.md)?,\s+sections?\s+(\d+(?:(?:,\s+|\s+and\s+|\s+to\s+)\d+)*)", re.IGNORECASE)
+CITATION = re.compile(
+    r"\b(derivation(?:_\w+)?)(?:\.md)?,\s+sections?\s+(\d+(?:(?:,\s+|\s+and\s+|\s+to\s+)\d+)*)", re.IGNORECASE
+)
 
 
 def documents() -> list[Path]:
@@ -75,40 +77,37 @@ def test_the_checker_refuses_a_page_without_formulas(tmp_path):
     assert (result.returncode, result.stdout) == (1, "0 formulas, 0 bad\n"), result.stderr
 
 
-def cited_sections(text: str) -> set[int]:
-    """Sections that a source file cites, as in "docs/derivation.md, section 3" or "Derivation, sections 5 to 7, 9 and
-    10"."""
-    return {int(number) for citation in CITATION.findall(text) for number in re.findall(r"\d+", citation)}
+def cited_sections(text: str, page: str = "derivation") -> set[int]:
+    """Sections of a page that a source file cites, as in "docs/derivation.md, section 3" or "Derivation, sections 5 to
+    7, 9 and 10"."""
+    cited = [sections for name, sections in CITATION.findall(text) if name.lower() == page]
+    return {int(number) for sections in cited for number in re.findall(r"\d+", sections)}
 
 
-def test_cited_sections_exist():
-    headings = (ROOT / "docs" / "derivation.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page, last", [("derivation", 15), ("derivation_gaussian", 13)])
+def test_cited_sections_exist(page, last):
+    headings = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     numbers = [int(n) for n in re.findall(r"^## (\d+) \S", headings, re.MULTILINE)]
-    assert numbers == list(range(1, 16))
+    assert numbers == list(range(1, last + 1))
     files = [
         path
         for folder in ("bdiff_np", "kernels")
         for path in (ROOT / folder).rglob("*.*")
         if path.suffix in (".py", ".cu", ".cuh")
     ]
-    citations = {path: cited_sections(path.read_text(encoding="utf-8")) for path in files}
+    citations = {path: cited_sections(path.read_text(encoding="utf-8"), page) for path in files}
     wrong = {
         str(path.relative_to(ROOT)): sorted(cited - set(numbers))
         for path, cited in citations.items()
         if cited - set(numbers)
     }
-    assert not wrong, f"sections that docs/derivation.md lacks: {wrong}"
+    assert not wrong, f"sections that docs/{page}.md lacks: {wrong}"
     assert any(citations.values())
 
 
 def test_citations_are_found():
-    assert cited_sections("docs/derivation.md, section 3. Derivation,\n    sections 5 to 7, 9 and 12") == {
-        3,
-        5,
-        7,
-        9,
-        12,
-    }
+    text = "docs/derivation.md, section 3. Derivation,\n    sections 5 to 7, 9 and 12; derivation_gaussian, section 6"
+    assert cited_sections(text) == {3, 5, 7, 9, 12} and cited_sections(text, "derivation_gaussian") == {6}
 
 
 def anchors(page: Path) -> set[str]:
