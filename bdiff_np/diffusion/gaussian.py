@@ -67,7 +67,7 @@ class Chain:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def alpha_bar(schedule: str, T: int, beta_1: float | None = None) -> np.ndarray:
+def alpha_bar(schedule: str, T: int, beta_1: float | None = None, last: float | None = None) -> np.ndarray:
     """(T + 1,) of a schedule. beta_1 : in the place of the first step's variance; of "logsnr", where the line begins
 
     paper : beta_t = 1 / linspace(T, 2, T), which leaves about 1 / T of the variance, and .001 more in the first
@@ -79,8 +79,8 @@ def alpha_bar(schedule: str, T: int, beta_1: float | None = None) -> np.ndarray:
     """
     u = np.arange(T + 1) / T
     if schedule == "logsnr":
-        first = 1e-5 if beta_1 is None else beta_1
-        logit = np.linspace(np.log1p(-first) - np.log(first), -9.0, T)
+        first, last = 1e-5 if beta_1 is None else beta_1, 1e-4 if last is None else last
+        logit = np.linspace(np.log1p(-first) - np.log(first), np.log(last) - np.log1p(-last), T)
         return np.concatenate([[1.0], 1 / (1 + np.exp(-logit))])
     if schedule == "linear":
         beta = -np.expm1(-np.diff(0.1 * u + 9.95 * u**2))
@@ -100,11 +100,9 @@ def alpha_bar(schedule: str, T: int, beta_1: float | None = None) -> np.ndarray:
     return np.concatenate([[1.0], np.cumprod(1 - beta)])
 
 
-def make_chain(
-    schedule: str, T: int, mean: np.ndarray, scale: np.ndarray, beta_1: float | None = None, n: int = 0
-) -> Chain:
+def make_chain(schedule: str, T: int, mean: np.ndarray, scale: np.ndarray, beta_1=None, last=None, n: int = 0) -> Chain:
     """The chain of a schedule, for data of this mean and scale, (D,) each, with n waves."""
-    mean, scale, kept = np.asarray(mean, float), np.asarray(scale, float), alpha_bar(schedule, T, beta_1)
+    mean, scale, kept = np.asarray(mean, float), np.asarray(scale, float), alpha_bar(schedule, T, beta_1, last)
     levels = np.sqrt(1 - kept)
     return Chain(kept, np.arange(T + 1), mean, scale, levels, waves(mean.size, n, levels[1]))
 

@@ -24,6 +24,8 @@ class Model(Settings):
     """Noise schedule; logsnr falls along a line in log(alpha_bar / (1 - alpha_bar)); paper is 1 / linspace(T, 2, T)."""
     beta_1: float | None = Field(default=None, gt=0, lt=1)
     """Variance of the first step's noise, in units of the data's; null: the schedule's own, 1e-5 of logsnr."""
+    alpha_bar_T: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the data's variance that the last step of logsnr leaves; null: 1e-4."""
     predict: Literal["v", "noise", "x0", "forward"] = "v"
     """What the output stands for: v, the noise, x_0, or a change of the forward kernel's mean (the paper's)."""
     variance: Literal["learned", "beta", "posterior"] = "learned"
@@ -59,14 +61,18 @@ class Gaussian(diffusion.Family):
             mean, scale = data.moments()
         if settings.scale == "all":
             scale = np.full(data.D, np.sqrt((scale**2).mean()))
-        return gaussian.make_chain(settings.schedule, settings.T, mean, scale, settings.beta_1, settings.waves)
+        return gaussian.make_chain(
+            settings.schedule, settings.T, mean, scale, settings.beta_1, settings.alpha_bar_T, settings.waves
+        )
 
     def state(self, chain) -> dict[str, np.ndarray]:
         return {"mean": chain.mean, "scale": chain.scale}
 
     def restore(self, settings, state: Mapping[str, np.ndarray]) -> Chain:
         mean, scale = state["mean"], state["scale"]
-        return gaussian.make_chain(settings.schedule, settings.T, mean, scale, settings.beta_1, settings.waves)
+        return gaussian.make_chain(
+            settings.schedule, settings.T, mean, scale, settings.beta_1, settings.alpha_bar_T, settings.waves
+        )
 
     def misfit(self, chain, D: int) -> str | None:
         for name in ("mean", "scale"):
