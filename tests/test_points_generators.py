@@ -237,12 +237,14 @@ def test_command(tmp_path):
     assert invoke(*call, "--force", "--out", str(run)).exit_code == 0 and (run / "train.npy").read_bytes() == before
     other = invoke("data", "2spirals", "--force", "--out", str(run))
     assert other.exit_code == 2 and "config.yaml:11:8: data.law: this folder's settings are for other" in other.output
-    bits = invoke("data", "heartbeat", "--out", str(run))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    bits = invoke("data", "heartbeat", "--out", str(tmp_path / "c"))
     assert bits.exit_code == 2 and "is for other data than bits" in bits.output
     (run / "val.csv").write_text("1,2\n")
     assert "val.csv: is there already" in invoke(*call, "--force", "--out", str(run)).output
     entropy = invoke("data", "moons", "--rows", "9", "--val-rows", "0", "--out", str(tmp_path / "b")).output
-    assert "9 rows in train.npy, no val.npy" in entropy and "entropy 2.3939 nats a point" in entropy
+    assert "9 rows in train.npy, no val.npy" in entropy and "the entropy, 3.4536 bits (2.3939 nats) a point" in entropy
 
 
 def test_a_faulty_file_of_commands_is_named(tmp_path, monkeypatch):

@@ -11,10 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from bdiff_np import data, settings
+from bdiff_np import data, rng, settings
 from bdiff_np.data import points_files
+from bdiff_np.data.points_census import PointsCensus
 from bdiff_np.data.points_generators import LARGEST, LAWS, Law
 from bdiff_np.errors import InputError, short
+from bdiff_np.rng import Key
 
 
 class LawSettings(settings.Settings):
@@ -127,6 +129,13 @@ class Points(data.Data):
     def entropy(cls, settings, *files: Points | None) -> float | None:
         """That of the law which the settings name; None for one whose entropy is infinite or not known."""
         return settings.law.law.entropy if settings.law else None
+
+    def census(self, val: Points | None, settings) -> PointsCensus | None:
+        """Where there are no held-out points, half of these stand in. None for fewer than two of either."""
+        order = rng.permutation(Key(0, rng.SPLIT, 0), len(self))
+        parts = (self, val) if val is not None else (self.select(order[::2]), self.select(order[1::2]))
+        train, held_out = (part.array[~np.isnan(part.array).any(axis=1)] for part in parts)
+        return PointsCensus(train, held_out) if min(len(train), len(held_out)) > 1 else None
 
     def misfits(self, settings) -> Iterator[tuple[str, str]]:
         if settings.law is None:

@@ -3,6 +3,7 @@ large."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -23,8 +24,11 @@ def make_data(
     val = Points(law.draw(val_rows, seed, part=1)) if val_rows else None
     named = LawSettings(name=name, noise=law.noise, standardize=standardize)  # type: ignore[arg-type]
     text = CONFIG.format(law=f"name: {name}, noise: {law.noise!r}, standardize: {str(standardize).lower()}")
-    said = examples.write(out, train, val, ".npy", text, ("law", named), force=force)
-    return said if law.entropy is None else f"{said}\nentropy {law.entropy:.4f} nats a point: no bound lies below it"
+    made = examples.write(out, train, val, ".npy", text, ("law", named), force=force)
+    if law.entropy is None:
+        return made
+    bits = law.entropy / math.log(2)
+    return f"{made}\nno bound lies below the entropy, {bits:.4f} bits ({law.entropy:.4f} nats) a point"
 
 
 CONFIG = """\
