@@ -7,76 +7,15 @@ import json
 import re
 import sys
 import time
-import traceback
 import warnings
 from pathlib import Path
 
 import click
 
-from bdiff_np import __version__, streams
+from bdiff_np import __version__, guests
+from bdiff_np.commands import RUN, Commands, said, seed_option
 from bdiff_np.errors import InputError
 from bdiff_np.runfolder.progress import progress
-
-RUN = click.Path(path_type=Path)
-
-
-def said(text: str) -> str:
-    """The text with the name that this program was started by: `bdiff` once it is installed."""
-    return text.replace("python cli.py", "bdiff") if Path(sys.argv[0]).stem == "bdiff" else text
-
-
-class Command(click.Command):
-    """A command whose help names the program as it was started."""
-
-    def get_help(self, ctx):
-        return said(super().get_help(ctx))
-
-
-class Fault(click.ClickException):
-    """A sentence without a traceback."""
-
-    exit_code = 2
-
-    def show(self, file=None) -> None:
-        click.echo(said(self.message), err=True)
-
-
-class Commands(click.Group):
-    """A group whose commands may raise InputError."""
-
-    command_class = Command
-
-    def get_help(self, ctx):
-        return said(super().get_help(ctx))
-
-    def main(self, *args, **extra):
-        with streams.guarded():
-            return super().main(*args, **extra)
-
-    def invoke(self, ctx):
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:  # of a file such as /dev/stdout
-            sys.exit(streams.READER_LEFT)
-        except InputError as fault:
-            raise Fault(str(fault)) from None
-        except NotImplementedError as fault:
-            if fault.__traceback__ is None or str(fault):
-                raise
-            frame = traceback.extract_tb(fault.__traceback__)[-1]
-            raise Fault(f"`{frame.name}` is not written; {frame.filename}:{frame.lineno} says what it does") from None
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted", err=True)
-            sys.exit(130)
-        except PermissionError as fault:
-            if fault.filename is None:
-                raise
-            raise Fault(f"{fault.filename}: {fault.strerror}; allow it, or name another place") from None
-        except MemoryError as fault:
-            raise Fault(
-                f"the memory is full: {str(fault).rstrip('.') or 'an array does not fit'}; take smaller batches or "
-                "narrower layers"
-            ) from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -123,13 +62,6 @@ def _as_options(text: str) -> str:
     return re.sub(r'method "(\w+)"', r"--method \1", text.replace("(limit)", "(--limit)"))
 
 
-def _seed(default: int | None = 0):
-    text = (
-        f"Seed of the random words; the same seed gives the same output.{'' if default is None else '  [default: 0]'}"
-    )
-    return click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=default, help=text)
-
-
 _steps = click.option(
     "--steps",
     type=click.IntRange(1),
@@ -160,7 +92,7 @@ _backend = click.option(
     help="Overrule config.yaml, e.g. --set training.lr=1e-3. May be repeated. With --resume: training.epochs and what "
     "else does not change what was trained.",
 )
-@_seed(None)
+@seed_option(None)
 @click.option("--resume", is_flag=True, help="Go on with the newest results of the run, exactly where they stopped.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the resolved configuration, train nothing.")
 def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resume: bool, dry_run: bool):
@@ -203,7 +135,7 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
 @main.command()
 @click.argument("target", type=RUN, required=False)
 @click.option("-n", "n", type=click.IntRange(0), default=10, show_default=True, help="Number of rows.")
-@_seed()
+@seed_option()
 @_steps
 @click.option(
     "--out", type=RUN, help="Write to this file (.txt, .csv, .npy, each text also .gz) instead of stdout; - is stdout."
@@ -307,7 +239,7 @@ def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, know
     type=click.IntRange(1),
     help="Look at about so many steps of the chain instead: equally many in each of 32 groups.",
 )
-@_seed()
+@seed_option()
 @_json
 @_backend
 def evaluate(target, file, split, kind, steps, tolerance, evaluations, seed, as_json, backend):
@@ -364,7 +296,7 @@ def evaluate(target, file, split, kind, steps, tolerance, evaluations, seed, as_
 @click.argument("target", type=RUN, required=False)
 @click.option("-n", "n", type=click.IntRange(1), default=2000, show_default=True, help="Number of samples.")
 @_steps
-@_seed()
+@seed_option()
 @_json
 @_backend
 def validate(target, n, steps, seed, as_json, backend):
@@ -402,7 +334,7 @@ def validate(target, n, steps, seed, as_json, backend):
 
 @main.command("check-net")
 @click.argument("run", type=RUN)
-@_seed()
+@seed_option()
 def check_net(run: Path, seed: int):
     """Check the gradients of a run's network, parameter by parameter; exit code 1 if one is wrong.
 
@@ -453,56 +385,13 @@ def settings(family, net):
 
 @main.group(cls=Commands)
 def data():
-    """Make example data that obeys a rule: RUN/train.txt, RUN/val.txt and, if there is none, RUN/config.yaml.
+    """Make example data: train and val rows in a run folder and, if there is none, its config.yaml.
 
     \b
     python cli.py data heartbeat --length 20 --period 5 --hold-out 4 --out runs/my_heartbeat
-    python cli.py data repeating --length 20 --block 10 --out runs/my_patterns
-    python cli.py data multiples --length 20 --k 5 --out runs/multiples_of_5
+    python cli.py data swiss-roll --rows 20000 --out runs/my_roll
     """
 
 
-def _data_command(name: str, parameter: str, what: str, default: int):
-    @data.command(
-        name, help=f"{what}\n\n\b\npython cli.py data {name} --length 20 --{parameter} {default} --out runs/mine"
-    )
-    @click.option("--length", type=click.IntRange(1), default=20, show_default=True, help="Length of a row.")
-    @click.option(
-        f"--{parameter}",
-        "value",
-        type=click.IntRange(1),
-        default=default,
-        show_default=True,
-        help="The rule's parameter.",
-    )
-    @click.option("--out", type=RUN, required=True, help="Run folder to write to; it is made if need be.")
-    @click.option(
-        "--val-fraction",
-        type=click.FloatRange(0, 1),
-        default=0.05,
-        show_default=True,
-        help="Share of the rows that is held out.",
-    )
-    @click.option(
-        "--hold-out",
-        type=click.IntRange(1),
-        multiple=True,
-        help="Hold out row number K (from 1) instead. May be repeated.",
-    )
-    @click.option(
-        "--rows", "num_rows", type=click.IntRange(1), help="Draw so many different rows.  [default: all valid ones]"
-    )
-    @click.option("--force", is_flag=True, help="Overwrite train.txt and val.txt.")
-    @_seed()
-    def command(length, value, out, val_fraction, hold_out, num_rows, force, seed):
-        from bdiff_np.data.bits_examples import make_data
-
-        choice = {"val_fraction": val_fraction, "hold_out": hold_out or None, "num_rows": num_rows, "seed": seed}
-        click.echo(said(make_data(out, name, {parameter: value}, length, force=force, **choice)))
-
-    return command
-
-
-_data_command("heartbeat", "period", "A 1 at every PERIOD-th bit, in all phases.", 5)
-_data_command("repeating", "block", "Any BLOCK values, repeated to the end.", 10)
-_data_command("multiples", "k", "Multiples of K as binary numbers, highest bit first.", 5)
+for command in guests.commands("data"):
+    data.add_command(command)

@@ -4,8 +4,10 @@ that name alone."""
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterator
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -64,6 +66,35 @@ def find(package: str, name: str) -> Any:
         if guest.name.replace("-", "_") != name:
             raise InputError(f"{file}: the name of {attribute} is {guest.name!r}; give it that of the file, {name!r}")
     return guest
+
+
+def commands(package: str) -> Iterator[Any]:
+    """The commands (click) that guests of a package bring: COMMANDS of its files <name>_examples.py. In the place of
+    those of a file that cannot be imported, one called <name>, which says why.
+
+    The files are loaded without their package, which imports NumPy: `--help` does not wait for it.
+    """
+    for path in sorted((Path(__file__).parent / package).glob("*_examples.py")):
+        try:
+            spec = spec_from_file_location(f"bdiff_np.{package}.{path.stem}", path)
+            assert spec is not None and spec.loader is not None
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            yield from module.COMMANDS
+        except Exception as fault:  # of any kind: it is the guest's own
+            yield _faulty(path.stem.removesuffix("_examples"), f"bdiff_np/{package}/{path.name}", fault)
+
+
+def _faulty(name: str, file: str, fault: Exception) -> Any:
+    """A command that does nothing but name the fault of the file that should have brought it."""
+    import click
+
+    sentence = f"{file}: cannot be imported: {type(fault).__name__}: {fault}"
+
+    def callback(**_):
+        raise InputError(sentence)
+
+    return click.Command(name, callback=callback, help=sentence)
 
 
 def _is_guest(package: str, name: str) -> bool:

@@ -1068,7 +1068,7 @@ def test_back_end_that_is_not_there(trained, command):
             "heartbeat: the period 11 is longer than a row of 10 bits",
         ),
         (["model.net=transformer"], "there is no 'transformer' in bdiff_np/nets; there is: mlp"),
-        (["model.family=gaussian"], "there is no 'gaussian' in bdiff_np/diffusion; there is: bernoulli"),
+        (["model.family=poisson"], "there is no 'poisson' in bdiff_np/diffusion; there is: bernoulli, gaussian"),
     ],
 )
 @pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry", "wet"])

@@ -218,7 +218,7 @@ def test_unknown_names_in_a_configuration():
     """A family or network that this version lacks is a fault that lists those there are; a module that is no network is
     none."""
     for values, words in (
-        ({"family": "gaussian"}, "bernoulli"),
+        ({"family": "poisson"}, "bernoulli"),
         *(({"net": n}, "mlp") for n in ("transformer", "layers", "custom")),
     ):
         with pytest.raises(InputError, match=words):

@@ -272,9 +272,11 @@ def test_text_and_summary():
     assert Points.text(X) == "  1.5    -2\n    3 4e-09\n  0.1 1e+25\n"
     assert Points.text(np.empty((0, 2))) == ""
     rows = Points.from_array([[0.0, 1], [2, 5]])
-    assert rows.summary(rows.all() + 1) == "mean 2 4, sd 1 2; in train mean 1 3, sd 1 2"
+    assert rows.summary(rows.all() + 1) == "mean and sd 2 4, 1 2; in train 1 3, 1 2"
     assert rows.summary(np.empty((0, 2))) == ""
-    assert Points.from_array(np.zeros((2, 5))).summary(np.ones((1, 5))).startswith("mean 1 1 1 ..., sd 0 0 0 ...; in")
+    assert (
+        Points.from_array(np.zeros((2, 5))).summary(np.ones((1, 5))).startswith("mean and sd 1 1 1 ..., 0 0 0 ...; in")
+    )
 
 
 def test_fingerprint_and_join():

@@ -66,11 +66,11 @@ def expects(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         most = next((f"one to {m.max_length}" for m in metadata if getattr(m, "max_length", None)), "one or more")
         return f"a list of {most if args[-1] is Ellipsis else len(args)} entries, each {expects(args[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return (
-            "{"
-            + ", ".join(f"{k}: {f.default if k == 'name' else 'N'}" for k, f in annotation.model_fields.items())
-            + "}"
-        )
+        inner = {
+            key: " or ".join(_words(field.annotation)) or ("true or false" if field.annotation is bool else "N")
+            for key, field in annotation.model_fields.items()
+        }
+        return f"{{{', '.join(f'{key}: {text}' for key, text in inner.items())}}}"
     texts_of = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     text = texts_of.get(annotation, f"of the type {annotation}")
     if annotation is str and any(getattr(m, "pattern", None) == NAME for m in metadata):
@@ -159,6 +159,8 @@ class _Reading:
         path, kinds = (*prefix, key), _kinds(field) if field.discriminator else {}
         if len(rest) > 1 and rest[0] in kinds:
             return self._schema_fault(path, kinds[rest[0]], tuple(rest[1:]), kind, value)
+        if rest and not kinds and (inner := _model(field.annotation)):
+            return self._schema_fault(path, inner, tuple(rest), kind, value)
         missing, lead = kind == "missing" and not rest, "must be"
         wanted, words = expects(field.annotation, field.metadata), _words(field.annotation)
         if kind.startswith("union_tag"):
@@ -264,6 +266,12 @@ def _kinds(field: FieldInfo) -> dict[Any, type[BaseModel]]:
         for kind in get_args(field.annotation)
         if kind is not type(None)
     }
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The one class of settings that a field is, or null."""
+    parts = [part for part in get_args(annotation) or (annotation,) if part is not type(None)]
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], type) and issubclass(parts[0], BaseModel) else None
 
 
 def _entry(annotation: Any) -> Any:

@@ -1,7 +1,8 @@
 """Kinds of data, and the contract through which the rest of the program knows them.
 
 A kind <name> is data/<name>.py with DATA, a class derived from `Data`, and is found by the name that a family gives as
-`Family.data`. Pictures of its examples, if there are any, are drawn by show/<name>_pictures.py.
+`Family.data`. Pictures of its examples, if there are any, are drawn by show/<name>_pictures.py. Commands that make
+examples are COMMANDS of data/<name>_examples.py.
 """
 
 from __future__ import annotations

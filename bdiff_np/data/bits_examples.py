@@ -1,68 +1,26 @@
-"""Writes example data that obeys a rule into a run folder."""
+"""Commands that make rows of bits that obey a rule. Loaded for every `--help`, and so without what is large."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bdiff_np import config
-from bdiff_np.data import generators
-from bdiff_np.data.bits import BitsSettings
-from bdiff_np.data.bits_files import ENDINGS
-from bdiff_np.errors import InputError
-from bdiff_np.runfolder.files import write_whole
+import click
+
+from bdiff_np.commands import RUN, Command, said, seed_option
 
 
 def make_data(out: Path, name: str, parameters: dict, length: int, *, force: bool, **options) -> str:
-    """Writes RUN/train.txt, RUN/val.txt and, if there is none, RUN/config.yaml; says what it made."""
+    """Writes RUN/train.txt, RUN/val.txt and, if there is none, RUN/config.yaml; says what it made. options : of
+    generators.generate"""
+    from bdiff_np.data import examples, generators
+    from bdiff_np.data.bits import BitsSettings
+
     rule = generators.make_rule(name, **parameters)
-    train_rows, val_rows = generators.generate(rule, length, **options)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder")
-    others = [
-        out / (split + ending)
-        for split in ("train", "val")
-        for ending in ENDINGS[1:]
-        if (out / (split + ending)).exists()
-    ]
-    if others:
-        raise InputError(
-            f"{others[0]}: is there already and would stand beside the new rows; name another folder, or move it away"
-        )
-    there = [p for p in (out / "train.txt", out / "val.txt") if p.exists()]
-    if there and not force:
-        raise InputError(f"{there[0]}: is there already; name another folder, or overwrite it with --force")
-    if (out / "config.yaml").exists():
-        settings = config.load(out / "config.yaml").data
-        if not isinstance(settings, BitsSettings):
-            raise InputError(f"{out / 'config.yaml'}: is for other data than bits; name another folder")
-        named = settings.rule
-        if named is not None and named.model_dump() != {"name": name, **parameters}:
-            other = ", ".join(f"{key}: {value}" for key, value in named.model_dump().items())
-            where = config.place(out / "config.yaml", "data.rule")
-            raise InputError(
-                f"{where}: data.rule: this folder's settings are for other rows ({other}); name another folder"
-            )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise InputError(f"{out}: cannot be made: {fault.strerror}; name another folder") from None
-    train_rows.write(out / "train.txt")
-    if val_rows is not None:
-        val_rows.write(out / "val.txt")
-    elif (out / "val.txt").exists():
-        (out / "val.txt").unlink()
-    text = (
-        f"{out}: {len(train_rows)} rows in train.txt, "
-        f"{f'{len(val_rows)} in val.txt' if val_rows is not None else 'no val.txt'}"
-    )
-    if not (out / "config.yaml").exists():
-        values = ", ".join(f"{key}: {value}" for key, value in parameters.items())
-        write_whole(
-            out / "config.yaml",
-            CONFIG.format(rule=f"name: {name}, {values}", repeats=max(1, 512 // len(train_rows))).encode(),
-        )
-        text += ", settings in config.yaml"
-    return f"{text}\ntrain it:  python cli.py train {out}"
+    train, val = generators.generate(rule, length, **options)
+    named = BitsSettings.model_validate({"rule": {"name": name, **parameters}}).rule
+    values = ", ".join(f"{key}: {value}" for key, value in parameters.items())
+    text = CONFIG.format(rule=f"name: {name}, {values}", repeats=max(1, 512 // len(train)))
+    return examples.write(out, train, val, ".txt", text, ("rule", named), force=force)
 
 
 CONFIG = """\
@@ -79,3 +37,51 @@ data:
   batch_size: 512
   rule: {{{rule}}}
 """
+
+
+def _command(name: str, parameter: str, what: str, default: int) -> click.Command:
+    @click.command(
+        name,
+        cls=Command,
+        help=f"{what}\n\n\b\npython cli.py data {name} --length 20 --{parameter} {default} --out runs/mine",
+    )
+    @click.option("--length", type=click.IntRange(1), default=20, show_default=True, help="Length of a row.")
+    @click.option(
+        f"--{parameter}",
+        "value",
+        type=click.IntRange(1),
+        default=default,
+        show_default=True,
+        help="The rule's parameter.",
+    )
+    @click.option("--out", type=RUN, required=True, help="Run folder to write to; it is made if need be.")
+    @click.option(
+        "--val-fraction",
+        type=click.FloatRange(0, 1),
+        default=0.05,
+        show_default=True,
+        help="Share of the rows that is held out.",
+    )
+    @click.option(
+        "--hold-out",
+        type=click.IntRange(1),
+        multiple=True,
+        help="Hold out row number K (from 1) instead. May be repeated.",
+    )
+    @click.option(
+        "--rows", "num_rows", type=click.IntRange(1), help="Draw so many different rows.  [default: all valid ones]"
+    )
+    @click.option("--force", is_flag=True, help="Overwrite train.txt and val.txt.")
+    @seed_option()
+    def command(length, value, out, val_fraction, hold_out, num_rows, force, seed):
+        choice = {"val_fraction": val_fraction, "hold_out": hold_out or None, "num_rows": num_rows, "seed": seed}
+        click.echo(said(make_data(out, name, {parameter: value}, length, force=force, **choice)))
+
+    return command
+
+
+COMMANDS = (
+    _command("heartbeat", "period", "A 1 at every PERIOD-th bit, in all phases.", 5),
+    _command("repeating", "block", "Any BLOCK values, repeated to the end.", 10),
+    _command("multiples", "k", "Multiples of K as binary numbers, highest bit first.", 5),
+)

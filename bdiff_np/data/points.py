@@ -5,18 +5,50 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from bdiff_np import data, settings
+from bdiff_np import data, rng, settings
 from bdiff_np.data import points_files
+from bdiff_np.data.points_census import PointsCensus
+from bdiff_np.data.points_generators import LARGEST, LAWS, Law
 from bdiff_np.errors import InputError, short
+from bdiff_np.rng import Key
+
+
+class LawSettings(settings.Settings):
+    """A law of points in the plane (points_generators.py)."""
+
+    name: Literal["swiss-roll", "8gaussians", "2spirals", "checkerboard", "rings", "pinwheel", "moons", "circles"] = (
+        "swiss-roll"
+    )
+    """The law."""
+    noise: float | None = Field(default=None, ge=0, le=LARGEST)
+    """Standard deviation of the normal noise of each coordinate; null: the usual one."""
+    standardize: bool = False
+    """Whether each coordinate has mean 0 and variance 1, by the law's own moments."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_noise(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("noise") is None and given.get("name", "swiss-roll") in LAWS:
+            return {**given, "noise": LAWS[given.get("name", "swiss-roll")].noise}
+        return given
+
+    @property
+    def law(self) -> Law:
+        """The law itself."""
+        return Law(self.name, self.noise, self.standardize)
 
 
 class PointsSettings(settings.Settings):
     """What is known of the rows."""
+
+    law: LawSettings | None = None
+    """The law that the points were drawn from, where one is known."""
 
 
 class Points(data.Data):
@@ -93,6 +125,31 @@ class Points(data.Data):
         centred = self.array - self.array.mean(axis=0)
         return centred.T @ centred / len(self)
 
+    @classmethod
+    def entropy(cls, settings, *files: Points | None) -> float | None:
+        """That of the law which the settings name; None for one whose entropy is infinite or not known."""
+        return settings.law.law.entropy if settings.law else None
+
+    def census(self, val: Points | None, settings) -> PointsCensus | None:
+        """Where there are no held-out points, half of these stand in. None for fewer than two of either."""
+        order = rng.permutation(Key(0, rng.SPLIT, 0), len(self))
+        parts = (self, val) if val is not None else (self.select(order[::2]), self.select(order[1::2]))
+        train, held_out = (part.array[~np.isnan(part.array).any(axis=1)] for part in parts)
+        return PointsCensus(train, held_out) if min(len(train), len(held_out)) > 1 else None
+
+    def misfits(self, settings) -> Iterator[tuple[str, str]]:
+        if settings.law is None:
+            return
+        law = settings.law.law
+        if self.D != 2:
+            yield "data.law", f"the points of {law.name} have 2 coordinates, those of the file {self.D}"
+            return
+        deviation, error = (self.array - law.mean) / law.sd, 6 / np.sqrt(len(self))
+        mean, square = np.abs(deviation.mean(axis=0)), np.abs((deviation**2).mean(axis=0) - 1)
+        if (mean > error).any() or (square > 2 * error).any():
+            what = f"{self.name}: the points are not drawn from {law.name} with these settings"
+            yield "data.law", f"{what}: mean and sd are {self._words()}, the law's {_words(law.mean, law.sd)}"
+
     # Files and text
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -126,13 +183,10 @@ class Points(data.Data):
     def summary(self, rows: np.ndarray) -> str:
         if not len(rows):
             return ""
-        shown = slice(0, 3)
-        more = " ..." * (self.D > 3)
-        words = [
-            f"{' '.join(f'{x:.3g}' for x in figures[shown])}{more}"
-            for figures in (*_figures(rows), *_figures(self.array))
-        ]
-        return f"mean {words[0]}, sd {words[1]}; in train mean {words[2]}, sd {words[3]}"
+        return f"mean and sd {Points(rows)._words()}; in train {self._words()}"
+
+    def _words(self) -> str:
+        return _words(self.array.mean(axis=0), self.array.std(axis=0))
 
     # What is known
     # ------------------------------------------------------------------------------------------------------------------
@@ -177,5 +231,7 @@ class Points(data.Data):
 DATA = Points
 
 
-def _figures(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return array.mean(axis=0), array.std(axis=0)
+def _words(mean: np.ndarray, sd: np.ndarray) -> str:
+    """Moments of the first coordinates for a line of a terminal."""
+    more = " ..." * (len(mean) > 3)
+    return ", ".join(" ".join(f"{x:.3g}" for x in figures[:3]) + more for figures in (mean, sd))

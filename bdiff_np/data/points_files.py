@@ -256,7 +256,7 @@ class _Text:
         """The rows of a part whose first line has this number, (n, D)."""
         body = text.rstrip(" \r\n")
         lines = body.count("\n") + 1
-        if body and not self.blank:
+        if body.strip() and not self.blank:
             try:
                 delimiter = None if self.separator == " " else self.separator
                 rows = np.loadtxt(io.StringIO(body), delimiter=delimiter, ndmin=2, comments=None, quotechar='"')
