@@ -12,7 +12,7 @@ import pytest
 from bdiff_np import rng
 from bdiff_np.diffusion import gaussian
 from bdiff_np.diffusion.gaussian import PREDICT, VARIANCE, make_chain
-from bdiff_np.kernels.gaussian.gaussian_numpy import Kernels
+from bdiff_np.kernels.gaussian import gaussian_numba, gaussian_numpy
 from bdiff_np.rng import Key
 
 SCHEDULES = "logsnr", "paper", "sigmoid", "linear", "cosine"
@@ -64,7 +64,7 @@ def test_schedules_are_those_of_the_specification():
 def test_logsnr_falls_along_a_line(beta_1):
     left = chain_of("logsnr", 30, beta_1).alpha_bar[1:]
     logit = np.log(left) - np.log1p(-left)
-    assert abs(1 - left[0] - beta_1) < 1e-15 and abs(logit[-1] + 9) < 1e-12
+    assert abs(1 - left[0] - beta_1) < 1e-15 and abs(logit[-1] - math.log(1e-4 / (1 - 1e-4))) < 1e-12
     np.testing.assert_allclose(np.diff(logit), (logit[-1] - logit[0]) / 29, rtol=1e-6)
 
 
@@ -284,7 +284,7 @@ def test_the_bound_of_a_wrong_network_is_above_the_cost_of_its_density(T, kind):
         assert law @ found > law @ cost > gaussian.entropy(1.0)
 
 
-def test_functions_leave_their_inputs_alone():
+def test_functions_leave_their_inputs_alone(Kernels):
     chain = chain_of("logsnr", 6)
     out, x0, x_t, t = batch(chain)
     before = [a.copy() for a in (out, x0, x_t, t)]
@@ -305,6 +305,12 @@ def test_functions_leave_their_inputs_alone():
 # The NumPy kernels
 # ----------------------------------------------------------------------------------------------------------------------
 
+
+@pytest.fixture(params=[gaussian_numpy, gaussian_numba], ids=["numpy", "numba"])
+def Kernels(request):
+    return request.param.Kernels
+
+
 CHAINS = [("logsnr", 40, None), ("logsnr", 1000, 1e-7), ("paper", 1, None), ("paper", 7, 1e-7), ("cosine", 1000, None),
           ("sigmoid", 2000, None), ("linear", 3, None)]  # fmt: skip
 CLOSE = {np.float64: 1e-8, np.float32: 3e-7}  # of numbers of about 1; float64 loses it in small 1 - alpha_bar
@@ -312,7 +318,7 @@ CLOSE = {np.float64: 1e-8, np.float32: 3e-7}  # of numbers of about 1; float64 l
 
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("schedule, T, beta_1", CHAINS)
-def test_kernels_draw_the_definitions_x_t(schedule, T, beta_1, dtype):
+def test_kernels_draw_the_definitions_x_t(schedule, T, beta_1, dtype, Kernels):
     """From the first row on that is asked for; so does the prior."""
     chain, tolerance = chain_of(schedule, T, beta_1), 20 * CLOSE[dtype]
     _, x0, _, t = batch(chain)
@@ -328,7 +334,7 @@ def test_kernels_draw_the_definitions_x_t(schedule, T, beta_1, dtype):
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("predict, variance", [*product(PREDICT, VARIANCE)])
 @pytest.mark.parametrize("schedule, T, beta_1", CHAINS)
-def test_kernels_kl_and_gradient_are_the_definitions(schedule, T, beta_1, predict, variance, dtype):
+def test_kernels_kl_and_gradient_are_the_definitions(schedule, T, beta_1, predict, variance, dtype, Kernels):
     """A number of about 1 in x_t loses 1 / sqrt(1 - alpha_bar_t) as much in the noise that it shows, whatever the
     formula; nothing more is lost."""
     chain = chain_of(schedule, T, beta_1)
@@ -336,6 +342,7 @@ def test_kernels_kl_and_gradient_are_the_definitions(schedule, T, beta_1, predic
     x_t, out = x_t.astype(dtype), out.astype(dtype)
     own = x_t.astype(np.float64), out.astype(np.float64)
     value, gradient = gaussian.kl(chain, predict, variance, own[1], x0, own[0], t)
+    value += gaussian.control(chain, x0, own[0], t)
     kernels = Kernels(chain, predict, variance, dtype=dtype)
     found, slope = kernels.kl_grad(out, x0, x_t, t)
     assert found.dtype == np.float64 and slope.dtype == dtype and slope.shape == out.shape
@@ -344,9 +351,15 @@ def test_kernels_kl_and_gradient_are_the_definitions(schedule, T, beta_1, predic
     off = np.abs(gradient[:, :3]) / np.maximum(curve, 1e-200)
     lost = CLOSE[dtype] * (1 + 1 / np.sqrt(1 - chain.alpha_bar[t, None]))
     room = CLOSE[dtype] * (1 + curve * off**2) + curve * off * lost
+    v = (own[0] - np.sqrt(chain.alpha_bar[t, None]) * gaussian.standard(chain, x0)) / np.sqrt(
+        1 - chain.alpha_bar[t, None]
+    )
+    in_control = (
+        2 * chain.beta[t, None] / (1 - chain.alpha_bar[t, None]) * (1 + np.abs(v)) * (1 + np.abs(x0)) ** 2 * lost
+    )
     assert np.all(np.abs(slope - gradient)[:, :3] <= curve * (1 + off) * lost + 1e-12)
     assert variance != "learned" or np.all(np.abs(slope - gradient)[:, 3:] <= room / T**0.5)
-    assert np.all(np.abs(found - value) <= room.sum(1))
+    assert np.all(np.abs(found - value) <= (room + in_control).sum(1))
     nothing, alone = kernels.kl_grad(out, x0, x_t, t, value=False)
     assert nothing is None and np.array_equal(alone, slope)
 
@@ -354,7 +367,7 @@ def test_kernels_kl_and_gradient_are_the_definitions(schedule, T, beta_1, predic
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("predict, variance", [*product(PREDICT, VARIANCE)])
 @pytest.mark.parametrize("schedule, T, beta_1", CHAINS)
-def test_kernels_draw_from_the_definitions_step(schedule, T, beta_1, predict, variance, dtype):
+def test_kernels_draw_from_the_definitions_step(schedule, T, beta_1, predict, variance, dtype, Kernels):
     """With the noise of rng.normals; also where steps of the chain are left out."""
     chain = chain_of(schedule, T, beta_1)
     for part in (chain, chain.every(max(1, T // 5))):
@@ -368,7 +381,7 @@ def test_kernels_draw_from_the_definitions_step(schedule, T, beta_1, predict, va
 
 
 @pytest.mark.parametrize("predict, t", [*product(PREDICT, (1, 2, 1000))])
-def test_no_difference_of_means_is_lost_in_float32(predict, t):
+def test_no_difference_of_means_is_lost_in_float32(predict, t, Kernels):
     """A step whose mean is the posterior's has no more KL than its variances say, 0 with that of the posterior, also
     where two means would differ by less than float32 holds, and by less than its variance."""
     chain = make_chain("logsnr", 1000, np.zeros(2), np.ones(2), 1e-7)
@@ -377,9 +390,25 @@ def test_no_difference_of_means_is_lost_in_float32(predict, t):
     x_t = gaussian.q_sample(chain, x0, at, generator.standard_normal((500, 2))).astype(np.float32)
     right = outputs_of_one_mean(chain, x_t.astype(float), at, x0.astype(float))[predict].astype(np.float32)
     value, gradient = Kernels(chain, predict, "posterior").kl_grad(right, x0, x_t, at)
+    value -= gaussian.control(chain, x0.astype(float), x_t.astype(float), at)
     nothing = -1.0 if t == 1 else 0.0  # at t = 1 a variance of beta_1, and the entropy left out: -1/2 an element
     assert np.abs(value - nothing).max() < 2e-6
     assert np.abs(gradient).max() < 2e-3
+
+
+def test_the_control_variate_has_mean_0():
+    """Over x_t given x_0, by quadrature, at every step; and with it the forward kernel's KL has no spread where steps
+    are small."""
+    chain = chain_of("logsnr", 40)
+    weights = np.outer(WEIGHTS, WEIGHTS).reshape(-1)
+    noise = np.stack([*map(np.ravel, np.meshgrid(NODES, NODES)), 0 * weights], axis=1)
+    x0 = np.broadcast_to([[0.3, -1.0, 2.0]], noise.shape)
+    for t in range(1, 41):
+        at = np.full(len(noise), t)
+        found = gaussian.control(chain, x0, gaussian.q_sample(chain, x0, at, noise), at)
+        third = gaussian.control(chain, x0[:1], gaussian.q_sample(chain, x0[:1], at[:1], 0 * noise[:1]), at[:1])[0]
+        v = chain.beta[t] * chain.alpha_bar[t - 1] / (1 - chain.alpha_bar[t]) / 2 * chain.alpha_bar[t]
+        assert abs(weights @ found - v) < 1e-12 and abs(third - 3 * v) < 1e-12
 
 
 # Normal deviates
@@ -405,7 +434,7 @@ def test_deviates_are_the_documented_formula(D):
 KNOWN = 0.9911376658774074, -0.9246625759110506, -0.6176089026558995, -0.48206854242294594
 
 
-def test_known_deviates():
+def test_known_deviates(Kernels):
     """Of Random123's first known answer, words 6627e8d5 e169c58d bc57ac4c 9b00dbd8."""
     np.testing.assert_array_equal(rng.words(Key(0, 0, 0), 1, 4)[0], [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8])
     found = rng.normals(Key(0, 0, 0), 1, 4)[0]

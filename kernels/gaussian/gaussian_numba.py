@@ -69,7 +69,7 @@ class Kernels(gaussian_numpy.Kernels):
     def q_sample(self, x0, t, key: Key, first_row: int = 0):
         if self.dtype != f32:
             return super().q_sample(x0, t, key, first_row)
-        x_t, noise = np.empty(x0.shape, f32), self._noise(key, *x0.shape, first_row)
+        x_t, noise = np.empty(x0.shape, f32), self._noise(key, len(x0), x0.shape[1], first_row)
         q_sample(self.law, np.asarray(t, np.int64), noise, np.ascontiguousarray(x0, np.float64), x_t)
         return x_t
 
@@ -85,7 +85,7 @@ class Kernels(gaussian_numpy.Kernels):
         if self.dtype != f32:
             return super().p_sample(out, x_t, t, key, first_row)
         x_s, work = np.array(x_t, f32), np.empty(2 * x_t.size, f32)
-        noise = self._noise(key, *x_t.shape, first_row)
+        noise = self._noise(key, len(x_t), x_t.shape[1], first_row)
         p_sample(self.law, np.asarray(t, np.int64), np.ascontiguousarray(out, f32), noise, work, x_s)
         return x_s
 
@@ -179,23 +179,23 @@ def kl_grad(law, t, out, x0, x_t, work, dout, kl):
                 dout[r, D + d] = HALF * law.root * (w - beta) * (ONE / w - rho - k * off * off)
             dout[r, d] = k * w * off
         if kl.size > 0:
-            kl[r] = value(law, law.wide[t[r]], out[r], u, x_t[r])
+            kl[r] = value(law, law.wide[t[r]], out[r], x0[r], x_t[r])
 
 
 @njit(error_model="numpy")
-def value(law, row, out, u, x_t):
+def value(law, row, out, x0, x_t):
     """The KL of a row with its control variate, nats, in float64."""
     s, n, g, h, k, rho, offset = row[0], row[1], row[2], row[3], row[6], row[7], row[8]
     beta, w, k_v = row[9], row[11], row[12]
-    D, total = u.size, 0.0
+    D, total = x_t.size, 0.0
     for d in range(D):
-        u_d = np.float64(u[d])
-        rest = np.float64(x_t[d]) - s * u_d
-        off = np.float64(out[d]) - g * rest - h * u_d
-        v = s / n * rest - n * u_d
+        u = (x0[d] - law.mean[d]) / law.scale[d]
+        rest = np.float64(x_t[d]) - s * u
+        off = np.float64(out[d]) - g * rest - h * u
+        v = s / n * rest - n * u
         if law.learned:
             w = beta + (1.0 - beta) * np.exp(-np.float64(law.root) * np.float64(out[D + d]))
-        control = k_v * (s * s + n * u_d * n * u_d - v * v)
+        control = k_v * (s * s + n * u * n * u - v * v)
         total += (rho + k * off * off) * w - np.log(w) - offset - 1.0 + control
     return total / 2.0
 

@@ -59,10 +59,9 @@ class Kernels(diffusion.Kernels):
 
     def kl_grad(self, out, x0, x_t, t, value: bool = True):
         columns = (column[t, None] for column in self.tables)
-        D, (s, n, g, h, _, _, k, rho, offset, beta, _, w, k_v) = x0.shape[1], columns
+        D, (s, _, g, h, _, _, k, rho, offset, beta, _, w, _) = x0.shape[1], columns
         x_t, u = x_t.astype(self.dtype, copy=False), self.standard(x0)
-        rest = x_t - s * u
-        off = out[:, :D] - g * rest - h * u
+        off = out[:, :D] - g * (x_t - s * u) - h * u
         if self.learned:
             w = self._w(out[:, D:], beta)
         square = rho + k * off**2
@@ -72,8 +71,8 @@ class Kernels(diffusion.Kernels):
             np.multiply((w - beta) * (1 / w - square), 0.5 * self.root, out=dout[:, D:])
         if not value:
             return None, dout
-        control = k_v * (s * s + (n * u) ** 2 - (s / n * rest - n * u) ** 2)
-        return (square * w - np.log(w) - offset - 1 + control).sum(1, dtype=np.float64) / 2, dout
+        kl = (square * w - np.log(w) - offset - 1).sum(1, dtype=np.float64) / 2
+        return kl + gaussian.control(self.chain, x0, x_t, t), dout
 
     def p_sample(self, out, x_t, t, key: Key, first_row: int = 0):
         D, (_, _, _, _, a, c, _, _, _, beta, sigma, w, _) = x_t.shape[1], (column[t, None] for column in self.tables)
