@@ -21,7 +21,7 @@ from bdiff_np.runfolder.progress import progress
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="bdiff_np")
 def main():
-    """Diffusion models for binary data: train, sample, evaluate.
+    """Diffusion models for binary data and for points: train, sample, evaluate.
 
     \b
     python cli.py train runs/heartbeat_paper            train a run folder
@@ -143,18 +143,19 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
 @click.option(
     "--known",
     metavar="TEXT",
-    help="What is known of each row: 0, 1 or ? for each bit. Only rows that agree are drawn.",
+    help="What is known of each row, ? for what is not: 01? for bits, 0.5,? for points. Only rows that agree are "
+    "drawn.",
 )
 @click.option(
     "--method",
     type=click.Choice(["rejection", "clamp"]),
     help="With --known: rejection draws until rows enough agree, exact; clamp is a quick heuristic.  "
-    "[default: rejection]",
+    "[default: rejection, but of points]",
 )
 @click.option("--limit", type=click.IntRange(1), help="Rows that rejection draws at most.  [default: 1048576]")
 @_backend
 def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, known, method, limit, backend: str):
-    """Draw rows of 0 and 1 from a trained model, one a line.
+    """Draw rows from a trained model, one a line.
 
     \b
     python cli.py sample runs/heartbeat_paper -n 5 --seed 1
@@ -172,14 +173,16 @@ def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, know
         raise InputError("--limit is for --method rejection; clamp draws each row once")
     if out is not None:
         files.check_folder(out)
-    exact = known is not None and method != "clamp"
+    exact = lambda m: known is not None and (method or sampler.can_reject(m)) not in (False, "clamp")  # noqa: E731
     # how many draws it takes is not known yet; ten for a row is a guess that only the choice of a back end rests on
-    model = _open(_target(target), backend, lambda m: auto.for_sampling(m, n * (10 if exact else 1), m.steps(steps).T))
+    model = _open(
+        _target(target), backend, lambda m: auto.for_sampling(m, n * (10 if exact(m) else 1), m.steps(steps).T)
+    )
     held = None if known is None else model.kind.read_known(known, model.D)
     if out is not None:
         model.kind.check_out(out)
     sampler.check_number(model, n, sampler.COPIES)
-    if exact:
+    if exact(model):
         limit = limit or sampler.LIMIT
         with progress(limit, f"drawing until {n} agree, at most {limit}", leave=False) as bar:
 

@@ -45,7 +45,8 @@ STEPS = 1 << 32  # a step is less
     FLOOR_LAST,
     SPLIT,
     EXAMPLES,
-) = range(15)
+    KNOWN,
+) = range(16)
 
 FEW = 12  # blocks that are made one by one: in arrays they would take longer
 TOGETHER = 1 << 13  # blocks whose arrays stay in a core's cache

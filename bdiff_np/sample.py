@@ -40,6 +40,11 @@ def check_number(model, n: int, copies: int = 1) -> None:
     memory.check(need, f"{n} rows of {model.D} {model.kind.elements}", "draw fewer rows (-n)")
 
 
+def can_reject(model) -> bool:
+    """Whether drawn rows can be equal to what is known: values of a continuous law never are."""
+    return np.dtype(model.kind.dtype).kind != "f"
+
+
 def draw(
     model,
     n: int,
@@ -57,12 +62,18 @@ def draw(
     steps : how many of the chain's T steps to take, all for None
     known : (D,) or (n, D), what is known of a row, as its kind of data has it (`Data.check_known`)
     method : how rows come to agree with what is known. "rejection": as `rejected` draws them, exactly. "clamp": it
-        stands fixed through the whole chain, the posterior of Sohl-Dickstein et al. 2015, section 2.5: a heuristic,
-        which may be far off (derivation, section 11), and a UserWarning says so
+        stands fixed through the whole chain, the posterior of Sohl-Dickstein et al. 2015, section 2.5, or with
+        Family.noises_known is drawn from q(x_t | x_0) at each t, as Song et al. 2021 have it: a heuristic, which may
+        be far off (derivation, section 11), and a UserWarning says so
     limit : how many rows "rejection" draws at most
     progress : called with the number of steps done of all those of all batches; by "rejection" as it says
     """
     check_number(model, n)
+    if method == "rejection" and known is not None and not can_reject(model):
+        raise InputError(
+            f'method "rejection" waits for rows that agree in every digit, which {model.kind.elements} never do; take '
+            'method "clamp"'
+        )
     if method not in METHODS:
         raise InputError(f"the method is {' or '.join(map(repr, METHODS))}, not {method!r}")
     if known is None:
@@ -160,15 +171,18 @@ def _sampler(model, most: int, seed: int, steps: int | None, progress):
     def walk_back(first: int, count: int, held: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
         nonlocal at_once
         start = np.array(ops.to_host(kernels.prior(count, model.D, Key(seed, rng.PRIOR, 0), first)), model.x_dtype)
-        fixed = None
+        fixed, take = None, walk
         if held is not None:
-            start[held[0]] = model.family.from_data(chain, held[1])[held[0]]
-            fixed = ops.asarray(held[0])
+            fixed, values = ops.asarray(held[0]), np.where(held[0], held[1], 0).astype(model.kind.dtype)
+            known = _noised(model, kernels, chain, values, seed, first) if model.family.noises_known else None
+            take = walk if known is None else _walk_by_steps(model, kernels, chain, known)
+            at_T = model.family.from_data(chain, values) if known is None else ops.to_host(known(chain.T))
+            start[held[0]] = at_T[held[0]]
         with model.threads:
             x, t = ops.asarray(start), chain.T
             while t > 0:
                 began, steps_now = time.perf_counter(), min(at_once, t)
-                walk(x, t, steps_now, seed=seed, first_row=first, known=fixed)
+                take(x, t, steps_now, seed=seed, first_row=first, known=fixed)
                 ops.wait()
                 t, at_once = t - steps_now, pace(steps_now, time.perf_counter() - began)
                 if progress:
@@ -178,15 +192,27 @@ def _sampler(model, most: int, seed: int, steps: int | None, progress):
     return walk_back
 
 
-def _walk_by_steps(model, kernels, chain):
-    """What kernels/training/ does in one call, step by step."""
+def _walk_by_steps(model, kernels, chain, at=None):
+    """What kernels/training/ does in one call, step by step. at(t) : what is known, at t; None for what stands there"""
 
     def walk(x, first, steps, *, seed, first_row, known):
         for t in range(first, first - steps, -1):
             new = step_back(model, kernels, chain, x, t, seed=seed, first_row=first_row)
-            x[...] = new if known is None else model.ops.where(known, x, new)
+            x[...] = new if known is None else model.ops.where(known, x if at is None else at(t - 1), new)
 
     return walk
+
+
+def _noised(model, kernels, chain, x0: np.ndarray, seed: int, first_row: int):
+    """A function of t that gives examples x0 (B, D) at t: noised, or at t = 0 as the chain has them."""
+
+    def at(t: int):
+        if t == 0:
+            return model.ops.asarray(model.family.from_data(chain, x0).astype(model.x_dtype))
+        every = model.ops.asarray(np.full(len(x0), t))
+        return kernels.q_sample(model.ops.asarray(x0), every, Key(seed, rng.KNOWN, t), first_row)
+
+    return at
 
 
 def trajectory(model, n: int, *, seed: int = 0, frames: int = 100) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,8 @@ from bdiff_np.data.points_generators import LARGEST, LAWS, Law
 from bdiff_np.errors import InputError, short
 from bdiff_np.rng import Key
 
+CURVE = 1 << 15  # points that stand for a curve: closer together than the noise of any first step worth taking
+
 
 class LawSettings(settings.Settings):
     """A law of points in the plane (points_generators.py)."""
@@ -59,6 +61,7 @@ class Points(data.Data):
     """
 
     Settings, ENDINGS, elements, dtype = PointsSettings, points_files.ENDINGS, "coordinates", np.dtype(np.float64)
+    one = "point"
     example = "make an example: python cli.py data swiss-roll --out"
 
     def __init__(self, array: np.ndarray, name: str = "rows"):
@@ -129,6 +132,11 @@ class Points(data.Data):
     def entropy(cls, settings, *files: Points | None) -> float | None:
         """That of the law which the settings name; None for one whose entropy is infinite or not known."""
         return settings.law.law.entropy if settings.law else None
+
+    @classmethod
+    def population(cls, settings, *files: Points | None) -> np.ndarray | None:
+        """CURVE points of a law that is a curve without noise."""
+        return settings.law.law.curve(CURVE) if settings.law else None
 
     def census(self, val: Points | None, settings) -> PointsCensus | None:
         """Where there are no held-out points, half of these stand in. None for fewer than two of either."""

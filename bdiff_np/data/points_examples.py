@@ -34,11 +34,13 @@ def make_data(
 CONFIG = """\
 model:
   family: gaussian
+  waves: 64
   hidden: [128, 128, 128]
 training:
   epochs: 20
-  steps_per_epoch: 500
+  steps_per_epoch: 2000
   lr: 2.0e-3
+  weight_decay: 0
   num_examples: 500
 data:
   batch_size: 512
@@ -50,11 +52,11 @@ def _command(name: str, what: str) -> click.Command:
     @click.command(
         name,
         cls=Command,
-        help=f"{what}\n\n\b\npython cli.py data {name} --rows 20000 --out runs/my_{name.replace('-', '_')}",
+        help=f"{what}\n\n\b\npython cli.py data {name} --rows 200000 --out runs/my_{name.replace('-', '_')}",
     )
-    @click.option("--rows", type=click.IntRange(2), default=20000, show_default=True, help="Points to train on.")
+    @click.option("--rows", type=click.IntRange(2), default=200000, show_default=True, help="Points to train on.")
     @click.option(
-        "--val-rows", type=click.IntRange(0), default=2000, show_default=True, help="Points that are held out."
+        "--val-rows", type=click.IntRange(0), default=10000, show_default=True, help="Points that are held out."
     )
     @click.option(
         "--noise",

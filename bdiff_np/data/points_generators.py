@@ -139,6 +139,13 @@ class Law:
         if self.entropy is not None and standardize:
             self.entropy -= float(np.log(self._sd).sum())
 
+    def curve(self, n: int) -> np.ndarray | None:
+        """n points (n, 2) spread evenly over the law where it is one curve without noise; None for another."""
+        if self.name != "swiss-roll" or self.noise:
+            return None
+        x = _swiss_roll((np.arange(n)[:, None] + 0.5) / n, None)
+        return (x - self._mean) / self._sd if self.standardize else x
+
     def draw(self, n: int, seed: int = 0, part: int = 0) -> np.ndarray:
         """n points, (n, 2) float64: the first n of a sequence that the seed and the part, a number from 0, name."""
         memory.check(COPIES * 16 * n, f"{n} points", "take fewer rows (--rows)")

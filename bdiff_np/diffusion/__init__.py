@@ -115,6 +115,7 @@ class Family:
     bounds: Mapping[str, BoundKind] = {"learned": BoundKind(1, "all steps learned")}  # by the name for `--bound`
     floor_words: str = "the least that any network can reach"  # what `floor` is, where it has a standard error
     x_dtype: np.dtype | None = None  # of x_t, where it is not the data's
+    noises_known: bool = False  # whether the sampler noises what is known of an example as the chain does the rest
     takes_missing: bool = False  # whether it can be trained on, and can evaluate, examples with missing values
 
     def inputs(self, D: int, settings) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from bdiff_np import diffusion, rng
-from bdiff_np.diffusion import gaussian
+from bdiff_np.diffusion import gaussian, gaussian_oracle
 from bdiff_np.diffusion.gaussian import Chain
 from bdiff_np.settings import Settings
 
@@ -22,7 +22,7 @@ class Model(Settings):
     """Number of steps of the chain."""
     schedule: Literal["logsnr", "paper", "sigmoid", "linear", "cosine"] = "logsnr"
     """Noise schedule; logsnr falls along a line in log(alpha_bar / (1 - alpha_bar)); paper is 1 / linspace(T, 2, T)."""
-    beta_1: float | None = Field(default=None, gt=0, lt=1)
+    beta_1: float | None = Field(default=None, ge=1e-12, lt=1)
     """Variance of the first step's noise, in units of the data's; null: the schedule's own, 1e-5 of logsnr."""
     alpha_bar_T: float | None = Field(default=None, gt=0, lt=1)
     """Share of the data's variance that the last step of logsnr leaves; null: 1e-4."""
@@ -42,7 +42,7 @@ class Gaussian(diffusion.Family):
 
     name, data = "gaussian", "points"
     Settings = Model
-    x_dtype = np.dtype(np.float32)
+    x_dtype, noises_known = np.dtype(np.float32), True
     bounds = {
         "learned": diffusion.BoundKind(1, "last step learned"),
         "paper": diffusion.BoundKind(2, "last step fixed, as in the paper"),
@@ -55,24 +55,32 @@ class Gaussian(diffusion.Family):
     def outputs(self, D: int, settings) -> int:
         return 2 * D if settings.variance == "learned" else D
 
+    def all_steps(self, settings) -> str | None:
+        return "predict: forward" if settings.predict == "forward" else None
+
     def make_chain(self, settings, data) -> Chain:
         mean, scale = np.zeros(data.D), np.ones(data.D)
         if settings.scale != "none":
             mean, scale = data.moments()
         if settings.scale == "all":
             scale = np.full(data.D, np.sqrt((scale**2).mean()))
-        return gaussian.make_chain(
-            settings.schedule, settings.T, mean, scale, settings.beta_1, settings.alpha_bar_T, settings.waves
-        )
+        return self._chain(settings, mean, scale)
+
+    def _chain(self, settings, mean, scale) -> Chain:
+        line = settings.beta_1, settings.alpha_bar_T
+        chain = gaussian.make_chain(settings.schedule, settings.T, mean, scale, *line, settings.waves)
+        if (np.diff(chain.alpha_bar) >= 0).any() or chain.alpha_bar[-1] < np.finfo(np.float32).tiny:
+            raise InputError(
+                f"model.T: of the schedule {settings.schedule} with {settings.T} steps the last add nothing that "
+                "float32 holds; take fewer steps"
+            )
+        return chain
 
     def state(self, chain) -> dict[str, np.ndarray]:
         return {"mean": chain.mean, "scale": chain.scale}
 
     def restore(self, settings, state: Mapping[str, np.ndarray]) -> Chain:
-        mean, scale = state["mean"], state["scale"]
-        return gaussian.make_chain(
-            settings.schedule, settings.T, mean, scale, settings.beta_1, settings.alpha_bar_T, settings.waves
-        )
+        return self._chain(settings, state["mean"], state["scale"])
 
     def misfit(self, chain, D: int) -> str | None:
         for name in ("mean", "scale"):
@@ -112,8 +120,14 @@ class Gaussian(diffusion.Family):
         x0 = generator.standard_normal((rows, D))
         return x0, x0 + 0.3 * generator.standard_normal((rows, D))
 
-    def baseline(self, data) -> tuple[str, float]:
-        return "one Gaussian", float(gaussian.entropy(np.linalg.eigvalsh(data.covariance())).sum())
+    def baseline(self, data) -> tuple[str, float] | None:
+        variances = np.linalg.eigvalsh(data.covariance())
+        return ("one Gaussian", float(gaussian.entropy(variances).sum())) if (variances > 0).all() else None
+
+    def floor(self, chain, population, kind="learned", seed=0):
+        """Of a finite set, or of so many points of a curve that the noise of the first step covers them; by chains with
+        the last step fixed, for the learned one has no least bound."""
+        return gaussian_oracle.floor(chain, population, 0.0, kind, seed) if kind == "paper" else None
 
 
 FAMILY = Gaussian()

@@ -51,11 +51,11 @@ def loss_curve(
 
     Parameters
     ----------
-    step, loss_bits : (N,) optimiser steps, increasing, and the training bound in bits per sequence (noisy estimates); N
+    step, loss_bits : (N,) optimiser steps, increasing, and the training bound in bits per example (noisy estimates); N
         may be 0
     val_step, val_bits : (M,) the same for the held-out rows; both or neither
-    floor_bits : the exact floor of the bound, bits per sequence
-    null_bits, null_name : the code length of a simple model, bits per sequence, and how the picture names it
+    floor_bits : the exact floor of the bound, bits per example
+    null_bits, null_name : the code length of a simple model, bits per example, and how the picture names it
 
     Raises
     ------
@@ -88,7 +88,7 @@ def loss_curve(
             main.annotate(
                 note, (enters, top), (8, -1), textcoords="offset points", color=colour, fontsize=9.5, va="top"
             )
-        main.set_ylabel("bound (bits per sequence)")
+        main.set_ylabel("bound (bits)")
         x_axis(
             axes,
             np.concatenate([x for _, x, _, _ in curves]) if curves else np.zeros(1),
@@ -191,7 +191,7 @@ def kl_per_step(
     ----------
     t : (N,) int steps of the chain, increasing, within 1..T; normally all of 1..T. A step left out counts as its
         nearest neighbour.
-    kl_bits : (N,) mean KL of that step, bits per sequence; what is not finite, or beyond 1e100, is left out, and the
+    kl_bits : (N,) mean KL of that step, bits per example; what is not finite, or beyond 1e100, is left out, and the
         shares with it
     floor_kl_bits : (N,) the same for the exact denoiser
     T : number of steps; the last entry of t if not given
@@ -235,7 +235,7 @@ def kl_per_step(
                         note, (half, 50), (8, -4), textcoords="offset points", color=GREY, fontsize=9.5, va="top"
                     )
         log_axis(main, *log_limits(drawn, decades=6))
-        main.set_ylabel("KL of one step (bits per sequence)")
+        main.set_ylabel("KL of one step (bits)")
         share.set_ylim(0, 100)
         share.set_ylabel("sum over 1..t (%)")
         x_axis(axes, np.array([1.0, last]), "step t of the chain", from_zero=True)
