@@ -71,7 +71,7 @@ def trained(house, tmp_path_factory) -> Path:
     run = run_folder(tmp_path_factory.mktemp("toys") / "run")
     done = command(house, "train", run, "--backend", "toyback", "--seed", "1")
     assert done.stderr.count(LACKS) == 1 and "24 rows of 2 coordinates, 6 held out; T = 12" in done.stderr
-    assert "within the range of train" in done.stdout and "bits/sequence" in done.stdout
+    assert "within the range of train" in done.stdout and "bits/example" in done.stdout
     (results,) = (run / "results").iterdir()
     drawn = {path.name for path in results.iterdir() if path.suffix in (".png", ".gif")}
     assert {"loss_curve.png", "samples.png", "reverse_trajectory.gif", "validation.png", "kl_per_step.png"} <= drawn

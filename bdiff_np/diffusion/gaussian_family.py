@@ -12,6 +12,7 @@ from pydantic import Field
 from bdiff_np import diffusion, rng
 from bdiff_np.diffusion import gaussian, gaussian_oracle
 from bdiff_np.diffusion.gaussian import Chain
+from bdiff_np.errors import InputError
 from bdiff_np.settings import Settings
 
 
