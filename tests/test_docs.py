@@ -84,7 +84,7 @@ def cited_sections(text: str, page: str = "derivation") -> set[int]:
     return {int(number) for sections in cited for number in re.findall(r"\d+", sections)}
 
 
-@pytest.mark.parametrize("page, last", [("derivation", 15), ("derivation_gaussian", 13)])
+@pytest.mark.parametrize("page, last", [("derivation", 15), ("derivation_gaussian", 14)])
 def test_cited_sections_exist(page, last):
     headings = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     numbers = [int(n) for n in re.findall(r"^## (\d+) \S", headings, re.MULTILINE)]

@@ -14,6 +14,7 @@ from bdiff_np.backends import numpy_ops as ops
 from bdiff_np.diffusion.bernoulli import make_chain
 from bdiff_np.nets import mlp, netcheck
 from bdiff_np.nets.layers import BumpReadout, Context, Dense, Dropout, LayerNorm, Residual, StepReadout
+from bdiff_np.nets.rbf import RadialBasis
 from bdiff_np.params import Params
 from bdiff_np.rng import Key
 
@@ -57,6 +58,7 @@ LAYERS = {
     },
     "bumps": (lambda: BumpReadout("r", N_IN, N_OUT, 4), N_OUT),
     "steps": (lambda: StepReadout("s", N_IN, N_OUT, T), N_OUT),
+    "radial basis": (lambda: RadialBasis("c", N_IN, N_OUT), N_OUT),
     "norm": (lambda: LayerNorm("n", N_IN), N_IN),
     "dropout": (lambda: Dropout(0.4, 1), N_IN),
     "residual": (
@@ -97,7 +99,7 @@ def test_layer_gradients(kind):
             assert (gradient * direction).sum() == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-8, abs=1e-8), name
 
 
-@pytest.mark.parametrize("kind", ["dense silu film 4", "bumps", "steps"])
+@pytest.mark.parametrize("kind", ["dense silu film 4", "bumps", "steps", "radial basis"])
 def test_first_layer_needs_no_dx(kind):
     """need_dx=False saves the product for dx and leaves the parameters' gradients as they are."""
     layer, generator = LAYERS[kind][0](), np.random.default_rng(2)

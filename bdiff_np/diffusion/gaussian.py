@@ -157,6 +157,19 @@ def posterior(chain: Chain, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> t
     return mean / (1 - now), chain.posterior_variance[t, None]
 
 
+def clean(chain: Chain, predict: str, out: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """u (B, D) as the first D columns of the network's output say it: the one at which `reverse` has the posterior's
+    mean."""
+    m, left = out[:, : x_t.shape[1]], chain.alpha_bar[t, None]
+    if predict == "v":
+        return np.sqrt(left) * x_t - np.sqrt(1 - left) * m
+    if predict == "noise":
+        return (x_t - np.sqrt(1 - left) * m) / np.sqrt(left)
+    if predict == "forward":
+        return np.sqrt(left) * x_t + (1 - left) / np.sqrt(chain.alpha_bar[t - 1, None] * chain.beta[t, None]) * m
+    return m
+
+
 def reverse(
     chain: Chain, predict: str, variance: str, out: np.ndarray, x_t: np.ndarray, t: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -171,16 +184,11 @@ def reverse(
 
     An output of 0 is the forward kernel for "forward" and "v": the exact reverse of data N(0, 1).
     """
-    D, beta, left = x_t.shape[1], chain.beta[t, None], chain.alpha_bar[t, None]
-    m = out[:, :D]
+    D, beta = x_t.shape[1], chain.beta[t, None]
     if predict == "forward":
-        mean = np.sqrt(1 - beta) * x_t + np.sqrt(beta) * m
+        mean = np.sqrt(1 - beta) * x_t + np.sqrt(beta) * out[:, :D]
     else:
-        if predict == "v":
-            m = np.sqrt(left) * x_t - np.sqrt(1 - left) * m
-        elif predict == "noise":
-            m = (x_t - np.sqrt(1 - left) * m) / np.sqrt(left)
-        mean = posterior(chain, chain.mean + chain.scale * m, x_t, t)[0]
+        mean = posterior(chain, chain.mean + chain.scale * clean(chain, predict, out, x_t, t), x_t, t)[0]
     if variance == "learned":
         return mean, 1 / (1 + np.exp(-out[:, D:] / np.sqrt(chain.time[-1])) * (1 - beta) / beta)
     wide = np.where(t[:, None] == 1, beta, chain.posterior_variance[t, None]) if variance == "posterior" else beta
