@@ -20,7 +20,7 @@ from bdiff_np.runfolder.progress import progress
 from bdiff_np.show.figure import BLUE, GREY, INK, PALE, VERMILION, page, png
 from bdiff_np.show.points_pictures import Limits, bars, dress, limits, opacity
 
-SAMPLES, STEPS = 20_000, 1000  # samples of the density; steps of the chain for them, at most
+SAMPLES, STEPS = 20_000, 250  # samples of the density; steps of the chain for them, at most
 DOTS, PATHS, ARROWS = 2000, 60, 19  # points of a panel; reverse paths; arrows along an axis
 DARK = "#06283D"
 SIDE, LEFT, GAP, HEAD, FOOT = 2.4, 0.5, 0.25, 0.4, 0.35  # inches: a panel, and what is around panels
@@ -30,7 +30,7 @@ def density(path: Path, *, run: Any, model: Any, rows: np.ndarray) -> None:
     """Heat maps of the training points and of samples, side by side in one colour scale, the root of the share of the
     points in a cell; of one coordinate, histograms.
 
-    rows : samples (n, D); fewer than 20,000 are not enough, and so many are drawn, with 1000 steps of the chain at most
+    rows : samples (n, D); fewer than 20,000 are not enough, and so many are drawn, with 250 steps of the chain at most
     where the family can leave out steps
     """
     x0, steps = _training(run, 100_000), None
