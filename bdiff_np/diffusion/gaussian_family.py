@@ -37,12 +37,19 @@ class Model(Settings):
     """Waves over x_t that the network reads beside it, from long to as short as the first step's noise."""
 
 
+class Training(Settings):
+    """The weight of the first step."""
+
+    first_weight: float | None = Field(default=None, ge=0, le=1)
+    """Weight of the first step's gradient; null: so much that its noise is the second's; 1: that of the bound."""
+
+
 class Gaussian(diffusion.Family):
     """Diffusion of numbers: each step shrinks them a little and adds normal noise (Sohl-Dickstein et al. 2015).
     Methods: diffusion.Family."""
 
     name, data = "gaussian", "points"
-    Settings = Model
+    Settings, Training = Model, Training
     x_dtype, noises_known = np.dtype(np.float32), True
     bounds = {
         "learned": diffusion.BoundKind(1, "last step learned"),
@@ -93,7 +100,8 @@ class Gaussian(diffusion.Family):
         return None if (chain.scale > 0).all() else "scale holds values that are not above 0"
 
     def kernel_options(self, settings, training=None) -> dict[str, Any]:
-        return {"predict": settings.predict, "variance": settings.variance}
+        options = {"predict": settings.predict, "variance": settings.variance}
+        return options if training is None else options | {"first": training.first_weight}
 
     def to_data(self, chain, x_0):
         return x_0.astype(np.float64) * chain.scale + chain.mean

@@ -37,8 +37,8 @@ ONE, HALF, FOUR, FOURTH, WHOLE = f32(1), f32(0.5), f32(4), f32(0.25), f32(2 * np
 class Law(NamedTuple):
     """A chain and the meaning of the network's output, as compiled code reads them."""
 
-    table: np.ndarray  # (T + 1, 13) float32, gaussian_tables.Tables
-    wide: np.ndarray  # (T + 1, 13) float64, the same, for the value of the KL
+    table: np.ndarray  # (T + 1, 14) float32, gaussian_tables.Tables
+    wide: np.ndarray  # (T + 1, 14) float64, the same, for the value of the KL
     mean: np.ndarray  # (D,) float64, of the data
     scale: np.ndarray  # (D,) float64
     waves: np.ndarray  # (D, n) float32, what the network reads beside x_t (gaussian.read),
@@ -52,9 +52,12 @@ class Kernels(gaussian_numpy.Kernels):
 
     work = 2  # u, and noise
 
-    def __init__(self, chain: Chain, predict: str = "v", variance: str = "learned", dtype=np.float32):
-        super().__init__(chain, predict, variance, dtype)
-        wide = np.stack(tables(chain, predict, variance), axis=1)
+    def __init__(
+        self, chain: Chain, predict: str = "v", variance: str = "learned", first: float | None = 1.0, dtype=np.float32
+    ):
+        first = gaussian.first_weight(chain) if first is None else first
+        super().__init__(chain, predict, variance, first, dtype)
+        wide = np.stack(tables(chain, predict, variance, first), axis=1)
         reads = chain.waves.astype(f32), gaussian.seen(chain).astype(f32)
         self.law = Law(wide.astype(f32), wide, chain.mean, chain.scale, *reads, f32(self.root), self.learned)
 
@@ -172,12 +175,13 @@ def kl_grad(law, t, out, x0, x_t, work, dout, kl):
         standard(law, x0[r], u)
         row = law.table[t[r]]
         s, g, h, k, rho, beta, w = row[0], row[2], row[3], row[6], row[7], row[9], row[11]
+        weight = row[13]
         for d in range(D):
             off = out[r, d] - g * (x_t[r, d] - s * u[d]) - h * u[d]
             if law.learned:
                 w = beta + (ONE - beta) * exp(-law.root * out[r, D + d])
-                dout[r, D + d] = HALF * law.root * (w - beta) * (ONE / w - rho - k * off * off)
-            dout[r, d] = k * w * off
+                dout[r, D + d] = weight * HALF * law.root * (w - beta) * (ONE / w - rho - k * off * off)
+            dout[r, d] = weight * k * w * off
         if kl.size > 0:
             kl[r] = value(law, law.wide[t[r]], out[r], x0[r], x_t[r])
 

@@ -42,11 +42,14 @@ def deviates(key: Key, rows: int, D: int, first_row: int = 0, dtype=np.float32) 
 
 class Kernels(diffusion.Kernels):
     """The kernels for one chain, one meaning of the network's output and one kind of variance (gaussian.reverse). x_t
-    is of `dtype`."""
+    is of `dtype`. first : factor on the gradient at t = 1; None for gaussian.first_weight"""
 
-    def __init__(self, chain: Chain, predict: str = "v", variance: str = "learned", dtype=np.float32):
+    def __init__(
+        self, chain: Chain, predict: str = "v", variance: str = "learned", first: float | None = 1.0, dtype=np.float32
+    ):
+        first = gaussian.first_weight(chain) if first is None else first
         self.chain, self.dtype, self.learned = chain, np.dtype(dtype), variance == "learned"
-        self.tables = type(host := tables(chain, predict, variance))(*(column.astype(dtype) for column in host))
+        self.tables = type(host := tables(chain, predict, variance, first))(*(column.astype(dtype) for column in host))
         self.root = self.dtype.type(chain.time[-1] ** -0.5)
 
     def standard(self, x0: np.ndarray) -> np.ndarray:
@@ -59,23 +62,23 @@ class Kernels(diffusion.Kernels):
 
     def kl_grad(self, out, x0, x_t, t, value: bool = True):
         columns = (column[t, None] for column in self.tables)
-        D, (s, _, g, h, _, _, k, rho, offset, beta, _, w, _) = x0.shape[1], columns
+        D, (s, _, g, h, _, _, k, rho, offset, beta, _, w, _, weight) = x0.shape[1], columns
         x_t, u = x_t.astype(self.dtype, copy=False), self.standard(x0)
         off = out[:, :D] - g * (x_t - s * u) - h * u
         if self.learned:
             w = self._w(out[:, D:], beta)
         square = rho + k * off**2
         dout = np.empty(out.shape, self.dtype)
-        np.multiply(k * w, off, out=dout[:, :D])
+        np.multiply(weight * k * w, off, out=dout[:, :D])
         if self.learned:
-            np.multiply((w - beta) * (1 / w - square), 0.5 * self.root, out=dout[:, D:])
+            np.multiply((w - beta) * (1 / w - square), weight * (0.5 * self.root), out=dout[:, D:])
         if not value:
             return None, dout
         kl = (square * w - np.log(w) - offset - 1).sum(1, dtype=np.float64) / 2
         return kl + gaussian.control(self.chain, x0, x_t, t), dout
 
     def p_sample(self, out, x_t, t, key: Key, first_row: int = 0):
-        D, (_, _, _, _, a, c, _, _, _, beta, sigma, w, _) = x_t.shape[1], (column[t, None] for column in self.tables)
+        D, (_, _, _, _, a, c, _, _, _, beta, sigma, w, _, _) = x_t.shape[1], (column[t, None] for column in self.tables)
         if self.learned:
             w = self._w(out[:, D:], beta)
         noise = deviates(key, len(x_t), D, first_row, self.dtype)

@@ -33,10 +33,12 @@ class Tables(NamedTuple):
     sigma: np.ndarray  # sqrt(beta)
     w: np.ndarray  # beta / variance, where that is not learned
     k_v: np.ndarray  # of v: beta alpha_bar_{t-1} / (1 - alpha_bar_t), for the control variate
+    weight: np.ndarray  # of the gradient: 1, but of the first step (gaussian.first_weight)
 
 
-def tables(chain: Chain, predict: str, variance: str) -> Tables:
-    """Of a chain, a meaning of the network's output and a kind of variance (gaussian.reverse)."""
+def tables(chain: Chain, predict: str, variance: str, first: float = 1.0) -> Tables:
+    """Of a chain, a meaning of the network's output and a kind of variance (gaussian.reverse). first : weight of the
+    first step's gradient"""
     now, before = chain.alpha_bar[1:], chain.alpha_bar[:-1]
     beta, left = chain.beta[1:], 1 - now
     s, n, keep = np.sqrt(now), np.sqrt(left), np.sqrt(1 - beta)
@@ -49,8 +51,23 @@ def tables(chain: Chain, predict: str, variance: str) -> Tables:
         "v": (s / n, -n, own + by_u * s, -by_u * n),
         "forward": (-by_u * s / np.sqrt(beta), by_u * left / np.sqrt(beta), keep, np.sqrt(beta)),
     }[predict]
-    first = np.arange(len(now)) == 0
-    offset = np.log(np.where(first, 1.0, rho))
-    w = np.where(first, 1.0, 1 / np.where(first, 1.0, rho)) if variance == "posterior" else np.ones(len(now))
-    columns = s, n, g, h, a, c, c**2 / beta, rho, offset, beta, np.sqrt(beta), w, beta * before / left
+    at_1 = np.arange(len(now)) == 0
+    offset = np.log(np.where(at_1, 1.0, rho))
+    w = np.where(at_1, 1.0, 1 / np.where(at_1, 1.0, rho)) if variance == "posterior" else np.ones(len(now))
+    columns = (
+        s,
+        n,
+        g,
+        h,
+        a,
+        c,
+        c**2 / beta,
+        rho,
+        offset,
+        beta,
+        np.sqrt(beta),
+        w,
+        beta * before / left,
+        np.where(at_1, first, 1.0),
+    )
     return Tables(*(np.concatenate([[0.0], column]) for column in columns))
