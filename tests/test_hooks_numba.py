@@ -126,6 +126,9 @@ class Numbers(Points):
 class Toy(diffusion.Family):
     name, data, x_dtype = "toy", "numbers", np.dtype(f32)
 
+    def exact_terms(self, chain, x0, kind="learned"):
+        return np.zeros(len(x0))
+
     def outputs(self, D, settings):
         return 2 * D
 

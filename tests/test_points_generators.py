@@ -236,7 +236,7 @@ def test_command(tmp_path):
     assert "overwrite it with --force" in invoke(*call, "--out", str(run)).output
     assert invoke(*call, "--force", "--out", str(run)).exit_code == 0 and (run / "train.npy").read_bytes() == before
     other = invoke("data", "2spirals", "--force", "--out", str(run))
-    assert other.exit_code == 2 and "config.yaml:11:8: data.law: this folder's settings are for other" in other.output
+    assert other.exit_code == 2 and "config.yaml:13:8: data.law: this folder's settings are for other" in other.output
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
     bits = invoke("data", "heartbeat", "--out", str(tmp_path / "c"))

@@ -245,7 +245,7 @@ def test_density_takes_samples_that_are_there(tmp_path, monkeypatch):
     points_figures.density(tmp_path / "a.png", run=run, model=model, rows=roll(10))
     long = job(monkeypatch, tmp_path, T=5000)[1]
     points_figures.density(tmp_path / "a.png", run=run, model=long, rows=roll(10))
-    assert [(options["seed"], options["steps"]) for options in asked] == [(4, None), (4, 1000)]
+    assert [(options["seed"], options["steps"]) for options in asked] == [(4, None), (4, 250)]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

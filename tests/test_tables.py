@@ -191,6 +191,14 @@ def test_any_table_is_read_back(data):
     assert reading.form.get("names") == form.get("names")
 
 
+def test_one_name_with_a_separator_in_it():
+    """Quoted, so that it is not taken for several."""
+    from bdiff_np.data.bits_files import _read_text, table
+
+    text = table(np.array([[0], [1], [0]]), {"names": ["a;b"], "separator": ","})
+    assert _read_text(io.BytesIO(text.encode()), "given").form["names"] == ["a;b"]
+
+
 # Arrays and other formats
 # ----------------------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, BinaryIO
@@ -136,7 +137,10 @@ def table(bits: np.ndarray, form: Mapping[str, Any]) -> str:
     writer = csv.writer(lines, delimiter=separator, lineterminator="\n")
     index = form.get("index")
     if "names" in form:
-        writer.writerow(([] if index is None else [index]) + form["names"])
+        head = ([] if index is None else [index]) + form["names"]
+        # a single name with another separator in it would be taken for several names
+        odd = len(head) == 1 and re.search(r"[,;|\t]", head[0])
+        csv.writer(lines, writer.dialect, quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerow(head)
     pairs = [tuple(pair) for pair in words or [("0", "1")]]
     pairs = pairs * D if len(pairs) == 1 else pairs
     for number, row in enumerate(bits.tolist()):
