@@ -46,6 +46,7 @@ class Bound:
     bound: str  # its kind, one of Family.bounds
     steps: int
     evaluations: int = 0  # steps of the chain that were looked at
+    process: str = ""  # what the bound rests on beside T, Family.process
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -133,6 +134,7 @@ def bound(
         bound=kind,
         steps=chain.T,
         evaluations=looked,
+        process=model.family.process(chain),
     )
 
 

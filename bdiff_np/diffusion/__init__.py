@@ -139,6 +139,10 @@ class Family:
         """Examples, or what is known of some, as the chain has them: the inverse of `to_data`."""
         return x0
 
+    def process(self, chain) -> str:
+        """What a bound must not be read without, beside T, as a line prints it: "beta_1 = 1e-05"; empty for nothing."""
+        return ""
+
     def state(self, chain) -> dict[str, np.ndarray]:
         """What a checkpoint must keep of the process beside the configuration, by name; names may not hold a "/"."""
         return {}

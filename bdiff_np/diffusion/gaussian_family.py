@@ -84,6 +84,9 @@ class Gaussian(diffusion.Family):
             )
         return chain
 
+    def process(self, chain) -> str:
+        return f"beta_1 = {chain.beta[1]:.3g}"
+
     def state(self, chain) -> dict[str, np.ndarray]:
         return {"mean": chain.mean, "scale": chain.scale}
 

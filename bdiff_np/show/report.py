@@ -139,7 +139,8 @@ def bound(b: Bound, name: str, family: Family) -> str:
     """A bound beside its floor."""
     lines = [
         f"bound      {b.bits_per_sequence:.4f} +- {b.standard_error_bits:.4f} bits/{kind_of(family).one} "
-        f"({b.nats_per_sequence:.4f} nats), {b.n_sequences} {name}, T = {b.steps}, {family.bounds[b.bound].words}"
+        f"({b.nats_per_sequence:.4f} nats), {b.n_sequences} {name}, T = {b.steps}, "
+        f"{b.process}{', ' if b.process else ''}{family.bounds[b.bound].words}"
     ]
     if b.floor_bits is not None and b.floor_standard_error_bits:
         lines.append(f"floor      {b.floor_bits:.4f} +- {b.floor_standard_error_bits:.4f} bits: {family.floor_words}")
