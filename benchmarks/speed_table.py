@@ -94,7 +94,7 @@ def picture(path: Path, panels: Sequence[tuple[str, Mapping[str, Mapping[str, fl
     from matplotlib.figure import Figure
 
     from bdiff_np.runfolder.files import write_whole
-    from bdiff_np.show.plots import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION
+    from bdiff_np.show.figure import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION
 
     colours = (GREY, BLUE, VERMILION, ORANGE, GREEN, "#CC79A7", "#56B4E9")
     with matplotlib.rc_context():
