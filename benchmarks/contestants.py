@@ -268,11 +268,11 @@ class Sgemm:
 
 
 class Entry(NamedTuple):
-    """A contestant's name in the tables, who it belongs to ("" for this project), where its class stands, and what it
+    """A contestant's name in the tables, its owner ("" for this project), where its class stands, and what it
     is made with."""
 
     name: str
-    family: str
+    owner: str
     module: str
     cls: str
     mode: str

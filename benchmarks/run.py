@@ -251,7 +251,7 @@ def agree(problem: Problem, workers: dict[str, Worker]) -> None:
     for name, worker in workers.items():
         _, (its_loss, its_grads) = worker.call("loss_and_grads", x0, x0 ^ noisy, t)
         off = {"loss": abs(its_loss / loss - 1) / TOLERANCE, "gradient": _error(its_grads, grads) / TOLERANCE}
-        if not worker.entry.family:
+        if not worker.entry.owner:
             worker.call("run", CHECKED - 1)  # the first was part of the set-up
             its_moved = {part: value - definition.start[part] for part, value in worker.call("weights")[1].items()}
             off[f"change in {CHECKED} steps"] = _error(its_moved, moved) / TOLERANCE_MOVED
