@@ -61,7 +61,47 @@ class Bits:
         return x ^ (jax.random.uniform(key, x.shape) < c.agree + b * (c.disagree - c.agree))
 
 
-FAMILIES = {"bernoulli": Bits}
+class Points:
+    """Methods: Bits. The target is v."""
+
+    def __init__(self, family: families.Points):
+        self.family = family
+
+    def data(self, rows: np.ndarray):
+        return jnp.asarray(self.family.standard(rows), jnp.float32)
+
+    def rows(self, x) -> np.ndarray:
+        return np.asarray(x) * self.family.scale + self.family.mean
+
+    def given(self, chain: families.PointSteps, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray):
+        return x_t, self.family.target(chain, x0, x_t, t).astype(np.float32)
+
+    def shown(self, x_t):
+        return x_t
+
+    def noisy(self, key, x0, c: families.PointSteps):
+        noise = jax.random.normal(key, x0.shape)
+        return c.s * x0 + c.n * noise, c.s * noise - c.n * x0
+
+    def loss(self, out, x_t, v, c: families.PointSteps):
+        mean, w = self.split(out, c)
+        nats = ((c.rho + c.k * (mean - v) ** 2) * w - jnp.log(w)).sum() / 2
+        return nats, nats
+
+    def prior(self, key, n: int, D: int):
+        return jax.random.normal(key, (n, D))
+
+    def back(self, key, out, x, c: families.PointSteps):
+        mean, w = self.split(out, c)
+        return c.a * x + c.c * mean + c.sigma * jax.lax.rsqrt(w) * jax.random.normal(key, x.shape)
+
+    def split(self, out, c: families.PointSteps):
+        """What stands for the mean, and beta / variance."""
+        mean, z = jnp.split(out, 2, axis=1)
+        return mean, c.beta + (1 - c.beta) * jnp.exp(-self.family.root * z)
+
+
+FAMILIES = {"bernoulli": Bits, "gaussian": Points}
 
 
 class Jax:

@@ -22,6 +22,8 @@ from torch.optim.adamw import adamw
 class Bits:
     """A bit is -1 or +1 here: that is what the network reads, and a flip is a change of sign."""
 
+    options: dict[str, bool] = {}  # of torch.compile
+
     def __init__(self, family: families.Bits):
         self.auxiliary = family.auxiliary
 
@@ -71,7 +73,55 @@ class Bits:
         return torch.where(torch.rand(x.shape) < agree + b * gap, -x, x)
 
 
-FAMILIES = {"bernoulli": Bits}
+class Points:
+    """Methods: Bits. The target is v."""
+
+    options = {
+        "fallback_random": True
+    }  # PyTorch's own normal numbers take a third to an eighth of what compiled ones do
+
+    def __init__(self, family: families.Points):
+        self.family = family
+
+    def data(self, rows: np.ndarray):
+        return _tensor(self.family.standard(rows).astype(np.float32))
+
+    def rows(self, x) -> np.ndarray:
+        return x.numpy(force=True) * self.family.scale + self.family.mean
+
+    def given(self, chain: families.PointSteps, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray):
+        return _tensor(x_t), _tensor(self.family.target(chain, x0, x_t, t).astype(np.float32))
+
+    def columns(self, chain: families.PointSteps) -> tuple[np.ndarray, ...]:
+        c = chain
+        return c.s, c.n, c.a, c.c, c.k, c.rho, c.beta, 1 - c.beta, c.sigma
+
+    def steps(self, table):
+        _, _, a, c, _, _, beta, keep, sigma = table.unbind(1)
+        return a, c, beta, keep, sigma
+
+    def noisy(self, x0, columns):
+        noise = torch.randn(x0.shape)
+        s, n = columns[:, :1], columns[:, 1:2]
+        return torch.addcmul(s * x0, n, noise), torch.addcmul(s * noise, n, x0, value=-1)
+
+    def loss(self, out, x_t, v, columns):
+        _, _, _, _, k, rho, beta, keep, _ = columns[:, :, None].unbind(1)
+        mean, z = out.chunk(2, 1)
+        w = torch.addcmul(beta, keep, (z * -self.family.root).exp())  # beta / variance
+        nats = (torch.addcmul(rho, k, (mean - v).square()) * w - w.log()).sum() / 2
+        return nats, nats
+
+    def prior(self, n: int, D: int):
+        return torch.randn(n, D)
+
+    def back(self, out, x, a, c, beta, keep, sigma):
+        mean, z = out.chunk(2, 1)
+        w = torch.addcmul(beta, keep, (z * -self.family.root).exp())
+        return a * x + c * mean + sigma * w.rsqrt() * torch.randn(x.shape)
+
+
+FAMILIES = {"bernoulli": Bits, "gaussian": Points}
 
 
 class Torch:
@@ -104,7 +154,7 @@ class Torch:
         self.ramp = torch.arange(problem.size.batch) * problem.T
         self.step, self.back = self.eager if mode == "eager" else self.whole, self.step_back
         if mode == "compile":
-            options = {"cpp_wrapper": self.device == "cpu"}  # no Python between the kernels
+            options = {"cpp_wrapper": self.device == "cpu", **self.family.options}  # no Python between the kernels
             fast = {"fullgraph": True, "options": options}
             self.step, self.back = torch.compile(self.whole, **fast), torch.compile(self.step_back, **fast)
             if self.device != "cpu":

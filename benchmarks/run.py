@@ -2,6 +2,7 @@
 
     python benchmarks/run.py                                    everything, under ten minutes on two cores
     python benchmarks/run.py --sizes 20-50-50-20@64 --backends numba,jax --parts steps
+    python benchmarks/run.py --family gaussian --parts steps,sampler                       points instead of bits
     python benchmarks/run.py --pictures docs/pictures --json --out speed.json
 
 All take the same step: same net and starting weights, same data, fresh noise, same loss, AdamW, clipping, average of
