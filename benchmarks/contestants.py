@@ -8,7 +8,7 @@ A peer (peer_torch.py, peer_jax.py) is given a Problem and nothing of bdiff_np. 
         loss, before clipping
     run(steps)                   that many training steps; returns when they are done
     weights()                    the averaged weights by name
-    sample(n, steps)             n rows by that many steps of the reverse chain, (n, D) uint8
+    sample(n, steps)             n rows by that many steps of the reverse chain, (n, D), as the data is
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import numpy as np
+from families import FAMILIES
 
-# Notation: B rows of a batch, N rows of data, D bits, H hidden units, F time features, T steps of the chain, K of them
-# that a sampler takes.
+# Notation: B rows of a batch, N rows of data, D elements of a row, H hidden units, T steps of the chain, K of them that
+# a sampler takes.
 
-SEED, DENSITY, ROWS = 1, 0.3, 4096  # of the data
+SEED, ROWS = 1, 4096  # of the data
 SHORT = 100  # steps of the short sampler
 
 
@@ -44,13 +45,13 @@ class Size:
         """Raises ValueError, which says what a size looks like."""
         if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*(x[1-9]\d*)?)+-[1-9]\d*@[1-9]\d*", text):
             raise ValueError(
-                f"{text!r} is not a size; write bits-widths-bits@batch, such as 20-50-50-20@64 or 784-512x3-784@256"
+                f"{text!r} is not a size; write values-widths-values@batch, such as 20-50-50-20@64 or 784-512x3-784@256"
             )
         layers, batch = text.split("@")
         first, *inner, last = layers.split("-")
         if first != last:
             raise ValueError(
-                f"{text!r} is not a size: as many bits leave a network as enter it, not {last} and {first}"
+                f"{text!r} is not a size: as many values leave a network as enter it, not {last} and {first}"
             )
         widths = (part.split("x") for part in inner)
         return cls(
@@ -61,25 +62,6 @@ class Size:
         repeated = len(self.hidden) > 2 and len(set(self.hidden)) == 1 and self.D > 99
         inner = f"{self.hidden[0]}x{len(self.hidden)}" if repeated else "-".join(map(str, self.hidden))
         return f"{self.D}-{inner}-{self.D}@{self.batch}"
-
-
-class Chain(NamedTuple):
-    """K steps of the chain as float32 tables over 0..K; entry 0 is never read. With pi = 1/2 no entry depends on the
-    value of a bit.
-
-    features : (K + 1, F), of the time; the rest (K + 1,)
-    noise : P(x_t != x_0). own : log odds that x_0 = x_t, by x_t's own bit
-    agree, disagree : q(x_{t-1} != x_t | x_t, x_0) where x_0 is x_t and where it is not. not_agree, not_disagree : what
-        they leave to 1
-    """
-
-    features: np.ndarray
-    noise: np.ndarray
-    own: np.ndarray
-    agree: np.ndarray
-    disagree: np.ndarray
-    not_agree: np.ndarray
-    not_disagree: np.ndarray
 
 
 class Optimizer(NamedTuple):
@@ -99,26 +81,26 @@ class Optimizer(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """One size as arrays.
+    """One size of a family as arrays.
 
-    weights : name -> float32, in the network's names and order. decayed : name -> whether weight decay applies
-    rows : (N, D) uint8, the data. chains : K -> Chain, for all T steps and for the short sampler
-    scale : from the sum of KLs over a batch to the loss in nats per bit. auxiliary : weight of the cross entropy of x_0
-        beside one step's KL
+    family : of families.py. weights : name -> float32, in the network's names and order
+    decayed : name -> whether weight decay applies. rows : (N, D), the data
+    chains : K -> the family's tables, for all T steps and for the short sampler
+    scale : from the sum of KLs over a batch to the loss in nats per element
     """
 
+    family: Any
     size: Size
     T: int
     weights: dict[str, np.ndarray]
     decayed: dict[str, bool]
     rows: np.ndarray
-    chains: dict[int, Chain]
+    chains: dict[int, Any]
     scale: float
-    auxiliary: float
     optimizer: Optimizer
 
     @property
-    def chain(self) -> Chain:
+    def chain(self) -> Any:
         return self.chains[self.T]
 
     @property
@@ -129,37 +111,31 @@ class Problem:
         inputs = {name: name.endswith("/W") and name != first for name in self.weights}
         return sum(2 * self.size.batch * w.size * (2 + inputs[name]) for name, w in self.weights.items() if w.ndim > 1)
 
-    def entropy(self, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> float:
-        """Entropy of q(x_{t-1} | x_t, x_0) in nats, summed over a batch: what lies between a cross entropy and the
-        KL."""
-        agree, disagree = self.chain.agree.astype(np.float64), self.chain.disagree.astype(np.float64)
-        q = np.where(x0 == x_t, agree[t, None], disagree[t, None])
-        inside = q[(q > 0) & (q < 1)]
-        return float(-(inside * np.log(inside) + (1 - inside) * np.log1p(-inside)).sum())
+    def nats(self, loss: float, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> float:
+        """The bound's estimate in nats per row, of what peers sum up over a batch."""
+        return self.T / len(x0) * (loss + self.family.rest(self.chain, x0, x_t, t))
 
 
 # Where the problem comes from -----------------------------------------------------------------------------------------
 
 
-def make_training(size: Size, backend: str, dtype=np.float32, **model):
+def make_training(size: Size, backend: str, dtype=np.float32, family: str = "bernoulli", **model):
     """The project's own Training of this size, all settings but sizes and those of `model` at their defaults, from the
     weights that all contestants start with."""
     from bdiff_np import config
-    from bdiff_np.data.bits import Bits
-    from bdiff_np.diffusion.bernoulli import make_chain
-    from bdiff_np.model import Model
+    from bdiff_np.model import Model, family_of
     from bdiff_np.train import Training
 
     sections = {
-        "model": {"hidden": size.hidden, **model},
+        "model": {"family": family, "hidden": size.hidden, **model},
         "training": {"steps_per_epoch": 10_000, "seed": SEED},
         "data": {"batch_size": size.batch},
     }
     generator = np.random.default_rng(SEED)
-    bits = generator.random((max(ROWS, size.batch), size.D), np.float32) < DENSITY
+    rows = FAMILIES[family].data(max(ROWS, size.batch), size.D, generator)
     settings = config.validate(sections)
-    chain = make_chain(settings.model.schedule, settings.model.T, 0.5)
-    training = Training(Model.build(settings, size.D, chain, backend=backend, dtype=dtype), Bits.from_array(bits))
+    chain = family_of(settings).make_chain(settings.model, rows)
+    training = Training(Model.build(settings, size.D, chain, backend=backend, dtype=dtype), rows)
     start = training.model.net.init(SEED)
     for name, value in start.items():
         if not value.any():  # a zero hides the gradients behind it
@@ -169,33 +145,20 @@ def make_training(size: Size, backend: str, dtype=np.float32, **model):
     return training
 
 
-def make_problem(size: Size) -> Problem:
+def make_problem(size: Size, family: str = "bernoulli") -> Problem:
     """The same for peers."""
-    from bdiff_np.diffusion import bernoulli
     from bdiff_np.optim import adamw as optim
 
-    training = make_training(size, "numpy")
-    model, settings = training.model, training.settings
-    chains = {}
-    for K in (training.T, SHORT):
-        chain, k, ones = model.steps(K), np.arange(1, K + 1), np.ones((K, 1), np.uint8)
-        columns = (
-            (1 - chain.alpha_bar[1:, None]) / 2,
-            bernoulli.evidence(chain, "x0", ones, k),
-            *bernoulli.q_flip(chain, ones, k)[:4],
-        )
-        chains[K] = Chain(
-            model.net.features[chain.time],
-            *(np.concatenate([[0], column[:, 0]]).astype(np.float32) for column in columns),
-        )
+    training = make_training(size, "numpy", family=family)
+    model, s, kind = training.model, training.settings, FAMILIES[family]
+    chains = {K: kind.steps(model, model.steps(K)) for K in (training.T, SHORT)}
     sizes = [value.size for value in model.params.values()]
     decayed = dict(
         zip(model.params, (bool(part[0]) for part in np.split(training.optimizer.decayed, np.cumsum(sizes[:-1]))))
     )
-    s = settings
     return Problem(
-        size, training.T, {name: value.copy() for name, value in model.params.items()}, decayed, training.rows.all(),
-        chains, training.optimizer.scale, training.kernels.bce,
+        kind.of(training), size, training.T, {name: value.copy() for name, value in model.params.items()}, decayed,
+        training.rows.all(), chains, training.optimizer.scale,
         Optimizer(s.lr, s.warmup_steps, training.total_steps, s.weight_decay, s.clip_thresh, s.ema, optim.BETA1,
         optim.BETA2, optim.EPS),
     )  # fmt: skip
@@ -208,7 +171,7 @@ class Ours:
     """mode : a back end's name"""
 
     def __init__(self, problem: Problem, mode: str, threads: int, dtype=np.float32):
-        self.training = make_training(problem.size, mode, dtype)
+        self.training = make_training(problem.size, mode, dtype, problem.family.name)
         self.start = self._copies(self.training.model.params)
 
     def loss_and_grads(self, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
@@ -268,11 +231,11 @@ class Sgemm:
 
 
 class Entry(NamedTuple):
-    """A contestant's name in the tables, who it belongs to ("" for this project), where its class stands, and what it
+    """A contestant's name in the tables, its owner ("" for this project), where its class stands, and what it
     is made with."""
 
     name: str
-    family: str
+    owner: str
     module: str
     cls: str
     mode: str

@@ -141,5 +141,5 @@ def _of_worker(
             return statistics.median(worker.call(command, *arguments)[0] / share for _ in range(repetitions))
     except Exception as fault:  # of any kind: most of the libraries are not ours
         reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-        missed.append(f"{LEFT_OUT if entry.family else FAILED}{entry.name} at {problem.size}: {reason}")
+        missed.append(f"{LEFT_OUT if entry.owner else FAILED}{entry.name} at {problem.size}: {reason}")
         return None

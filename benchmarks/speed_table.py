@@ -49,15 +49,15 @@ def verdict(found: Mapping[str, dict[str, Any]], entries: Sequence[Entry], key: 
     """Against the best mode of each peer, and so against the best peer: how many times as long as the base it takes."""
     base, best = base_of(found), {}
     for entry in entries:
-        if entry.family and entry.name in found:
-            best[entry.family] = min(best.get(entry.family, entry.name), entry.name, key=lambda name: found[name][key])
+        if entry.owner and entry.name in found:
+            best[entry.owner] = min(best.get(entry.owner, entry.name), entry.name, key=lambda name: found[name][key])
     if not best:
         return "No peer was measured."
-    times = {family: found[name][key] / found[base][key] for family, name in best.items()}
+    times = {owner: found[name][key] / found[base][key] for owner, name in best.items()}
     first = min(times, key=times.__getitem__)
     each = "; ".join(
-        f"{family}'s best mode, {best[family]}, takes {ratio:.2f} times as long as {base}"
-        for family, ratio in times.items()
+        f"{owner}'s best mode, {best[owner]}, takes {ratio:.2f} times as long as {base}"
+        for owner, ratio in times.items()
     )
     return f"{each}. Best peer: {first}, {times[first]:.2f}."
 
@@ -94,7 +94,7 @@ def picture(path: Path, panels: Sequence[tuple[str, Mapping[str, Mapping[str, fl
     from matplotlib.figure import Figure
 
     from bdiff_np.runfolder.files import write_whole
-    from bdiff_np.show.plots import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION
+    from bdiff_np.show.figure import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILION
 
     colours = (GREY, BLUE, VERMILION, ORANGE, GREEN, "#CC79A7", "#56B4E9")
     with matplotlib.rc_context():
