@@ -16,7 +16,7 @@ from bdiff_np.diffusion.gaussian import Chain
 from bdiff_np.kernels.dense.dense_numba import FUSED
 from bdiff_np.kernels.gaussian import gaussian_numpy
 from bdiff_np.kernels.gaussian.gaussian_numpy import read
-from bdiff_np.kernels.gaussian.gaussian_tables import tables
+from bdiff_np.kernels.gaussian.gaussian_tables import Tables
 from bdiff_np.kernels.shared import philox_numba
 from bdiff_np.kernels.shared.compiled_numba import njit
 from bdiff_np.kernels.shared.float32_numba import exp, log
@@ -32,6 +32,9 @@ TURN = f32(np.pi / 2**31)  # of an angle in units of 2**-32 of a circle
 S0, S1, S2 = f32(-1.9515295891e-4), f32(8.3321608736e-3), f32(-1.6666654611e-1)
 C0, C1, C2 = f32(2.443315711809948e-5), f32(-1.388731625493765e-3), f32(4.166664568298827e-2)
 ONE, HALF, FOUR, FOURTH, WHOLE = f32(1), f32(0.5), f32(4), f32(0.25), f32(2 * np.pi)
+
+
+S, N, G, H, A, C, K, RHO, OFFSET, BETA, SIGMA, W, K_V, WEIGHT = range(len(Tables._fields))  # columns of a law's tables
 
 
 class Law(NamedTuple):
@@ -55,9 +58,8 @@ class Kernels(gaussian_numpy.Kernels):
     def __init__(
         self, chain: Chain, predict: str = "v", variance: str = "learned", first: float | None = 1.0, dtype=np.float32
     ):
-        first = gaussian.first_weight(chain) if first is None else first
         super().__init__(chain, predict, variance, first, dtype)
-        wide = np.stack(tables(chain, predict, variance, first), axis=1)
+        wide = np.stack(self.wide, axis=1)
         reads = chain.waves.astype(f32), gaussian.seen(chain).astype(f32)
         self.law = Law(wide.astype(f32), wide, chain.mean, chain.scale, *reads, f32(self.root), self.learned)
 
@@ -96,8 +98,7 @@ class Kernels(gaussian_numpy.Kernels):
         if self.dtype != f32:
             return super().prior(rows, D, key, first_row)
         x = np.empty((rows, D), f32)
-        for r, words in enumerate(self._noise(key, rows, D, first_row).words):
-            deviates(words, x[r])
+        prior(self._noise(key, rows, D, first_row).words, x)
         return x
 
     def _noise(self, key: Key, rows: int, D: int, first_row: int):
@@ -112,6 +113,12 @@ def deviates(words, z):
         z[2 * i], z[2 * i + 1] = pair(words[2 * i], words[2 * i + 1])
     if D % 2 != 0:
         z[D - 1], _ = pair(words[D - 1], words[D])
+
+
+@njit
+def prior(words, x):
+    for r in range(x.shape[0]):
+        deviates(words[r], x[r])
 
 
 @njit(fastmath=FUSED, error_model="numpy", inline="always")
@@ -161,7 +168,7 @@ def standard(law, x0, u):
 @njit(fastmath=FUSED, error_model="numpy")
 def q_sample(law, t, noise, x0, x_t):
     for r in range(x0.shape[0]):
-        s, n = law.table[t[r], 0], law.table[t[r], 1]
+        s, n = law.table[t[r], S], law.table[t[r], N]
         deviates(noise.words[r], x_t[r])
         for d in range(x0.shape[1]):
             x_t[r, d] = s * f32((x0[r, d] - law.mean[d]) / law.scale[d]) + n * x_t[r, d]
@@ -174,8 +181,8 @@ def kl_grad(law, t, out, x0, x_t, work, dout, kl):
     for r in range(B):
         standard(law, x0[r], u)
         row = law.table[t[r]]
-        s, g, h, k, rho, beta, w = row[0], row[2], row[3], row[6], row[7], row[9], row[11]
-        weight = row[13]
+        s, g, h, k, rho, beta, w = row[S], row[G], row[H], row[K], row[RHO], row[BETA], row[W]
+        weight = row[WEIGHT]
         for d in range(D):
             off = out[r, d] - g * (x_t[r, d] - s * u[d]) - h * u[d]
             if law.learned:
@@ -189,8 +196,8 @@ def kl_grad(law, t, out, x0, x_t, work, dout, kl):
 @njit(error_model="numpy")
 def value(law, row, out, x0, x_t):
     """The KL of a row with its control variate, nats, in float64."""
-    s, n, g, h, k, rho, offset = row[0], row[1], row[2], row[3], row[6], row[7], row[8]
-    beta, w, k_v = row[9], row[11], row[12]
+    s, n, g, h, k, rho, offset = row[S], row[N], row[G], row[H], row[K], row[RHO], row[OFFSET]
+    beta, w, k_v = row[BETA], row[W], row[K_V]
     D, total = x_t.size, 0.0
     for d in range(D):
         u = (x0[d] - law.mean[d]) / law.scale[d]
@@ -216,7 +223,7 @@ def p_sample(law, t, out, noise, work, x_t):
     z = work[:D]
     for r in range(x_t.shape[0]):
         row = law.table[t[r]]
-        a, c, beta, sigma, w = row[4], row[5], row[9], row[10], row[11]
+        a, c, beta, sigma, w = row[A], row[C], row[BETA], row[SIGMA], row[W]
         deviates(noise.words[r], z)
         for d in range(D):
             if law.learned:

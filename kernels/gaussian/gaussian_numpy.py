@@ -9,7 +9,7 @@ import numpy as np
 from bdiff_np import diffusion, rng
 from bdiff_np.diffusion import gaussian
 from bdiff_np.diffusion.gaussian import Chain
-from bdiff_np.kernels.gaussian.gaussian_tables import tables
+from bdiff_np.kernels.gaussian.gaussian_tables import Tables, tables
 from bdiff_np.rng import Key
 
 
@@ -49,7 +49,8 @@ class Kernels(diffusion.Kernels):
     ):
         first = gaussian.first_weight(chain) if first is None else first
         self.chain, self.dtype, self.learned = chain, np.dtype(dtype), variance == "learned"
-        self.tables = type(host := tables(chain, predict, variance, first))(*(column.astype(dtype) for column in host))
+        self.wide = tables(chain, predict, variance, first)  # float64
+        self.tables = Tables(*(column.astype(dtype) for column in self.wide))
         self.root = self.dtype.type(chain.time[-1] ** -0.5)
 
     def standard(self, x0: np.ndarray) -> np.ndarray:
