@@ -173,7 +173,7 @@ def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, know
         raise InputError("--limit is for --method rejection; clamp draws each row once")
     if out is not None:
         files.check_folder(out)
-    exact = lambda m: known is not None and (method or sampler.can_reject(m)) not in (False, "clamp")  # noqa: E731
+    exact = lambda m: known is not None and (method or ("clamp" if m.kind.continuous else "")) != "clamp"  # noqa: E731
     # how many draws it takes is not known yet; ten for a row is a guess that only the choice of a back end rests on
     model = _open(
         _target(target), backend, lambda m: auto.for_sampling(m, n * (10 if exact(m) else 1), m.steps(steps).T)
@@ -198,7 +198,7 @@ def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, know
                 raise InputError(_as_options(str(fault))) from None
     else:
         if held is not None:
-            click.echo(_as_options(sampler.HEURISTIC), err=True)
+            click.echo(_as_options(sampler.heuristic(model)), err=True)
         batches = -(-n // sampler.rows_at_once(model))
         with progress(model.steps(steps).T * batches, "sampling", leave=False) as bar, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # said above, as a line

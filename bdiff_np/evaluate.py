@@ -121,7 +121,7 @@ def bound(
             "checkpoint, or train with a lower training.lr"
         )
     low = None if population is None else model.family.floor(chain, population, kind, seed)
-    if low is None and entropy is not None and kind == "learned":
+    if low is None and entropy is not None:
         low = entropy, 0.0
     return Bound(
         bits_per_sequence=nats / LN2,

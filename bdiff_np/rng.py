@@ -46,7 +46,9 @@ STEPS = 1 << 32  # a step is less
     SPLIT,
     EXAMPLES,
     KNOWN,
-) = range(16)
+    WAVES,
+    CENSUS,
+) = range(18)
 
 FEW = 12  # blocks that are made one by one: in arrays they would take longer
 TOGETHER = 1 << 13  # blocks whose arrays stay in a core's cache

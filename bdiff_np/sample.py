@@ -15,10 +15,8 @@ from bdiff_np.runfolder.progress import compiling, pace
 # rows, and their elements, that meet the network together at most; which rows share a batch changes nothing
 BATCH, ELEMENTS = 4096, 1 << 21
 METHODS = "clamp", "rejection"
-HEURISTIC = (
-    'what is known was clamped, a heuristic whose rows may be far from the model\'s law given it; method "rejection" '
-    "draws from that law"
-)
+HEURISTIC = "what is known was clamped, a heuristic whose rows may be far from the model's law given it"
+EXACT = '; method "rejection" draws from that law'
 LIMIT = 1 << 20  # rows that rejection draws at most, unless told otherwise
 COPIES = 4  # of drawn rows that are in memory at once where they are counted, written or printed
 # the same for a GPU, which idles on fewer; units of a layer, inputs included: its memory is small
@@ -40,9 +38,9 @@ def check_number(model, n: int, copies: int = 1) -> None:
     memory.check(need, f"{n} rows of {model.D} {model.kind.elements}", "draw fewer rows (-n)")
 
 
-def can_reject(model) -> bool:
-    """Whether drawn rows can be equal to what is known: values of a continuous law never are."""
-    return np.dtype(model.kind.dtype).kind != "f"
+def heuristic(model) -> str:
+    """What is to be said of rows that were clamped."""
+    return HEURISTIC if model.kind.continuous else HEURISTIC + EXACT
 
 
 def draw(
@@ -69,7 +67,7 @@ def draw(
     progress : called with the number of steps done of all those of all batches; by "rejection" as it says
     """
     check_number(model, n)
-    if method == "rejection" and known is not None and not can_reject(model):
+    if method == "rejection" and known is not None and model.kind.continuous:
         raise InputError(
             f'method "rejection" waits for rows that agree in every digit, which {model.kind.elements} never do; take '
             'method "clamp"'
@@ -82,7 +80,7 @@ def draw(
         fixed, values = model.kind.check_known(known, n, model.D)
         if method == "rejection":
             return rejected(model, fixed, values, seed=seed, steps=steps, batch=batch, limit=limit, progress=progress)
-        warnings.warn(HEURISTIC, UserWarning, stacklevel=3)  # at whoever calls Model.sample
+        warnings.warn(heuristic(model), UserWarning, stacklevel=3)  # at whoever calls Model.sample
     batch = min(batch or n, rows_at_once(model)) or 1
     walk_back = _sampler(model, min(n, batch), seed, steps, progress)
     rows = np.empty((n, model.D), model.kind.dtype)
@@ -187,7 +185,8 @@ def _sampler(model, most: int, seed: int, steps: int | None, progress):
                 t, at_once = t - steps_now, pace(steps_now, time.perf_counter() - began)
                 if progress:
                     progress(steps_now)
-            return model.family.to_data(chain, ops.to_host(x))
+            rows = model.family.to_data(chain, ops.to_host(x))
+        return rows if held is None else np.where(held[0], held[1], rows).astype(model.kind.dtype)
 
     return walk_back
 

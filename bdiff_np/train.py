@@ -57,8 +57,9 @@ class Training:
         # from the sum of KLs over a batch to the bound in nats per element
         scale = self.T / (self.batch_rows * self.repeats * model.D)
         self.optimizer = AdamW(model.ops, model.params, model.net.decays(), self.settings, self.total_steps, scale)
-        # of the bound, beside the KLs: known exactly, and told from a part of the rows
-        self.added = float(model.family.exact_terms(model.chain, rows.take(slice(0, SOME))).mean())
+        # the bound's exact terms, averaged over rows evenly spread
+        some = np.linspace(0, len(rows) - 1, min(SOME, len(rows))).astype(np.int64)
+        self.added = float(model.family.exact_terms(model.chain, rows.take(some)).mean())
         self.averaged = replace(model, params=self.optimizer.ema)
         self._orders: tuple[object, Orders] | None = None  # what made them, and they
         self.most_at_once = max(1, CALL_ELEMENTS // (self.batch_rows * model.D))

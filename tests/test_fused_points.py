@@ -11,8 +11,11 @@ from test_fused_steps import distance, snapshot
 from tiny import invoke, newest
 
 from bdiff_np import config, evaluate, rng, sample
-from bdiff_np.data.points import Points
+from bdiff_np.data.points import Points, PointsSettings
+from bdiff_np.data.points_generators import Law
+from bdiff_np.diffusion import gaussian
 from bdiff_np.diffusion.gaussian_family import FAMILY
+from bdiff_np.kernels.gaussian import gaussian_numba, gaussian_numpy
 from bdiff_np.kernels.training.fused_chain_numba import FusedChain
 from bdiff_np.kernels.training.fused_kl_numba import FusedKL
 from bdiff_np.kernels.training.fused_step_numba import FusedSteps
@@ -56,7 +59,7 @@ def test_the_fused_step_is_the_five_lines(case):
 
 @pytest.mark.parametrize("case", ["default", "waves and odds", "forward, paper"])
 def test_the_fused_chain_and_kl_are_those_of_numpy(case):
-    """Rows depend on their number alone; known coordinates come out as they were given."""
+    """Rows depend on their number alone; also with steps left out."""
     fused, lines = training("numba", **CASES[case]), training("numpy", **CASES[case])
     for job in (fused, lines):
         job.advance(3)
@@ -68,6 +71,9 @@ def test_the_fused_chain_and_kl_are_those_of_numpy(case):
     scale = model.chain.scale
     np.testing.assert_allclose(sample.draw(there, 200, seed=4) / scale, rows / scale, atol=2e-4)
     assert np.array_equal(sample.draw(model, 40, seed=4, batch=7), sample.draw(model, 40, seed=4))
+    if case != "forward, paper":  # which takes all steps
+        some = [sample.draw(m, 100, seed=4, steps=10) / scale for m in (model, there)]
+        np.testing.assert_allclose(*some, atol=2e-4)
     kl, other = evaluate._kl(model, kernels), evaluate._kl(there, there.kernels())
     assert isinstance(kl, FusedKL)
     key, t = Key(4, rng.EVAL_NOISE, 2), rng.stratified_t(Key(4, rng.EVAL_TIME, 2), 300, model.chain.T)
@@ -101,10 +107,10 @@ def test_threads_change_nothing():
 def test_known_coordinates(backend):
     """They come out as given, the others move; and the chain sees them noised, at t = T like noise."""
     model = training(backend).model
-    known = np.where(np.arange(3) == 1, 97.25, np.nan)
+    known = np.where(np.arange(3) == 1, 97.3, np.nan)
     rows = model.sample(50, seed=2, known=known)
-    assert np.allclose(rows[:, 1], 97.25, rtol=1e-6) and rows[:, 0].std() > 0
-    at = sample._noised(model, model.kernels(), model.chain, np.full((4000, 3), 97.25), 2, 0)
+    assert (rows[:, 1] == 97.3).all() and rows[:, 0].std() > 0
+    at = sample._noised(model, model.kernels(), model.chain, np.full((4000, 3), 97.3), 2, 0)
     assert abs(np.asarray(at(50))[:, 1].std() - 1) < 0.1 and np.ptp(np.asarray(at(0))[:, 1]) == 0
     with pytest.raises(ValueError, match="which coordinates never do"):
         model.sample(5, seed=2, known=known, method="rejection")
@@ -115,26 +121,21 @@ def test_the_control_variate_keeps_the_mean():
     job = training("numba", T=200)
     job.advance(60)
     model, rows = job.averaged, job.rows
-    found = evaluate.bound(model, rows, evaluations=1 << 16)
+    found = evaluate.bound(model, rows, evaluations=1 << 15)
     t = rng.stratified_t(Key(7, rng.EVAL_TIME, 0), 1 << 15, 200)
     x0 = ROWS[np.arange(1 << 15) % 300]
     x_t = FAMILY.q_sample(model.chain, x0, t, rng.normals(Key(7, rng.EVAL_NOISE, 0), len(t), 3))
-    from bdiff_np.diffusion import gaussian
-
     kl = gaussian.kl(model.chain, "v", "learned", model.output(x_t.astype(np.float32), t), x0, x_t, t)[0]
     nats = 200 * kl.mean() + gaussian.exact_terms(model.chain, ROWS).mean()
     error = 200 * kl.std() / len(t) ** 0.5
     assert abs(nats - found.nats_per_sequence) < 5 * error
-    assert found.standard_error_bits * evaluate.LN2 < error / 2
+    assert found.standard_error_bits * evaluate.LN2 < error / 3
 
 
 def test_the_first_step_does_not_drown_the_others():
     """Its gradient has the weight of the second's unless asked otherwise; the loss that is said keeps it whole."""
     chain = training("numpy").model.chain
     x0, t = ROWS[:2], np.array([1, 2])
-    from bdiff_np.diffusion import gaussian
-    from bdiff_np.kernels.gaussian import gaussian_numba, gaussian_numpy
-
     weight, share = gaussian.first_weight(chain), (1 - chain.alpha_bar[:2]) / (1 - chain.alpha_bar[1:3])
     assert weight == pytest.approx((1 - share[1]) / (1 - share[0]), rel=0.02) and weight < 0.5
     for module in (gaussian_numpy, gaussian_numba):
@@ -175,3 +176,41 @@ def test_a_schedule_that_ends_before_the_chain_does():
 def test_a_bound_says_what_it_rests_on():
     bound = evaluate.bound(training("numpy").model, Points.from_array(ROWS), evaluations=64)
     assert dataclasses.asdict(bound)["process"] == "beta_1 = 1e-05"
+
+
+def test_a_floor_is_that_of_the_law_alone():
+    """Rows that are not of it have none; nor has a curve whose points the first step's noise does not cover."""
+    law = PointsSettings(law={"name": "8gaussians"})
+    own, other = Points(Law("8gaussians").draw(500)), Points(1 + 0.03 * ROWS[:, :2])
+    assert Points.entropy(law, own) == Law("8gaussians").entropy and Points.entropy(law, own, other) is None
+    curve = PointsSettings(law={"name": "swiss-roll", "noise": 0.0})
+    rows = Points(Law("swiss-roll", 0.0).draw(500))
+    points = Points.population(curve, rows)
+    assert points.shape == (1 << 15, 2) and Points.population(curve, rows, other) is None
+    for beta_1, there in ((1e-4, True), (1e-9, False)):
+        settings = config.validate({"model": {"family": "gaussian", "T": 3, "beta_1": beta_1}}).model
+        found = FAMILY.floor(FAMILY.make_chain(settings, rows), points[:: 1 if there else 8], "paper")
+        assert (found is not None) == there
+
+
+def test_waves_are_damped_by_the_noise_that_there_is():
+    """A chain with steps left out tells the network the same of x_t at the same time as the whole chain."""
+    chain = training("numpy", waves=5).model.chain
+    some = chain.every(10)
+    x, t = np.random.default_rng(0).normal(size=(11, 3)), np.arange(11)
+    np.testing.assert_array_equal(gaussian.read(some, x, some.time[t]), gaussian.read(chain, x, some.time[t]))
+    expected = np.exp(-2 * np.pi**2 * (1 - chain.alpha_bar[30]) * (chain.waves**2).sum(0))
+    np.testing.assert_allclose(gaussian.seen(some)[30], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "model, says",
+    [
+        ({"alpha_bar_T": 0.5, "schedule": "cosine"}, "is of the schedule logsnr alone"),
+        ({"alpha_bar_T": 0.5, "beta_1": 0.9}, "must be below 1 - model.beta_1, 0.1"),
+        ({"T": 1}, "must be at least 2 with the schedule logsnr"),
+    ],
+)
+def test_settings_that_do_not_agree(model, says):
+    with pytest.raises(ValueError, match=says):
+        config.validate({"model": {"family": "gaussian", **model}})

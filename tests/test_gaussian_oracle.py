@@ -217,7 +217,7 @@ def test_the_ceiling_of_the_papers_roll():
 
 
 def test_many_centres_take_little_memory():
-    """32768 of them, below 256 MB."""
+    """32768 of them, below 64 MB."""
     centres = np.random.default_rng(0).standard_normal((32768, 2))
     chain = make_chain("paper", 2, np.zeros(2), np.ones(2))
     tracemalloc.start()

@@ -62,6 +62,7 @@ class Data:
     example: str  # how a user makes an example: a command that ends where the name of the run folder goes
     ENDINGS: tuple[str, ...]  # of its files' names, the preferred one first
     D: int
+    continuous: bool = False  # whether two examples are never equal in an element
     form: Mapping[str, Any] = {}
     understood: str = ""
     first_missing: str = ""
@@ -186,7 +187,7 @@ class Data:
     @classmethod
     def entropy(cls, settings, *files: Any) -> float | None:
         """The entropy of the data's law in nats per example, below which no bound can lie; None where it is not known,
-        or where the family knows more (`Family.floor`)."""
+        or where the files are not of that law."""
         return None
 
     def census(self, val: Any, settings) -> Census | None:

@@ -61,7 +61,7 @@ class Points(data.Data):
     """
 
     Settings, ENDINGS, elements, dtype = PointsSettings, points_files.ENDINGS, "coordinates", np.dtype(np.float64)
-    one = "point"
+    one, continuous = "point", True
     example = "make an example: python cli.py data swiss-roll --out"
 
     def __init__(self, array: np.ndarray, name: str = "rows"):
@@ -130,13 +130,14 @@ class Points(data.Data):
 
     @classmethod
     def entropy(cls, settings, *files: Points | None) -> float | None:
-        """That of the law which the settings name; None for one whose entropy is infinite or not known."""
-        return settings.law.law.entropy if settings.law else None
+        """That of the law which the settings name; None for one whose entropy is infinite or not known, and where the
+        files are not of it."""
+        return settings.law.law.entropy if _of_law(settings, files) else None
 
     @classmethod
     def population(cls, settings, *files: Points | None) -> np.ndarray | None:
-        """CURVE points of a law that is a curve without noise."""
-        return settings.law.law.curve(CURVE) if settings.law else None
+        """CURVE points of a law that is a curve without noise; None where the files are not of it."""
+        return settings.law.law.curve(CURVE) if _of_law(settings, files) else None
 
     def census(self, val: Points | None, settings) -> PointsCensus | None:
         """Where there are no held-out points, half of these stand in. None for fewer than two of either."""
@@ -145,6 +146,14 @@ class Points(data.Data):
         train, held_out = (part.array[~np.isnan(part.array).any(axis=1)] for part in parts)
         return PointsCensus(train, held_out) if min(len(train), len(held_out)) > 1 else None
 
+    def can_be_of(self, law: Law) -> bool:
+        """Whether number, means and variances of the coordinates are those of a law, within six standard errors."""
+        if self.D != 2:
+            return False
+        deviation, error = (self.array - law.mean) / law.sd, 6 / np.sqrt(len(self))
+        mean, square = np.abs(deviation.mean(axis=0)), np.abs((deviation**2).mean(axis=0) - 1)
+        return bool((mean <= error).all() and (square <= 2 * error).all())
+
     def misfits(self, settings) -> Iterator[tuple[str, str]]:
         if settings.law is None:
             return
@@ -152,9 +161,7 @@ class Points(data.Data):
         if self.D != 2:
             yield "data.law", f"the points of {law.name} have 2 coordinates, those of the file {self.D}"
             return
-        deviation, error = (self.array - law.mean) / law.sd, 6 / np.sqrt(len(self))
-        mean, square = np.abs(deviation.mean(axis=0)), np.abs((deviation**2).mean(axis=0) - 1)
-        if (mean > error).any() or (square > 2 * error).any():
+        if not self.can_be_of(law):
             what = f"{self.name}: the points are not drawn from {law.name} with these settings"
             yield "data.law", f"{what}: mean and sd are {self._words()}, the law's {_words(law.mean, law.sd)}"
 
@@ -234,6 +241,13 @@ class Points(data.Data):
             except ValueError:
                 raise InputError(f"--known: entry {j + 1} is {short(repr(cell), 40)}; give a number or ?") from None
         return values
+
+
+def _of_law(settings: PointsSettings, files: tuple[Points | None, ...]) -> bool:
+    """Whether a law is named that all files can be of."""
+    if settings.law is None:
+        return False
+    return all(rows.can_be_of(settings.law.law) for rows in files if rows is not None)
 
 
 DATA = Points

@@ -30,7 +30,7 @@ class PointsCensus:
         sd = train.std(axis=0)
         self._mean, self._sd = train.mean(axis=0), np.where(sd > 0, sd, 1.0)
         self.train, self.val = self._some(train, 0), self._some(val, 1)
-        directions = rng.normals(Key(0, rng.EVAL_NOISE, 0), DIRECTIONS, train.shape[1])
+        directions = rng.normals(Key(0, rng.CENSUS, 0), DIRECTIONS, train.shape[1])
         self._directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
         self._quantiles = self._sliced(self.val)
         few = self.val[:MMD]
@@ -42,7 +42,7 @@ class PointsCensus:
 
     def _some(self, points: np.ndarray, step: int) -> np.ndarray:
         """At most MOST of some points, in a random order that is always the same, standardised."""
-        order = rng.permutation(Key(0, rng.EVAL_NOISE, 1 + step), len(points))[:MOST]
+        order = rng.permutation(Key(0, rng.CENSUS, 1 + step), len(points))[:MOST]
         return (points[order] - self._mean) / self._sd
 
     def __call__(self, samples) -> dict:

@@ -183,9 +183,14 @@ class Family:
         """What a model that knows nothing but the process pays for x_0, (B,)."""
         raise NotImplementedError
 
-    def check_batch(self, generator: np.random.Generator, rows: int, D: int) -> tuple[np.ndarray, np.ndarray]:
+    def check_batch(self, chain, generator: np.random.Generator, rows: int, D: int) -> tuple[np.ndarray, np.ndarray]:
         """x_0 and x_t (rows, D) at which check-net differentiates: any pair that can occur."""
         raise NotImplementedError
+
+    def drift(self, chain, settings, out, x_t: np.ndarray, t: np.ndarray) -> np.ndarray | None:
+        """The mean of x_{t-1} less x_t, (B, D), of a network's output, in the chain's units, for pictures; None where
+        that says nothing."""
+        return None
 
     # What a user reads
     # ------------------------------------------------------------------------------------------------------------------

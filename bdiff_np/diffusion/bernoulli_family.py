@@ -94,7 +94,7 @@ class Bernoulli(diffusion.Family):
     def null_bound(self, chain, x0):
         return bernoulli.null_bound(chain, x0)
 
-    def check_batch(self, generator, rows, D):
+    def check_batch(self, chain, generator, rows, D):
         x0 = generator.integers(0, 2, (rows, D)).astype(np.uint8)
         return x0, np.where(generator.random((rows, D)) < 0.2, 1 - x0, x0).astype(np.uint8)
 

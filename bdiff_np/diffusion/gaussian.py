@@ -14,6 +14,7 @@ B examples of D elements, t = 1..T, values in nats.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -45,12 +46,12 @@ class Chain:
     def T(self) -> int:
         return len(self.alpha_bar) - 1
 
-    @property
+    @cached_property
     def beta(self) -> np.ndarray:
         """(T + 1,) variance that a step adds; 0 at t = 0."""
         return np.concatenate([[0.0], 1 - self.alpha_bar[1:] / self.alpha_bar[:-1]])
 
-    @property
+    @cached_property
     def posterior_variance(self) -> np.ndarray:
         """(T + 1,) variance of q(x_{t-1} | x_t, x_0), beta tilde; 0 at t = 0 and t = 1."""
         left = 1 - self.alpha_bar
@@ -68,14 +69,15 @@ class Chain:
 
 
 def alpha_bar(schedule: str, T: int, beta_1: float | None = None, last: float | None = None) -> np.ndarray:
-    """(T + 1,) of a schedule. beta_1 : in the place of the first step's variance; of "logsnr", where the line begins
+    """(T + 1,) of a schedule. beta_1 : in the place of the first step's variance; of "logsnr", where the line begins.
+    last : alpha_bar_T of "logsnr", where it ends, 1e-4 by default
 
     paper : beta_t = 1 / linspace(T, 2, T), which leaves about 1 / T of the variance, and .001 more in the first
         step, as the code of Sohl-Dickstein et al. has it
     sigmoid : beta from 1e-5 to .3 along a sigmoid, as the re-implementation for points has it
     linear : the variance-preserving process of Song et al. 2021, beta from .1 to 20 over all steps
     cosine : Nichol and Dhariwal 2021
-    logsnr : log(alpha_bar / (1 - alpha_bar)) falls along a line from that of beta_1, 1e-5 by default, to -9
+    logsnr : log(alpha_bar / (1 - alpha_bar)) falls along a line from that of beta_1, 1e-5 by default, to that of `last`
     """
     u = np.arange(T + 1) / T
     if schedule == "logsnr":
@@ -112,13 +114,13 @@ def make_chain(schedule: str, T: int, mean: np.ndarray, scale: np.ndarray, beta_
 
 
 def waves(D: int, n: int, finest: float) -> np.ndarray:
-    """(D, n) wave vectors, in periods per unit: of lengths from 1 / 8 to 1 / (2 pi finest) in even ratios, in random
-    directions, always the same. finest : the noise of the first step, below which there is nothing to see
+    """(D, n) wave vectors, in periods per unit, of frequencies from 1 / 8 to 1 / (2 pi finest) in even ratios and in
+    random directions, always the same. finest : the noise of the first step, below which there is nothing to see
 
     A perceptron learns slowly what changes over short distances (Tancik et al. 2020); these tell it.
     """
     lengths = np.geomspace(0.125, max(0.25, 1 / (2 * np.pi * finest)), n)
-    directions = rng.normals(Key(0, rng.INIT, 0), n, D).T
+    directions = rng.normals(Key(0, rng.WAVES, 0), n, D).T
     return lengths * directions / np.sqrt((directions**2).sum(0))
 
 
@@ -229,8 +231,8 @@ def first_weight(chain: Chain) -> float:
     it is seen as rarely as any. There is little to learn in it."""
     if chain.T == 1:
         return 1.0
-    share = chain.beta * np.concatenate([[1.0], chain.alpha_bar[:-1]]) / np.maximum(1 - chain.alpha_bar, 1e-300)
-    return float(min(1.0, share[2] / share[1]))
+    share = chain.beta[1:3] * chain.alpha_bar[:2] / (1 - chain.alpha_bar[1:3])
+    return float(min(1.0, share[1] / share[0]))
 
 
 def _slope(chain: Chain, predict: str, t: np.ndarray) -> np.ndarray:

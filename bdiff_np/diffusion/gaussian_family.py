@@ -13,7 +13,7 @@ from bdiff_np import diffusion, rng
 from bdiff_np.diffusion import gaussian, gaussian_oracle
 from bdiff_np.diffusion.gaussian import Chain
 from bdiff_np.errors import InputError
-from bdiff_np.settings import Settings
+from bdiff_np.settings import Disagreements, Settings
 
 
 class Model(Settings):
@@ -33,8 +33,19 @@ class Model(Settings):
     """Variance of a reverse step: the network's, or that of the forward step, or that of the posterior."""
     scale: Literal["axis", "all", "none"] = "axis"
     """Units: each axis at mean 0 and variance 1; or one factor for all axes; or the data as they are."""
-    waves: int = Field(default=0, ge=0, le=1024)
+    waves: int = Field(default=0, ge=0, le=256)
     """Waves over x_t that the network reads beside it, from long to as short as the first step's noise."""
+
+    @classmethod
+    def disagreements(cls, model, training, data) -> Disagreements:
+        if model.alpha_bar_T is not None and model.schedule != "logsnr":
+            reason = f"is of the schedule logsnr alone (got {model.schedule}); leave it out"
+            yield (("model", "alpha_bar_T"), ("model", "schedule")), reason
+        elif (model.alpha_bar_T or 0) >= 1 - (model.beta_1 or 0):
+            reason = f"must be below 1 - model.beta_1, {1 - (model.beta_1 or 0):g} (got {model.alpha_bar_T:g})"
+            yield (("model", "alpha_bar_T"), ("model", "beta_1")), reason
+        if model.schedule == "logsnr" and model.T < 2:
+            yield (("model", "T"), ("model", "schedule")), "must be at least 2 with the schedule logsnr, a line (got 1)"
 
 
 class Training(Settings):
@@ -55,7 +66,7 @@ class Gaussian(diffusion.Family):
         "learned": diffusion.BoundKind(1, "last step learned"),
         "paper": diffusion.BoundKind(2, "last step fixed, as in the paper"),
     }
-    floor_words = "the least that any reverse chain with Gaussian steps can reach"
+    floor_words = "the least that any chain of Gaussian steps with independent axes can reach, the last step fixed"
 
     def inputs(self, D: int, settings) -> int:
         return D + 2 * settings.waves
@@ -125,21 +136,24 @@ class Gaussian(diffusion.Family):
         return gaussian.null_bound(chain, x0)
 
     def drift(self, chain, settings, out, x_t, t):
-        """mu_p(x_t) - x_t, (B, D), of a network's output, in the chain's units: for pictures."""
         return gaussian.reverse(chain, settings.predict, settings.variance, out, x_t, t)[0] - x_t
 
-    def check_batch(self, generator, rows, D):
-        x0 = generator.standard_normal((rows, D))
-        return x0, x0 + 0.3 * generator.standard_normal((rows, D))
+    def check_batch(self, chain, generator, rows, D):
+        u = generator.standard_normal((rows, D))
+        return self.to_data(chain, u), (u + 0.3 * generator.standard_normal((rows, D))).astype(np.float32)
 
     def baseline(self, data) -> tuple[str, float] | None:
         variances = np.linalg.eigvalsh(data.covariance())
-        return ("one Gaussian", float(gaussian.entropy(variances).sum())) if (variances > 0).all() else None
+        flat = variances.min() <= 1e-12 * variances.max()
+        return None if flat else ("one Gaussian", float(gaussian.entropy(variances).sum()))
 
     def floor(self, chain, population, kind="learned", seed=0):
-        """Of a finite set, or of so many points of a curve that the noise of the first step covers them; by chains with
-        the last step fixed, for the learned one has no least bound."""
-        return gaussian_oracle.floor(chain, population, 0.0, kind, seed) if kind == "paper" else None
+        """Of points along a curve; by chains with the last step fixed, for the learned one has no least bound. None
+        where the noise of the first step does not cover the way from one point to the next."""
+        apart = np.sqrt((np.diff(gaussian.standard(chain, population), axis=0) ** 2).sum(1)).max()
+        if kind != "paper" or apart > np.sqrt(chain.beta[1]):
+            return None
+        return gaussian_oracle.floor(chain, population, 0.0, kind, seed)
 
 
 FAMILY = Gaussian()

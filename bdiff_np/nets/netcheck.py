@@ -41,7 +41,7 @@ def check(model, *, rows: int = 16, seed: int = 0, loss: str = "kl", net: Net | 
     params = Params(ops, net.shapes, np.float64).fill(net.init(seed))
     params.flat += 0.1 * generator.standard_normal(params.flat.shape)  # a last layer of zeros would hide all others
     t = np.linspace(1, model.chain.T, rows).round().astype(np.int64)
-    x0, x_t = model.family.check_batch(generator, rows, model.D)
+    x0, x_t = model.family.check_batch(model.chain, generator, rows, model.D)
     weight = generator.standard_normal((rows, model.family.outputs(model.D, model.config.model)))
 
     def value() -> tuple[float, np.ndarray, object]:
@@ -80,7 +80,7 @@ def rehearse(model, kernels=None) -> None:
     Raises InputError where the network fails, returns what it should not, or writes to its inputs.
     """
     ops, net = model.ops, model.net.twin()
-    x0, x_t = map(ops.asarray, model.family.check_batch(np.random.default_rng(0), REHEARSED, model.D))
+    x0, x_t = map(ops.asarray, model.family.check_batch(model.chain, np.random.default_rng(0), REHEARSED, model.D))
     t = ops.asarray(np.linspace(1, model.chain.T, REHEARSED).round().astype(np.int64))
     inputs = {"params": model.params.flat, "x_t": x_t, "t": t}
     before = {name: np.array(ops.to_host(array)) for name, array in inputs.items()}

@@ -145,7 +145,9 @@ def bound(b: Bound, name: str, family: Family) -> str:
     if b.floor_bits is not None and b.floor_standard_error_bits:
         lines.append(f"floor      {b.floor_bits:.4f} +- {b.floor_standard_error_bits:.4f} bits: {family.floor_words}")
     elif b.floor_bits is not None:
-        lines.append(f"floor      {b.floor_bits:.4f} bits: the entropy of the data, below which no bound can lie")
+        lines.append(
+            f"floor      {b.floor_bits:.4f} bits: the entropy of the law, below which no bound of all it gives can lie"
+        )
     lines.append(f"K - L_null {b.k_minus_null_bits:.4f} bits gained over a model that knows the process alone")
     return "\n".join(lines)
 

@@ -53,7 +53,7 @@ class Law(NamedTuple):
 class Kernels(gaussian_numpy.Kernels):
     """As on NumPy, and what the fused paths ask for."""
 
-    work = 2  # u, and noise
+    work = 1  # u, or noise
 
     def __init__(
         self, chain: Chain, predict: str = "v", variance: str = "learned", first: float | None = 1.0, dtype=np.float32
@@ -68,7 +68,7 @@ class Kernels(gaussian_numpy.Kernels):
         return -(-D // 4)
 
     def limits(self, t: np.ndarray, D: int) -> np.ndarray:
-        """Every row changes at every step."""
+        """None: every row changes at every step (may_change)."""
         return np.zeros((len(t), 0), np.uint8)
 
     def q_sample(self, x0, t, key: Key, first_row: int = 0):
@@ -81,7 +81,7 @@ class Kernels(gaussian_numpy.Kernels):
     def kl_grad(self, out, x0, x_t, t, value: bool = True):
         if self.dtype != f32:
             return super().kl_grad(out, x0, x_t, t, value)
-        dout, kl, work = np.empty(out.shape, f32), np.empty(len(out) if value else 0), np.empty(2 * x0.size, f32)
+        dout, kl, work = np.empty(out.shape, f32), np.empty(len(out) if value else 0), np.empty(x0.shape[1], f32)
         x0, x_t = np.ascontiguousarray(x0, np.float64), np.ascontiguousarray(x_t, f32)
         kl_grad(self.law, np.asarray(t, np.int64), np.ascontiguousarray(out, f32), x0, x_t, work, dout, kl)
         return kl if value else None, dout
@@ -89,7 +89,7 @@ class Kernels(gaussian_numpy.Kernels):
     def p_sample(self, out, x_t, t, key: Key, first_row: int = 0):
         if self.dtype != f32:
             return super().p_sample(out, x_t, t, key, first_row)
-        x_s, work = np.array(x_t, f32), np.empty(2 * x_t.size, f32)
+        x_s, work = np.array(x_t, f32), np.empty(x_t.shape[1], f32)
         noise = self._noise(key, len(x_t), x_t.shape[1], first_row)
         p_sample(self.law, np.asarray(t, np.int64), np.ascontiguousarray(out, f32), noise, work, x_s)
         return x_s

@@ -63,7 +63,7 @@ class Kernels(diffusion.Kernels):
 
     def kl_grad(self, out, x0, x_t, t, value: bool = True):
         columns = (column[t, None] for column in self.tables)
-        D, (s, _, g, h, _, _, k, rho, offset, beta, _, w, _, weight) = x0.shape[1], columns
+        D, (s, _, g, h, _, _, k, rho, _, beta, _, w, _, weight) = x0.shape[1], columns
         x_t, u = x_t.astype(self.dtype, copy=False), self.standard(x0)
         off = out[:, :D] - g * (x_t - s * u) - h * u
         if self.learned:
@@ -75,8 +75,17 @@ class Kernels(diffusion.Kernels):
             np.multiply((w - beta) * (1 / w - square), weight * (0.5 * self.root), out=dout[:, D:])
         if not value:
             return None, dout
-        kl = (square * w - np.log(w) - offset - 1).sum(1, dtype=np.float64) / 2
-        return kl + gaussian.control(self.chain, x0, x_t, t), dout
+        return self._value(out, x0, x_t, t), dout
+
+    def _value(self, out, x0, x_t, t) -> np.ndarray:
+        """The KL with its control variate, in float64: both are small differences where beta_1 is."""
+        D, (s, _, g, h, _, _, k, rho, offset, beta, _, w, _, _) = x0.shape[1], (column[t, None] for column in self.wide)
+        u, out = gaussian.standard(self.chain, x0), out.astype(np.float64)
+        off = out[:, :D] - g * (x_t - s * u) - h * u
+        if self.learned:
+            w = beta + (1 - beta) * np.exp(-float(self.root) * out[:, D:])
+        kl = ((rho + k * off**2) * w - np.log(w) - offset - 1).sum(1) / 2
+        return kl + gaussian.control(self.chain, x0, x_t.astype(np.float64), t)
 
     def p_sample(self, out, x_t, t, key: Key, first_row: int = 0):
         D, (_, _, _, _, a, c, _, _, _, beta, sigma, w, _, _) = x_t.shape[1], (column[t, None] for column in self.tables)

@@ -56,7 +56,7 @@ class Toy(diffusion.Family):
     def null_bound(self, chain, x0):
         return 0.5 * (x0**2).sum(1).astype(np.float64)
 
-    def check_batch(self, generator, rows, D):
+    def check_batch(self, chain, generator, rows, D):
         return generator.standard_normal((rows, D)), generator.standard_normal((rows, D))
 
 
