@@ -128,7 +128,7 @@ def make_training(size: Size, backend: str, dtype=np.float32, family: str = "ber
 
     sections = {
         "model": {"family": family, "hidden": size.hidden, **model},
-        "training": {"steps_per_epoch": 10_000, "seed": SEED},
+        "training": {"steps_per_epoch": 10_000, "seed": SEED, **FAMILIES[family].training},
         "data": {"batch_size": size.batch},
     }
     generator = np.random.default_rng(SEED)

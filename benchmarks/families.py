@@ -47,6 +47,7 @@ class Bits(NamedTuple):
     auxiliary: float
 
     name, title = "bernoulli", ""
+    training = dict[str, float]()
     sizes = "20-50-50-20@64,20-50-50-50-20@64,20-128-128-20@512,784-512x3-784@256,784-1024x3-784@512"
     sampler, rows, T = "20-50-50-50-20@64", 1000, 2000  # whose sampler draws so many rows at once, in T steps
     # what changes: the axis, and the points along it
@@ -135,6 +136,7 @@ class Points(NamedTuple):
     root: float
 
     name, title = "gaussian", ", points"
+    training = {"first_weight": 1.0}  # the gradient of the bound itself, as peers have it
     sizes = "2-128-128-2@512,2-128-128-2@4096"
     sampler, rows, T = "2-128-128-2@512", 10_000, 1000
     scaling = {
