@@ -38,7 +38,7 @@ CHECKED, TOLERANCE_MOVED = (
     3,
     0.01,
 )  # Adam's first steps are signs, and those of gradients near zero are a matter of rounding
-LONG = 10  # seconds of a draw beside which compiling is little
+LONG = 3  # seconds of a draw beside which compiling is little
 MOST_APART = 6  # standard deviations, the largest of all moments of a sample
 QUIET = 0.05  # share of the cores that others may take before a table says that it is not to be trusted
 PARTS = ("steps", "sampler", "scaling")
