@@ -96,7 +96,8 @@ _backend = click.option(
 @click.option("--resume", is_flag=True, help="Go on with the newest results of the run, exactly where they stopped.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the resolved configuration, train nothing.")
 def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resume: bool, dry_run: bool):
-    """Train the model of a run folder: train.txt, and if you like val.txt, config.yaml, reverse_model.py.
+    """Train the model of a run folder: train.txt (or .csv, .npy, ...), and if you like val.txt, config.yaml,
+    reverse_model.py.
 
     Results go to RUN/results/d_MM_DD_YYYY_t_HH_MM_SS. Ctrl-C, SIGTERM and SIGHUP finish the step, save and draw the
     pictures; --resume goes on from there.
@@ -150,7 +151,7 @@ def train(run: Path, backend: str, sets: tuple[str, ...], seed: int | None, resu
     "--method",
     type=click.Choice(["rejection", "clamp"]),
     help="With --known: rejection draws until rows enough agree, exact; clamp is a quick heuristic.  "
-    "[default: rejection, but of points]",
+    "[default: rejection; clamp for points]",
 )
 @click.option("--limit", type=click.IntRange(1), help="Rows that rejection draws at most.  [default: 1048576]")
 @_backend
@@ -303,7 +304,8 @@ def evaluate(target, file, split, kind, steps, tolerance, evaluations, seed, as_
 @_json
 @_backend
 def validate(target, n, steps, seed, as_json, backend):
-    """Draw samples and count which are training rows, held-out rows, valid but unseen, or invalid.
+    """Draw samples and tell how like the data they are: of bits, which are training rows, held-out rows, valid but
+    unseen, or invalid; of points, their distances from held-out points.
 
     \b
     python cli.py validate runs/repeating_patterns_len_20_per_10 -n 50000

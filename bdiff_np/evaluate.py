@@ -118,7 +118,7 @@ def bound(
     if not np.isfinite(nats):
         raise NotFinite(
             "the bound is not a finite number: the network's outputs are too large for float32; take an earlier "
-            "checkpoint, or train with a lower training.lr"
+            "checkpoint, train with a lower training.lr, or leave out rows that are far from all others"
         )
     low = None if population is None else model.family.floor(chain, population, kind, seed)
     if low is None and entropy is not None:
@@ -184,7 +184,8 @@ class _Estimator:
         # whole on a GPU where each row is looked at
         rows = self.rows.resident(self.model.ops) if len(self.rows) <= evaluations else self.rows
         kl, estimates = _kl(self.model, self.model.kernels(self.chain)), []
-        with self.model.threads:
+        # what overflows is told by whoever gets the mean
+        with self.model.threads, np.errstate(over="ignore", invalid="ignore"):
             for group in range(self.groups):
                 estimates.append(self._one(kl, rows, count, ROUND * number + group))
                 if progress:

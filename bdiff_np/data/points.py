@@ -115,6 +115,8 @@ class Points(data.Data):
         Raises InputError for a coordinate that is the same in all rows: it has no density.
         """
         low, high = self.array.min(axis=0), self.array.max(axis=0)
+        if (low == high).all():
+            raise InputError(f"{self.name}: all rows are the same; give two at least that differ")
         for column in np.flatnonzero(low == high)[:1]:
             names = self.form.get("names")
             named = f" ({short(repr(names[column]), 40)})" if names else ""
@@ -144,7 +146,8 @@ class Points(data.Data):
         order = rng.permutation(Key(0, rng.SPLIT, 0), len(self))
         parts = (self, val) if val is not None else (self.select(order[::2]), self.select(order[1::2]))
         train, held_out = (part.array[~np.isnan(part.array).any(axis=1)] for part in parts)
-        return PointsCensus(train, held_out) if min(len(train), len(held_out)) > 1 else None
+        others = "held-out points" if val is not None else "the other half of the training points"
+        return PointsCensus(train, held_out, others) if min(len(train), len(held_out)) > 1 else None
 
     def can_be_of(self, law: Law) -> bool:
         """Whether number, means and variances of the coordinates are those of a law, within six standard errors."""

@@ -26,7 +26,8 @@ class PointsCensus:
 
     names = ("near", "far")  # shares that metrics.csv follows over the epochs
 
-    def __init__(self, train: np.ndarray, val: np.ndarray):
+    def __init__(self, train: np.ndarray, val: np.ndarray, others: str = "held-out points"):
+        self._others = others  # what val is called
         sd = train.std(axis=0)
         self._mean, self._sd = train.mean(axis=0), np.where(sd > 0, sd, 1.0)
         self.train, self.val = self._some(train, 0), self._some(val, 1)
@@ -92,13 +93,13 @@ class PointsCensus:
         """The same for people."""
         c = counts
         lines = [
-            f"samples    {c['n']}: {c['far']:.1%} are farther from the training points than {SHARE:.0%} of held-out "
-            "points are"
+            f"samples    {c['n']}: {c['far']:.1%} are farther from the training points than {SHARE:.0%} of "
+            f"{self._others} are"
         ]
         for figure, name in DISTANCES.items():
             if figure in c:
                 real = f"training points have {c[f'{figure}_floor']:.4f}, at most {c[f'{figure}_most']:.4f}"
-                lines.append(f"           {name:<27} {c[figure]:.4f} to held-out points; {real}")
+                lines.append(f"           {name:<27} {c[figure]:.4f} to {self._others}; {real}")
         return "\n".join(lines)
 
     def shares(self, counts: dict) -> str:

@@ -180,9 +180,10 @@ class _Text:
                 f"{self.name}: holds no points; write one a line, its coordinates with commas between them"
             )
         array, names = np.concatenate(arrays), self.names
-        if names and not names[0] and self.D > 1 and (array[:, 0] == np.arange(len(array))).all():  # of pandas
+        first = array[:, 0] - array[0, 0]
+        if self.D > 1 and len(array) > 2 and array[0, 0] in (0, 1) and (first == np.arange(len(array))).all():
             array, names = np.ascontiguousarray(array[:, 1:]), names[1:]
-            self.notes.append("column 1 left out as an index")
+            self.notes.append("column 1, which numbers the rows, left out")
         form: dict[str, Any] = {"names": names} if names else {}
         if self.separator != "," and self.D > 1:
             form["separator"] = self.separator
@@ -217,6 +218,11 @@ class _Text:
             above, first = above + 1, following
         second = next((line for line in lines if line.strip()), "")
         self._divide(first)
+        if re.fullmatch("[01]{4,}", first.strip()):
+            raise InputError(
+                f"{self.name}:{above + 1}:1: looks like a row of bits; set model.family to bernoulli, or put commas "
+                "between the coordinates"
+            )
         cells = [cell for _, cell in self._cells(first)]
         numbered = cells == [str(k) for k in range(self.D)] and self.D > 1 and "." in second  # of pandas
         is_row = any(_is_number(cell) or cell.lower() in bits_words.MISSING[1:] for cell in cells)
@@ -327,7 +333,12 @@ def write(path: str | os.PathLike[str], array: np.ndarray, form: Mapping[str, An
 
 
 def text(array: np.ndarray) -> str:
-    """(B, D) numbers as lines for a terminal, of six digits, in columns of one width."""
-    cells = [[f"{value:.6g}" for value in row] for row in np.asarray(array).tolist()]
+    """(B, D) numbers as lines for a terminal, in columns of one width: of six digits, more where a column needs them to
+    show how its rows differ."""
+    x = np.asarray(array, np.float64).reshape(-1, np.shape(array)[1])
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        wide = np.log10(np.abs(x).max(axis=0, initial=0) / x.std(axis=0) if len(x) > 1 else np.ones(x.shape[1]))
+    digits = [int(min(17, 6 + max(0, np.ceil(w)))) if np.isfinite(w) else 6 for w in wide]
+    cells = [[f"{value:.{n}g}" for value, n in zip(row, digits)] for row in x.tolist()]
     width = max((len(cell) for row in cells for cell in row), default=0)
     return "".join(" ".join(cell.rjust(width) for cell in row) + "\n" for row in cells)

@@ -14,6 +14,8 @@ from bdiff_np.runfolder import choice
 from bdiff_np.runfolder.amounts import FIRST
 from bdiff_np.runfolder.run import Run
 
+PRINTED = 10  # samples at the end of a training
+
 # Training
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -121,7 +123,7 @@ def conclusion(job: Run, results: dict) -> str:
     """Samples, bounds and where the pictures are. results : what conclude.conclude gave, or results.json"""
     train, census, lines = job.train_rows, job.history.census, []
     if "rows" in results:
-        rows = results["rows"]
+        rows = results["rows"][:PRINTED]
         summary = train.summary(rows)
         lines.append(f"{train.text(rows)}\n{len(rows)} samples{f'; {summary}' if summary else ''}\n")
     lines += [bound(Bound(**b), f"{split} rows", job.family) for split, b in results["bounds"].items()]
