@@ -265,7 +265,21 @@ def test_moments_and_covariance():
 def test_a_constant_axis_has_no_scale(tmp_path):
     rows = read_file(Points, file(tmp_path, "x,height\n1,3.5\n2,3.5\n"))
     assert refused(rows.moments) == f"{tmp_path / 'f.csv'}: column 2 ('height') is always 3.5; leave it out"
-    assert "column 1 is always 1" in refused(Points.from_array([[1.0, 2.0]]).moments)
+    assert (
+        refused(Points.from_array([[1.0, 2.0]]).moments) == "rows: all rows are the same; give two at least that differ"
+    )
+
+
+def test_rows_that_are_something_else(tmp_path):
+    """Digits of bits are no numbers; a column that is named as an index, and counts, is one; another that counts is
+    named on stderr; digits on a terminal show how rows differ."""
+    assert "looks like a row of bits; set model.family to bernoulli" in refused(
+        read_file, Points, file(tmp_path, "00010000100001\n00100001000010\n")
+    )
+    assert read_file(Points, file(tmp_path, "id,x\n0,.5\n1,3\n2,5\n")).array.tolist() == [[0.5], [3], [5]]
+    counted = read_file(Points, file(tmp_path, "t,x\n0,.5\n1,3\n2,5\n"))
+    assert counted.D == 2 and "column 1 numbers the rows" in counted.understood
+    assert Points.text(np.array([[1e6 + 0.1], [1e6 + 0.2]])) == "1000000.1\n1000000.2\n"
 
 
 def test_text_and_summary():

@@ -28,6 +28,7 @@ TEXT = (".csv", ".txt", ".tsv")
 ENDINGS = (".npy", *TEXT, *(f"{ending}.gz" for ending in TEXT))
 MOST = 1e30  # of a coordinate's size: float32, in which networks compute, goes to 3e38, and squares are taken
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", " ": "blanks"}  # in the order in which a line has them
+INDEX = re.compile(r"|unnamed: 0|index|rows?|no|nr|number|(.*[ ._-])?id")  # how an index column is named
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
@@ -180,10 +181,12 @@ class _Text:
                 f"{self.name}: holds no points; write one a line, its coordinates with commas between them"
             )
         array, names = np.concatenate(arrays), self.names
-        first = array[:, 0] - array[0, 0]
-        if self.D > 1 and len(array) > 2 and array[0, 0] in (0, 1) and (first == np.arange(len(array))).all():
-            array, names = np.ascontiguousarray(array[:, 1:]), names[1:]
-            self.notes.append("column 1, which numbers the rows, left out")
+        if self.D > 1 and array[0, 0] in (0, 1) and (array[:, 0] - array[0, 0] == np.arange(len(array))).all():
+            if names and INDEX.fullmatch(names[0].lower()):
+                array, names = np.ascontiguousarray(array[:, 1:]), names[1:]
+                self.notes.append("column 1 left out as an index")
+            elif len(array) > 2:
+                self.notes.append("column 1 numbers the rows: leave it out if it is no coordinate")
         form: dict[str, Any] = {"names": names} if names else {}
         if self.separator != "," and self.D > 1:
             form["separator"] = self.separator
