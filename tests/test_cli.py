@@ -690,7 +690,7 @@ def test_evaluate_json(trained):
     found = evaluated(trained.run)
     assert set(found) == {
         "bits_per_sequence", "nats_per_sequence", "standard_error_bits", "k_minus_null_bits", "n_sequences",
-        "floor_bits", "floor_standard_error_bits", "bound", "steps", "evaluations", "data", "checkpoint",
+        "floor_bits", "floor_standard_error_bits", "bound", "steps", "evaluations", "process", "data", "checkpoint",
     }  # fmt: skip
     assert found["nats_per_sequence"] == pytest.approx(found["bits_per_sequence"] * math.log(2), rel=1e-14)
     assert found["k_minus_null_bits"] == pytest.approx(10 - found["bits_per_sequence"], rel=1e-12)
