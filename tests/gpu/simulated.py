@@ -129,8 +129,8 @@ def test_masks_norms_and_what_is_read(ops, numpy_ops):
     x_t, t = np.array([[0, 1, 1], [1, 0, 0]], np.uint8), np.array([1, 2])
     features, odds = np.arange(6, dtype=f32).reshape(3, 2), np.array([9, 2, 3], f32)
     for found, expected in zip(
-        bernoulli_numba_cuda.read(*map(ops.asarray, (x_t, t, features, odds))),
-        bernoulli_numpy.read(x_t, t, features, odds),
+        bernoulli_numba_cuda.read(None, *map(ops.asarray, (x_t, t, features, odds))),
+        bernoulli_numpy.read(None, x_t, t, features, odds),
     ):
         np.testing.assert_array_equal(ops.to_host(found), expected)
 

@@ -110,7 +110,7 @@ def test_what_is_not_measured_is_said(card, small, tmp_path, monkeypatch):
         and "RED: failed: cupy at 20-50-50-20@64: no cupy here\n" in text
         and "not run: torch eager at " in text
     )
-    monkeypatch.setattr(gpu_timings, "CONTESTANTS", [entry for entry in gpu_timings.CONTESTANTS if entry.family])
+    monkeypatch.setattr(gpu_timings, "CONTESTANTS", [entry for entry in gpu_timings.CONTESTANTS if entry.owner])
     code, text = log("samplers", "sanitizer")
     assert (
         code == 0
