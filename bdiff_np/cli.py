@@ -174,7 +174,10 @@ def sample(target: Path | None, n: int, seed: int, steps, out: Path | None, know
         raise InputError("--limit is for --method rejection; clamp draws each row once")
     if out is not None:
         files.check_folder(out)
-    exact = lambda m: known is not None and (method or ("clamp" if m.kind.continuous else "")) != "clamp"  # noqa: E731
+
+    def exact(model) -> bool:
+        return known is not None and (method or ("clamp" if model.kind.continuous else "rejection")) == "rejection"
+
     # how many draws it takes is not known yet; ten for a row is a guess that only the choice of a back end rests on
     model = _open(
         _target(target), backend, lambda m: auto.for_sampling(m, n * (10 if exact(m) else 1), m.steps(steps).T)

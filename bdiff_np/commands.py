@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bdiff_np import streams
-from bdiff_np.errors import InputError
+from bdiff_np.errors import SEEDS, InputError
 
 RUN = click.Path(path_type=Path)
 
@@ -77,4 +77,4 @@ def seed_option(default: int | None = 0):
     text = (
         f"Seed of the random words; the same seed gives the same output.{'' if default is None else '  [default: 0]'}"
     )
-    return click.option("--seed", type=click.IntRange(0, 2**63 - 2), default=default, help=text)
+    return click.option("--seed", type=click.IntRange(0, SEEDS - 1), default=default, help=text)

@@ -115,6 +115,9 @@ class Family:
     bounds: Mapping[str, BoundKind] = {"learned": BoundKind(1, "all steps learned")}  # by the name for `--bound`
     floor_words: str = "the least that any network can reach"  # what `floor` is, where it has a standard error
     x_dtype: np.dtype | None = None  # of x_t, where it is not the data's
+    # a method (chain, settings, out, x_t, t) that gives the mean of x_{t-1} less x_t, (B, D) in the chain's units, for
+    # pictures; None where that says nothing
+    drift: Any = None
     noises_known: bool = False  # whether the sampler noises what is known of an example as the chain does the rest
     takes_missing: bool = False  # whether it can be trained on, and can evaluate, examples with missing values
 
@@ -186,11 +189,6 @@ class Family:
     def check_batch(self, chain, generator: np.random.Generator, rows: int, D: int) -> tuple[np.ndarray, np.ndarray]:
         """x_0 and x_t (rows, D) at which check-net differentiates: any pair that can occur."""
         raise NotImplementedError
-
-    def drift(self, chain, settings, out, x_t: np.ndarray, t: np.ndarray) -> np.ndarray | None:
-        """The mean of x_{t-1} less x_t, (B, D), of a network's output, in the chain's units, for pictures; None where
-        that says nothing."""
-        return None
 
     # What a user reads
     # ------------------------------------------------------------------------------------------------------------------

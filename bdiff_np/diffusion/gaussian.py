@@ -57,6 +57,18 @@ class Chain:
         left = 1 - self.alpha_bar
         return np.concatenate([[0.0], self.beta[1:] * left[:-1] / left[1:]])
 
+    @cached_property
+    def by_u(self) -> np.ndarray:
+        """(T + 1,) by how much the posterior's mean moves with u; 0 at t = 0."""
+        now, before = self.alpha_bar[1:], self.alpha_bar[:-1]
+        return np.concatenate([[0.0], np.sqrt(before) * self.beta[1:] / (1 - now)])
+
+    @cached_property
+    def k_v(self) -> np.ndarray:
+        """(T + 1,) twice what v^2 counts in the forward kernel's KL; 0 at t = 0."""
+        now, before = self.alpha_bar[1:], self.alpha_bar[:-1]
+        return np.concatenate([[0.0], self.beta[1:] * before / (1 - now)])
+
     def every(self, K: int) -> Chain:
         if not 1 <= K <= self.T:
             raise ValueError(f"{K} steps of {self.T}")
@@ -155,8 +167,8 @@ def q_sample(chain: Chain, x0: np.ndarray, t: np.ndarray, noise: np.ndarray) -> 
 def posterior(chain: Chain, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (B, D) and variance (B, 1) of q(x_{t-1} | x_t, x_0); at t = 1 it is u itself."""
     now, before, beta = chain.alpha_bar[t, None], chain.alpha_bar[t - 1, None], chain.beta[t, None]
-    mean = np.sqrt(before) * beta * standard(chain, x0) + np.sqrt(1 - beta) * (1 - before) * x_t
-    return mean / (1 - now), chain.posterior_variance[t, None]
+    mean = chain.by_u[t, None] * standard(chain, x0) + np.sqrt(1 - beta) * (1 - before) / (1 - now) * x_t
+    return mean, chain.posterior_variance[t, None]
 
 
 def clean(chain: Chain, predict: str, out: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -219,10 +231,9 @@ def control(chain: Chain, x0: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> np.
     """(B,) nats whose mean over x_t given x_0 is 0, to be added to `kl`, whose mean then has a far smaller error: by
     how much the KL of the forward kernel, a function of v^2, is below its mean. Where steps are small v is nearly the
     noise, which no network can tell, and all KLs share that part."""
-    now, before, beta = chain.alpha_bar[t, None], chain.alpha_bar[t - 1, None], chain.beta[t, None]
-    u = standard(chain, x0)
+    now, u = chain.alpha_bar[t, None], standard(chain, x0)
     v = np.sqrt(now) * (x_t - np.sqrt(now) * u) / np.sqrt(1 - now) - np.sqrt(1 - now) * u
-    return (0.5 * beta * before / (1 - now) * (now + (1 - now) * u**2 - v**2)).sum(1)
+    return (0.5 * chain.k_v[t, None] * (now + (1 - now) * u**2 - v**2)).sum(1)
 
 
 def first_weight(chain: Chain) -> float:
@@ -231,16 +242,15 @@ def first_weight(chain: Chain) -> float:
     it is seen as rarely as any. There is little to learn in it."""
     if chain.T == 1:
         return 1.0
-    share = chain.beta[1:3] * chain.alpha_bar[:2] / (1 - chain.alpha_bar[1:3])
-    return float(min(1.0, share[1] / share[0]))
+    return float(min(1.0, chain.k_v[2] / chain.k_v[1]))
 
 
 def _slope(chain: Chain, predict: str, t: np.ndarray) -> np.ndarray:
     """By how much mu_p moves with the network's output, (B, 1)."""
-    now, before, beta = chain.alpha_bar[t, None], chain.alpha_bar[t - 1, None], chain.beta[t, None]
-    by_u = np.sqrt(before) * beta / (1 - now)
+    now, by_u = chain.alpha_bar[t, None], chain.by_u[t, None]
     return {
-        "forward": np.sqrt(beta), "x0": by_u, "noise": -np.sqrt((1 - now) / now) * by_u, "v": -np.sqrt(1 - now) * by_u
+        "forward": np.sqrt(chain.beta[t, None]), "x0": by_u,
+        "noise": -np.sqrt((1 - now) / now) * by_u, "v": -np.sqrt(1 - now) * by_u,
     }[predict]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def reverse(
     """Mean and variance of each axis, (B, D) each, of q(x_{t-1} | x_t): the best Gaussian reverse step."""
     u, variance = denoise(chain, centres, sd, x_t, t, weights)
     mean = gaussian.posterior(chain, chain.mean + chain.scale * u, x_t, t)[0]
-    return mean, chain.posterior_variance[t, None] + _by_u(chain)[t, None] ** 2 * variance
+    return mean, chain.posterior_variance[t, None] + chain.by_u[t, None] ** 2 * variance
 
 
 def floor_per_step(
@@ -94,12 +94,6 @@ def _standard(chain: Chain, centres: np.ndarray, sd, weights) -> Law:
     return Law(gaussian.standard(chain, centres), (np.asarray(sd) / chain.scale) ** 2, share / share.sum())
 
 
-def _by_u(chain: Chain) -> np.ndarray:
-    """By how much the posterior's mean moves with u, (T + 1,)."""
-    ab = chain.alpha_bar
-    return np.concatenate([[0.0], np.sqrt(ab[:-1]) * chain.beta[1:] / (1 - ab[1:])])
-
-
 def _denoise(law: Law, alpha_bar: float, x_t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`denoise` of rows that share one t."""
     (u, own, share), D, left = law, x_t.shape[1], 1 - alpha_bar
@@ -121,7 +115,7 @@ def _denoise(law: Law, alpha_bar: float, x_t: np.ndarray) -> tuple[np.ndarray, n
 
 def _costs(chain: Chain, law: Law, key: Key, each: int, first: int) -> np.ndarray:
     """Mean cost of steps `first`, ..., T in each group of draws, (T - first + 1, GROUPS) nats."""
-    by_u, tilde = _by_u(chain), chain.posterior_variance
+    by_u, tilde = chain.by_u, chain.posterior_variance
     n = max(1, each // GROUPS)
     costs = np.empty((chain.T + 1, GROUPS))
     for t in range(first, chain.T + 1):

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bdiff_np.diffusion import Family
 from bdiff_np.runfolder.files import write_own
 from bdiff_np.show.figure import BLUE, LARGEST, page, png
 
@@ -106,7 +105,7 @@ def more(run: Any, model: Any, rows: np.ndarray) -> Iterator[tuple[str, Callable
     yield "triptych.png", partial(points_figures.triptych, run=run, model=model)
     if model.D == 2:
         yield "trajectories.png", partial(points_figures.trajectories, run=run, model=model)
-        if type(model.family).drift is not Family.drift:
+        if model.family.drift is not None:
             yield "drift_field.png", partial(points_figures.drift_field, run=run, model=model)
 
 

@@ -43,7 +43,7 @@ def tables(chain: Chain, predict: str, variance: str, first: float = 1.0) -> Tab
     beta, left = chain.beta[1:], 1 - now
     s, n, keep = np.sqrt(now), np.sqrt(left), np.sqrt(1 - beta)
     rho = (1 - before) / left
-    by_u, own = np.sqrt(before) * beta / left, keep * rho  # the posterior's mean: by_u u + own x_t
+    by_u, own = chain.by_u[1:], keep * rho  # the posterior's mean: by_u u + own x_t
     # what is predicted is g r + h u; r / n is eps
     g, h, a, c = {
         "x0": (0 * n, 1 + 0 * n, own, by_u),
@@ -54,20 +54,6 @@ def tables(chain: Chain, predict: str, variance: str, first: float = 1.0) -> Tab
     at_1 = np.arange(len(now)) == 0
     offset = np.log(np.where(at_1, 1.0, rho))
     w = np.where(at_1, 1.0, 1 / np.where(at_1, 1.0, rho)) if variance == "posterior" else np.ones(len(now))
-    columns = (
-        s,
-        n,
-        g,
-        h,
-        a,
-        c,
-        c**2 / beta,
-        rho,
-        offset,
-        beta,
-        np.sqrt(beta),
-        w,
-        beta * before / left,
-        np.where(at_1, first, 1.0),
-    )
+    others = beta, np.sqrt(beta), w, chain.k_v[1:], np.where(at_1, first, 1.0)
+    columns = s, n, g, h, a, c, c**2 / beta, rho, offset, *others
     return Tables(*(np.concatenate([[0.0], column]) for column in columns))
